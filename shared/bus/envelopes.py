@@ -1,0 +1,493 @@
+"""What travels on the bus, as msgspec structs: msgpack, array-like, fields only ever appended.
+
+Every message is an `Envelope` around one body struct; the `Bus` makes and opens it. Numbers: `_ms` wall
+clock or span of milliseconds, `_bytes` sizes. Peers are peer tokens (shared.ids), ids are 16 random bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from shared.content.messages import PeerAnswer, PeerRequest
+from shared.errors import Cause
+
+ENVELOPE_VERSION = 1
+T = TypeVar("T")
+
+
+class Envelope(msgspec.Struct, Generic[T], array_like=True, frozen=True):
+    """deadline_ms: wall clock; 0 = none; a reader drops and counts an expired one. traceparent: W3C, or ""."""
+
+    version: int
+    deadline_ms: int
+    traceparent: str
+    body: T
+
+
+class Reply(msgspec.Struct, Generic[T], array_like=True, frozen=True):
+    """The answer to a request. A set `cause` means it was not done; `body` is None then."""
+
+    version: int
+    cause: Cause | None
+    retry_after_ms: int
+    body: T | None
+
+
+# ── bodies ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class BodyRef(msgspec.Struct, array_like=True, frozen=True):
+    """Where bytes can be pulled from: `sb.N.body.<instance>`, 256 KiB ranges, window 4."""
+
+    instance: str
+    token: bytes
+    length: int
+
+
+class PullRange(msgspec.Struct, array_like=True, frozen=True, tag="pull"):
+    token: bytes
+    offset: int
+    length: int
+
+
+class ReleaseBody(msgspec.Struct, array_like=True, frozen=True, tag="release"):
+    """The puller has what it needs; the holder may forget the body before its time is up."""
+
+    token: bytes
+
+
+BodyCall = PullRange | ReleaseBody
+
+
+class Range(msgspec.Struct, array_like=True, frozen=True):
+    data: memoryview
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True):
+    """An answer that says only that it was done."""
+
+
+class Ping(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+    """Is the process there, and does it still have these calls? Answered by Pong."""
+
+    calls: list[bytes] = []
+
+
+class Pong(msgspec.Struct, array_like=True, frozen=True):
+    """unknown: those of the pinged calls that this process does not (any longer) work on."""
+
+    unknown: list[bytes] = []
+
+
+# ── delivering ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Deliver(msgspec.Struct, array_like=True, frozen=True):
+    """Get `request` to `peer` and its answer back, over whichever transport works, by the envelope's deadline.
+
+    delivery_id is also the request id on every link. reply_to: the asker's instance (`sb.N.reply.<it>`).
+    transfer: the transfer it is part of, for people; "" for none.
+    """
+
+    delivery_id: bytes
+    reply_to: str
+    peer: str
+    request: PeerRequest
+    transfer: str = ""
+
+
+class Taken(msgspec.Struct, array_like=True, frozen=True):
+    """`instance` works on the call now; ping it."""
+
+    instance: str
+
+
+class HopReceipt(msgspec.Struct, array_like=True, frozen=True):
+    """One hop of a delivery, as it ended.
+
+    outcome: confirmed, accepted, failed, cancelled or skipped. cause: why it failed or was skipped.
+    started_ms: wall clock. accepted_after_ms: -1 = never accepted. bytes: answer body bytes that arrived.
+    """
+
+    number: int
+    transport: str
+    outcome: str
+    cause: Cause | None
+    started_ms: int
+    elapsed_ms: float
+    accepted_after_ms: float
+    bytes: int
+    hedged: bool
+
+
+class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):
+    """A peer answered; the asker pulls and verifies the body, then sends its Verdict to the manager."""
+
+    delivery_id: bytes
+    manager: str
+    hop: int
+    transport: str
+    answer: PeerAnswer
+    body: BodyRef | None
+
+
+class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
+    """How a delivery ended: exactly one an asker sees. outcome: confirmed, accepted or failed."""
+
+    delivery_id: bytes
+    outcome: str
+    cause: Cause | None
+    hops: list[HopReceipt]
+    elapsed_ms: float
+
+
+class Verdict(msgspec.Struct, array_like=True, frozen=True, tag="verdict"):
+    """The asker's word on an answer: cause None = verified and kept, which confirms the hop."""
+
+    delivery_id: bytes
+    hop: int
+    cause: Cause | None
+    bytes: int
+
+
+class CancelDelivery(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):
+    delivery_id: bytes
+
+
+class SendRequest(msgspec.Struct, array_like=True, frozen=True):
+    """To a link: send this request to its peer. Idempotent by request_id; a new manager takes it over."""
+
+    request_id: bytes
+    manager: str
+    hop: int
+    request: PeerRequest
+
+
+class Accepted(msgspec.Struct, array_like=True, frozen=True):
+    """The request is in the link's buffer. rtt_ms: the link's smoothed round trip, 0 = not known yet."""
+
+    worker: str
+    link: str
+    rtt_ms: float
+
+
+class LinkProgress(msgspec.Struct, array_like=True, frozen=True, tag="progress"):
+    """The peer acknowledged the request (bytes 0) or this many bytes of its answer have arrived."""
+
+    request_id: bytes
+    hop: int
+    bytes: int
+
+
+class LinkAnswer(msgspec.Struct, array_like=True, frozen=True, tag="answer"):
+    """The whole answer is in the worker, body included: pull it from there."""
+
+    request_id: bytes
+    hop: int
+    answer: PeerAnswer
+    body: BodyRef | None
+
+
+class LinkFailed(msgspec.Struct, array_like=True, frozen=True, tag="failed"):
+    request_id: bytes
+    hop: int
+    cause: Cause
+    retry_after_ms: int = 0
+
+
+ManagerMessage = Ping | LinkProgress | LinkAnswer | LinkFailed | Verdict | CancelDelivery
+
+
+class Dial(msgspec.Struct, array_like=True, frozen=True):
+    """Open a link to the peer by the envelope's deadline. endpoints: `host:port` of its peer wire, if known."""
+
+    peer: str
+    endpoints: list[str] = []
+
+
+class Dialled(msgspec.Struct, array_like=True, frozen=True):
+    worker: str
+    link: str
+
+
+class CancelRequest(msgspec.Struct, array_like=True, frozen=True, tag="cancel"):
+    """Forget a request and tell a native peer so."""
+
+    request_id: bytes
+
+
+class DrainWorker(msgspec.Struct, array_like=True, frozen=True, tag="drain"):
+    """Stop taking links and requests, as on SIGTERM."""
+
+
+class SignalMessage(msgspec.Struct, array_like=True, frozen=True, tag="signal"):
+    """A PeerJS message of one connection, from the lease holder to the worker that owns it (JSON bytes)."""
+
+    message: bytes
+
+
+WorkerCommand = Ping | CancelRequest | DrainWorker | SignalMessage
+
+
+class SignalOffer(msgspec.Struct, array_like=True, frozen=True):
+    """An OFFER (JSON bytes) for any webrtc worker; its ANSWER goes back through `signal.send`."""
+
+    message: bytes
+    server: str
+
+
+class SignalSend(msgspec.Struct, array_like=True, frozen=True):
+    """Send this PeerJS message (JSON bytes). worker: where messages of connection_id go from now on."""
+
+    message: bytes
+    connection_id: str
+    worker: str
+
+
+class SignalTaken(msgspec.Struct, array_like=True, frozen=True):
+    worker: str
+
+
+# ── peers' requests to us ───────────────────────────────────────────────────────────────────────────────
+
+
+class Stamp(msgspec.Struct, array_like=True, frozen=True):
+    """Who a message is from, as the worker's seal proved it; services authorise on this alone (TRUST 4).
+
+    role: member or guest. peer: peer token.
+    """
+
+    transport: str
+    role: str
+    peer: str
+    link: str
+
+
+class Inbound(msgspec.Struct, array_like=True, frozen=True):
+    """A peer's request. request_id: the peer's own, unique on its link only."""
+
+    stamp: Stamp
+    request_id: bytes
+    request: PeerRequest
+
+
+class InboundAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """Header and where to pull the body from; the worker pulls it when its link has room."""
+
+    answer: PeerAnswer
+    body: BodyRef | None
+
+
+# ── identity ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Certify(msgspec.Struct, array_like=True, frozen=True):
+    """static_key: the worker's X25519 public key, 32 bytes."""
+
+    static_key: bytes
+
+
+class Certificate(msgspec.Struct, array_like=True, frozen=True):
+    """identity_key's signature over the link key (TRUST 2). not_after_s: wall clock, seconds."""
+
+    identity_key: bytes
+    not_after_s: int
+    signature: bytes
+
+
+class PeerjsTokenRequest(msgspec.Struct, array_like=True, frozen=True):
+    """server: the PeerServer's origin; another server gets another token (TRUST 2)."""
+
+    server: str
+
+
+class PeerjsToken(msgspec.Struct, array_like=True, frozen=True):
+    token: str
+
+
+# ── the local API of the chunk service ──────────────────────────────────────────────────────────────────
+
+
+class PutFile(msgspec.Struct, array_like=True, frozen=True):
+    """Store a file. source: its plaintext, pulled from the gateway. content_class: shared, mesh or private."""
+
+    call_id: bytes
+    reply_to: str
+    source: BodyRef
+    name: str
+    mime: str
+    content_class: str = "shared"
+
+
+class FetchFile(msgspec.Struct, array_like=True, frozen=True):
+    """Fetch a file's manifest and chunks until all are stored. manifest: digest (64 hex) or fileId.
+
+    holders: peer tokens to ask. The transfer's id for people is call_id's hex.
+    """
+
+    call_id: bytes
+    reply_to: str
+    manifest: str
+    holders: list[str]
+
+
+class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update"):
+    """Progress of a put or fetch. state: running, done or failed. Also published as event `transfer`.
+
+    by_transport: confirmed bytes by transport name. link: set when a put is done; how to fetch the file.
+    """
+
+    call_id: bytes
+    kind: str
+    state: str
+    name: str
+    chunks_done: int
+    chunks_total: int
+    bytes_done: int
+    bytes_total: int
+    by_transport: dict[str, int]
+    cause: Cause | None = None
+    link: str = ""
+    manifest: str = ""
+    started_ms: int = 0
+
+
+ReplyMessage = Answered | Receipt | TransferUpdate
+
+
+class GetChunk(msgspec.Struct, array_like=True, frozen=True):
+    """Plaintext of one stored chunk. key: the file key of private content, else empty."""
+
+    manifest: str
+    seq: int
+    key: bytes = b""
+
+
+class GotChunk(msgspec.Struct, array_like=True, frozen=True):
+    body: BodyRef
+
+
+class FileQuery(msgspec.Struct, array_like=True, frozen=True):
+    """manifest "" lists every file."""
+
+    manifest: str = ""
+
+
+class FileStatus(msgspec.Struct, array_like=True, frozen=True):
+    manifest: str
+    file_id: str
+    name: str
+    mime: str
+    size: int
+    chunks_total: int
+    chunks_stored: int
+    content_class: str
+    stored_ms: int
+
+
+class FileList(msgspec.Struct, array_like=True, frozen=True):
+    files: list[FileStatus]
+    identity: str = ""
+    """This node's own peer token."""
+
+
+class CancelCall(msgspec.Struct, array_like=True, frozen=True, tag="cancel_call"):
+    call_id: bytes
+
+
+ChunkCommand = Ping | CancelCall
+
+
+# ── records and events ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True):
+    """One hop, as it ended: the one source of every counter, breaker and verdict (Nats-Msg-Id delivery.hop).
+
+    peer: peer *name*, never a token. outcome, cause: as in HopReceipt. fallback_from: the transport whose
+    failure or silence started this hop, "" for none; fallback_cause: why.
+    """
+
+    delivery: str
+    number: int
+    transport: str
+    peer: str
+    outcome: str
+    cause: Cause | None
+    fallback_from: str
+    fallback_cause: Cause | None
+    hedged: bool
+    started_ms: int
+    elapsed_ms: float
+    bytes: int
+    trace_id: str
+    transfer: str
+    manager: str
+
+
+class LinkChanged(msgspec.Struct, array_like=True, frozen=True):
+    """Event `link`. change: opened or closed. peer: token (the event stays inside the node's account)."""
+
+    transport: str
+    worker: str
+    peer: str
+    role: str
+    change: str
+    cause: Cause | None
+    at_ms: int
+
+
+class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
+    """Event `status`: a worker's heartbeat, each second and at each change.
+
+    peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
+    """
+
+    worker: str
+    transport: str
+    state: str
+    last_error: Cause | None
+    peers: list[str]
+    enabled: bool
+    draining: bool
+    at_ms: int
+    refused: dict[str, int] = {}
+    bytes_in: int = 0
+    bytes_out: int = 0
+    last_activity_ms: int = 0
+
+
+class Diagnostic(msgspec.Struct, array_like=True, frozen=True):
+    """swarm-space's diagnostics event. level: info, warn or error. context: names, causes and numbers only."""
+
+    id: str
+    level: str
+    source: str
+    code: str
+    message: str
+    timestamp_ms: int
+    context: dict[str, str]
+
+
+class SpanRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One finished span, for the gateway's own trace view. Times in ns of the wall clock; ids as hex."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    node: str
+    start_ns: int
+    end_ns: int
+    status: str
+    attributes: dict[str, str | int | float | bool]
+    links: list[str] = []
+
+
+class Spans(msgspec.Struct, array_like=True, frozen=True):
+    """Event `spans`."""
+
+    spans: list[SpanRecord]

@@ -1,0 +1,109 @@
+"""Every subject on the bus, made in one place. `N` is the node's id; see the table in the README of this folder.
+
+All work of one node is under `sb.<node>.`; only `sb.bc.>` (account `mesh`) is shared between nodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUEUE_MANAGER = "manager"
+QUEUE_LINK = "link"
+QUEUE_DIAL = "dial"
+QUEUE_CHUNK = "chunk"
+QUEUE_SIGNAL = "signal"
+
+BUCKET_FLAGS = "flags"
+BUCKET_LEASES = "leases"
+BUCKET_MANIFESTS = "manifests"
+STREAM_ATTEMPTS = "attempts"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """The subjects of one node."""
+
+    node: str
+
+    @property
+    def _prefix(self) -> str:
+        return f"sb.{self.node}"
+
+    @property
+    def deliver(self) -> str:
+        """Request, queue `manager`: Deliver -> Taken; the rest comes to `reply(instance)`."""
+        return f"{self._prefix}.route.deliver"
+
+    def reply(self, instance: str) -> str:
+        """ReplyMessage for one asker's calls."""
+        return f"{self._prefix}.reply.{instance}"
+
+    def link(self, transport: str, peer: str) -> str:
+        """Request, queue `link`: SendRequest -> Accepted. Its subscription is the live link."""
+        return f"{self._prefix}.link.{transport}.{peer}"
+
+    def dial(self, transport: str) -> str:
+        """Request, queue `dial`: Dial -> Dialled."""
+        return f"{self._prefix}.dial.{transport}"
+
+    def worker(self, instance: str) -> str:
+        """WorkerCommand to one transport worker."""
+        return f"{self._prefix}.worker.{instance}"
+
+    def manager(self, instance: str) -> str:
+        """ManagerMessage to one manager."""
+        return f"{self._prefix}.manager.{instance}"
+
+    def inbound(self, transport: str) -> str:
+        """Request, queue `manager`: Inbound -> InboundAnswer."""
+        return f"{self._prefix}.inbound.{transport}"
+
+    @property
+    def chunk_message(self) -> str:
+        """Request, queue `chunk`: Inbound -> InboundAnswer (the manager forwards it)."""
+        return f"{self._prefix}.chunk.message"
+
+    def chunk(self, call: str) -> str:
+        """Request, queue `chunk`: the local API; call is put, get, fetch or status."""
+        return f"{self._prefix}.chunk.{call}"
+
+    def chunk_instance(self, instance: str) -> str:
+        """ChunkCommand to one chunk instance: ping and cancel of its transfers."""
+        return f"{self._prefix}.chunk.instance.{instance}"
+
+    @property
+    def certify(self) -> str:
+        """Request, queue `chunk`: Certify -> Certificate (TRUST 2)."""
+        return f"{self._prefix}.identity.certify"
+
+    @property
+    def peerjs_token(self) -> str:
+        """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
+        return f"{self._prefix}.identity.peerjs"
+
+    def body(self, instance: str) -> str:
+        """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body."""
+        return f"{self._prefix}.body.{instance}"
+
+    @property
+    def signal_offer(self) -> str:
+        """Request, queue `signal`: SignalOffer -> SignalTaken. The lease holder hands an OFFER to any worker."""
+        return f"{self._prefix}.signal.offer"
+
+    @property
+    def signal_send(self) -> str:
+        """Request, served by the lease holder alone: SignalSend -> SignalTaken."""
+        return f"{self._prefix}.signal.send"
+
+    def event(self, what: str) -> str:
+        """Publish: past facts for views, never for decisions. what: link, status, diagnostic, transfer, spans."""
+        return f"{self._prefix}.event.{what}"
+
+    def attempt(self, transport: str) -> str:
+        """Publish into the attempts stream: one Attempt record a hop."""
+        return f"{self._prefix}.attempt.{transport}"
+
+
+def broadcast_channel(origin: str, channel: str) -> str:
+    """Account `mesh`: BroadcastChannel messages of one origin and channel, both already subject-safe tokens."""
+    return f"sb.bc.{origin}.{channel}"

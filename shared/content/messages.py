@@ -1,0 +1,54 @@
+"""The neutral chunk messages: what peers ask each other, whatever dialect or transport carries it.
+
+A worker translates its peer's dialect to and from these, so that a body survives a fallback. Cipher bytes
+and manifest JSON are a message's *body* and travel beside it, never inside.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RequestChunk(msgspec.Struct, array_like=True, frozen=True, tag="request_chunk"):
+    """Ask for a chunk. ref: `chunk-<64 hex>` (FACTS 2)."""
+
+    ref: str
+
+
+class RequestManifest(msgspec.Struct, array_like=True, frozen=True, tag="request_manifest"):
+    """Ask for a manifest. id: its digest as 64 hex digits, or a swarm-space fileId."""
+
+    id: str
+
+
+PeerRequest = RequestChunk | RequestManifest
+
+
+class ChunkData(msgspec.Struct, array_like=True, frozen=True, tag="chunk_data"):
+    """A chunk; its body is the raw cipher bytes, tag included.
+
+    size: plaintext bytes. iv: 12 bytes. total: chunks of the file.
+    """
+
+    ref: str
+    seq: int
+    total: int
+    size: int
+    iv: bytes
+    mime: str
+    original_name: str
+
+
+class ManifestData(msgspec.Struct, array_like=True, frozen=True, tag="manifest_data"):
+    """A manifest; its body is its JSON, UTF-8. id: as it was asked for."""
+
+    id: str
+
+
+class NotFound(msgspec.Struct, array_like=True, frozen=True, tag="not_found"):
+    """The peer does not hold it, or will not give it to the asker: the two are not told apart."""
+
+    id: str
+
+
+PeerAnswer = ChunkData | ManifestData | NotFound

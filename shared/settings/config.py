@@ -1,0 +1,275 @@
+"""Settings: one TOML file and the environment into typed structs; the only module that reads `os.environ`.
+
+Environment over file over default. A setting `field` of `[section]` is `SWARMBRIDGE_SECTION_FIELD` in the
+environment; lists are separated by commas. The file is named by `SWARMBRIDGE_CONFIG`. Every bad key is
+reported at once, by name, and nothing starts.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shared.errors import ConfigError, SwarmbridgeError
+from shared.ids import token_key
+
+ENV_PREFIX = "SWARMBRIDGE_"
+ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
+TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+
+# Names that others gave, and what they set (FACTS 2, OpenTelemetry's environment specification).
+FOREIGN_ENV = {
+    "VITE_FEATURE_WEBTORRENT": "flags.webtorrent",
+    "FEATURE_WEBTORRENT": "flags.webtorrent",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "telemetry.otlp_endpoint",
+}
+
+
+class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept."""
+
+    id: str = "node"
+    home: str = ""
+
+
+class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`."""
+
+    url: str = "nats://127.0.0.1:4222"
+    seed_file: str = ""
+    mesh_seed_file: str = ""
+
+
+class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """members: peer tokens (`k…`) of nodes that may hold and ask for mesh content."""
+
+    members: list[str] = []
+
+
+class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """propagation: whether traces cross to members: off, link or join. log_level: debug, info, warning, error."""
+
+    propagation: str = "link"
+    otlp_endpoint: str = ""
+    log_level: str = "info"
+
+
+class RendezvousSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """document: path of the rendezvous document (JSON). host, port: where our own rendezvous listens."""
+
+    document: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """host: the address to gather candidates on; "" = all of this machine's."""
+
+    host: str = ""
+
+
+class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Our peer wire listens on host:port (0 = any); room names the swarm: infohash = sha1("swarm-space:" + room).
+
+    advertise: `host` others reach us at, "" = host. dht, trackers: switch the two ways to find peers.
+    dht_port: UDP, 0 = any.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise: str = ""
+    room: str = "public"
+    dht: bool = True
+    dht_port: int = 0
+    trackers: bool = True
+
+
+class BroadcastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages join on host:port (0 = any). origin, channel: scope of the node's own channel on the mesh account."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    origin: str = "swarmbridge:nodes"
+    channel: str = "swarm-space-webtorrent"
+
+
+class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """store: directory or obstore URL; "" = <home>/store. quota_bytes: puts beyond it are refused."""
+
+    store: str = ""
+    quota_bytes: int = 20 * 2**30
+    request_window: int = 6
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP API and page. token_file: the operator's token, made by the supervisor."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token_file: str = ""
+    max_upload_bytes: int = 4 * 2**30
+
+
+class FlagSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Start values of the run-time flags: used where no value is stored yet."""
+
+    webrtc: bool = True
+    webtorrent: bool = True
+    broadcast: bool = True
+    fallback_telemetry: bool = True
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All settings of one process."""
+
+    node: NodeSettings = NodeSettings()
+    bus: BusSettings = BusSettings()
+    trust: TrustSettings = TrustSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    rendezvous: RendezvousSettings = RendezvousSettings()
+    webrtc: WebrtcSettings = WebrtcSettings()
+    webtorrent: WebtorrentSettings = WebtorrentSettings()
+    broadcast: BroadcastSettings = BroadcastSettings()
+    chunk: ChunkSettings = ChunkSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    flags: FlagSettings = FlagSettings()
+
+    @property
+    def home(self) -> Path:
+        """The node's directory; `~/.local/share/swarmbridge` (XDG_DATA_HOME) where none is set."""
+        return Path(self.node.home) if self.node.home else default_home(os.environ)
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
+    return Path(base) / "swarmbridge"
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Read the file named by SWARMBRIDGE_CONFIG, then the environment, then check everything.
+
+    Raises: ConfigError naming each bad key, in the file's or the environment's own words.
+    """
+    environ = os.environ if environ is None else environ
+    problems: list[str] = []
+    tree = _read_file(environ.get(ENV_CONFIG_FILE, ""), problems)
+    _overlay_environment(tree, environ, problems)
+    values: dict[str, Any] = {}
+    for section, struct in _sections().items():
+        values[section] = _convert_section(section, struct, tree.pop(section, {}), problems)
+    problems += [f"[{name}]: no such section; known: {', '.join(_sections())}" for name in tree]
+    config = Config(**values)
+    problems += _check(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _sections() -> dict[str, type[msgspec.Struct]]:
+    return {field.name: field.type for field in msgspec.structs.fields(Config)}
+
+
+def _read_file(path: str, problems: list[str]) -> dict[str, Any]:
+    if not path:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        problems.append(f"{ENV_CONFIG_FILE}: cannot read {path}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: not TOML: {error}")
+    return {}
+
+
+def _overlay_environment(tree: dict[str, Any], environ: Mapping[str, str], problems: list[str]) -> None:
+    names = {
+        f"{ENV_PREFIX}{section}_{field.name}".upper(): (section, field)
+        for section, struct in _sections().items()
+        for field in msgspec.structs.fields(struct)
+    }
+    fields = {f"{section}.{field.name}": (section, field) for section, field in names.values()}
+    found: dict[str, tuple[str, str]] = {}
+    for foreign, target in FOREIGN_ENV.items():
+        if foreign in environ:
+            found[target] = (foreign, environ[foreign])
+    for name in environ:
+        if not name.startswith(ENV_PREFIX) or name == ENV_CONFIG_FILE:
+            continue
+        if name not in names:
+            problems.append(f"{name}: no such setting")
+            continue
+        section, field = names[name]
+        found[f"{section}.{field.name}"] = (name, environ[name])
+    for target, (name, text) in found.items():
+        section, field = fields[target]
+        try:
+            tree.setdefault(section, {})[field.name] = _parse(text, field.type)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+
+
+def _parse(text: str, kind: Any) -> Any:
+    if kind is bool:
+        word = text.strip().lower()
+        if word in TRUE_WORDS or word in FALSE_WORDS:
+            return word in TRUE_WORDS
+        raise ValueError("say true or false")
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+    if kind == list[str]:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _convert_section(section: str, struct: type[msgspec.Struct], raw: Any, problems: list[str]) -> msgspec.Struct:
+    if not isinstance(raw, dict):
+        problems.append(f"[{section}]: must be a table")
+        return struct()
+    known = {field.name: field for field in msgspec.structs.fields(struct)}
+    good: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in known:
+            problems.append(f"{section}.{key}: no such setting; known: {', '.join(known)}")
+            continue
+        try:
+            good[key] = msgspec.convert(value, known[key].type)
+        except msgspec.ValidationError as error:
+            problems.append(f"{section}.{key}: {error}")
+    return struct(**good)
+
+
+def _check(config: Config) -> list[str]:
+    problems = []
+    if not config.node.id.replace("-", "").replace("_", "").isalnum():
+        problems.append("node.id: letters, digits, - and _ only: it is part of bus subjects")
+    if config.telemetry.propagation not in ("off", "link", "join"):
+        problems.append("telemetry.propagation: off, link or join")
+    if config.telemetry.log_level not in ("debug", "info", "warning", "error"):
+        problems.append("telemetry.log_level: debug, info, warning or error")
+    for member in config.trust.members:
+        try:
+            if token_key(member) is None:
+                problems.append("trust.members: a guest token cannot be a member")
+        except SwarmbridgeError:
+            problems.append(f"trust.members: {member!r} is no peer token (k and 52 letters)")
+    for section, port in (
+        ("rendezvous.port", config.rendezvous.port),
+        ("webtorrent.port", config.webtorrent.port),
+        ("webtorrent.dht_port", config.webtorrent.dht_port),
+        ("broadcast.port", config.broadcast.port),
+        ("gateway.port", config.gateway.port),
+    ):
+        if not 0 <= port <= 65535:
+            problems.append(f"{section}: 0 to 65535")
+    if not 1 <= config.chunk.request_window <= 64:
+        problems.append("chunk.request_window: 1 to 64")
+    return problems

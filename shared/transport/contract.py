@@ -1,0 +1,120 @@
+"""What a transport is: something that makes links and carries records over them.
+
+A *record* is one opaque message of a link, kept whole and in order. Sealing, frames, requests, the bus and
+status are not the transport's business: `serve_transport` puts them on top, the same for all three. A
+transport therefore knows sockets, signalling and its own binding, and nothing of chunks.
+
+    transport ── LinkUp, RecordReceived, LinkDown, StateChanged ──▶ emit
+    transport ◀── dial, send, close ── serve_transport
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.errors import Cause
+from shared.ids import LinkId
+from shared.transport.names import TransportName, TransportState
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What every link of a transport promises.
+
+    max_record_bytes: the longest record `send` takes; at least 65,535 (one Noise message).
+    ordered, reliable: False closes the transport to sealed links, whose nonces count records.
+    confirms: the far end of a link answers requests (False for a browser page that cannot).
+    """
+
+    max_record_bytes: int
+    ordered: bool
+    reliable: bool
+    confirms: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHint:
+    """Whom to dial: a key, and what we were told about where it may be found.
+
+    key: 32-byte Ed25519 identity. peerjs_id: derived from it. endpoints: `host:port` of its peer wire.
+    """
+
+    key: bytes
+    peerjs_id: str
+    endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A link can carry records both ways. It says nothing yet about who is there.
+
+    dialer: we opened it, so we start the handshake. binding: what ties the seal to this very link (TRUST 3).
+    expected_key: set where we dialled one peer alone; anyone else is refused as `unauthenticated`.
+    """
+
+    link: LinkId
+    dialer: bool
+    binding: bytes
+    expected_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReceived:
+    link: LinkId
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The link is gone, whoever closed it. Emitted once for every LinkUp, and for nothing else."""
+
+    link: LinkId
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The transport's own state; `last_error` None leaves what was there, DEGRADED keeps its reason."""
+
+    state: TransportState
+    last_error: Cause | None = None
+
+
+TransportEvent = LinkUp | RecordReceived | LinkDown | StateChanged
+Emit = Callable[[TransportEvent], None]
+"""Synchronous and quick: called from the transport's own tasks on the event loop."""
+
+
+class Transport(Protocol):
+    """One transport in one worker process.
+
+    Cancellation: cancelling `run` closes every link (a LinkDown each) and every socket before it returns;
+    the same object may be run again afterwards (flags turn transports off and on).
+    """
+
+    name: TransportName
+    capabilities: Capabilities
+
+    async def run(self, emit: Emit) -> None:
+        """Serve until cancelled. A missing optional part is StateChanged(DEGRADED, cause), never a raise."""
+
+    async def dial(self, hint: PeerHint, timeout_s: float) -> None:
+        """Try to open a link that may lead to the peer; return when one is up or discovery is under way.
+
+        A swarm cannot promise whom it finds, so a dial returns no link: the seal says who came, and
+        `serve_transport` waits for the peer's key. Idempotent; dials of one peer may run together.
+
+        Raises: TransportError with the cause, where it is already known that no link will come.
+        """
+
+    async def send(self, link: LinkId, record: bytes) -> None:
+        """Hand over one record.
+
+        Back-pressure: waits while the link's bounded buffer is full. One task sends on a link at a time.
+        Raises: TransportError(CLOSED) for a link that is down, (TOO_LARGE) over max_record_bytes.
+        """
+
+    async def close(self, link: LinkId, cause: Cause) -> None:
+        """Close the link; a LinkDown with `cause` follows. Unknown links are ignored."""
