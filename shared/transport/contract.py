@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shared.errors import Cause
 from shared.ids import LinkId
@@ -87,6 +87,14 @@ Emit = Callable[[TransportEvent], None]
 """Synchronous and quick: called from the transport's own tasks on the event loop."""
 
 
+@runtime_checkable
+class Signalled(Protocol):
+    """A transport whose peers' signalling may reach the node through another worker (one PeerJS id, N workers)."""
+
+    async def signal(self, message: bytes) -> None:
+        """One PeerJS message (JSON) of a connection that this worker owns. Bad ones are counted and dropped."""
+
+
 class Transport(Protocol):
     """One transport in one worker process.
 
@@ -96,6 +104,9 @@ class Transport(Protocol):
 
     name: TransportName
     capabilities: Capabilities
+
+    def set_identity(self, identity_key: bytes) -> None:
+        """The node's own 32-byte Ed25519 key, told once before the first `run`."""
 
     async def run(self, emit: Emit) -> None:
         """Serve until cancelled. A missing optional part is StateChanged(DEGRADED, cause), never a raise."""

@@ -1,0 +1,141 @@
+"""How every service process starts, serves and ends: configuration, telemetry, bus, flags, signals, drain.
+
+`run("webrtc", app)` is all a service's `__main__` holds. SIGTERM and SIGINT set `stopping`; the app drains and
+returns; then flags, tasks and the bus are closed. Exit codes: 0 stopped as asked, 2 bad settings, 3 could not
+start, 4 a part of it crashed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from shared.bus import nats_bus
+from shared.bus.contract import Bus
+from shared.bus.subjects import Subjects
+from shared.errors import BusError, ConfigError
+from shared.ids import new_instance_id
+from shared.process.tasks import Tasks
+from shared.settings.config import Config, load
+from shared.settings.flags import Flags
+from shared.telemetry.setup import Telemetry
+
+EXIT_OK = 0
+EXIT_BAD_SETTINGS = 2
+EXIT_CANNOT_START = 3
+EXIT_CRASHED = 4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Process:
+    """What a service's app gets to work with."""
+
+    service: str
+    instance: str
+    config: Config
+    bus: Bus
+    mesh: Bus | None
+    subjects: Subjects
+    flags: Flags
+    tasks: Tasks
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+App = Callable[[Process], Awaitable[None]]
+"""Wires the service, serves until `process.stopping` is set, drains, returns."""
+
+
+class CannotStart(Exception):
+    """An app's one clear line about why it cannot start (a taken port, say); the process exits with 3."""
+
+
+def run(service: str, app: App, *, mesh: bool = False) -> int:
+    """Run a service until it is told to stop. Returns: the exit code."""
+    try:
+        config = load()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - before logging exists
+        return EXIT_BAD_SETTINGS
+    logging.basicConfig(
+        level=config.telemetry.log_level.upper(),
+        format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
+    )
+    return _loop_run(_serve(service, config, app, mesh))
+
+
+def _loop_run(main: Awaitable[int]) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_await(main))
+    return uvloop.run(_await(main))
+
+
+async def _await(main: Awaitable[int]) -> int:
+    return await main
+
+
+async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
+    instance = new_instance_id(service)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    crashed: list[str] = []
+
+    def on_crash(task: str) -> None:
+        crashed.append(task)
+        stopping.set()
+
+    try:
+        bus = await _connect(config, instance, service, _seed(config.bus.seed_file))
+        mesh_bus = await _connect(config, instance, service, _seed(config.bus.mesh_seed_file)) if mesh else None
+    except (BusError, OSError) as error:
+        log.error("cannot reach the bus: %s", type(error).__name__)
+        return EXIT_CANNOT_START
+    telemetry = Telemetry(service, instance, config.node.id, config.telemetry)
+    tasks = Tasks(on_crash)
+    flags = Flags(config.flags)
+    subjects = Subjects(config.node.id)
+    process = Process(service, instance, config, bus, mesh_bus, subjects, flags, tasks, stopping)
+    try:
+        await flags.start(bus)
+        tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
+        log.info("started %s", instance)
+        await app(process)
+    except CannotStart as error:
+        print(f"{service}: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return EXIT_CANNOT_START
+    finally:
+        await _finish(process, telemetry)
+    log.info("stopped %s", instance)
+    return EXIT_CRASHED if crashed else EXIT_OK
+
+
+async def _finish(process: Process, telemetry: Telemetry) -> None:
+    await process.tasks.close()
+    await asyncio.to_thread(telemetry.force_flush)
+    try:
+        await telemetry.bus_exporter.flush(process.bus, process.subjects)
+    finally:
+        await process.flags.close()
+        await process.bus.close()
+        if process.mesh is not None:
+            await process.mesh.close()
+    await asyncio.to_thread(telemetry.shutdown)
+
+
+async def _connect(config: Config, instance: str, service: str, seed: str | None) -> Bus:
+    return await nats_bus.connect(config.bus.url, instance, seed=seed, inbox_prefix=f"_INBOX_{service}")
+
+
+def _seed(path: str) -> str | None:
+    return Path(path).read_text().strip() if path else None

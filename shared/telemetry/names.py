@@ -1,0 +1,63 @@
+"""Every span, attribute, metric and diagnostic name. Low cardinality, and nothing that tells content or place:
+no hash, ref, infohash, candidate, SDP, address or token is ever a value of these (TRUST 8).
+
+Messaging names follow OpenTelemetry's semantic conventions 1.44.
+"""
+
+from __future__ import annotations
+
+SPAN_CHUNK_FETCH = "chunk.fetch"
+SPAN_CHUNK_PUT = "chunk.put"
+SPAN_CHUNK_SERVE = "chunk.serve"
+SPAN_CHUNK_VERIFY = "chunk.verify"
+SPAN_TRANSPORT_ATTEMPT = "transport.attempt"
+SPAN_LINK_REQUEST = "link.request"
+SPAN_LINK_SERVE = "link.serve"
+SPAN_LINK_DIAL = "link.dial"
+
+ATTEMPT_NUMBER = "attempt.number"
+ATTEMPT_OUTCOME = "attempt.outcome"
+ATTEMPT_HEDGED = "attempt.hedged"
+FALLBACK_REASON = "fallback.reason"
+FALLBACK_FROM = "fallback.from"
+ERROR_TYPE = "error.type"
+TRANSPORT = "swarmbridge.transport"
+PEER_NAME = "swarmbridge.peer"
+TRANSFER = "swarmbridge.transfer"
+REQUEST_KIND = "swarmbridge.request"
+BODY_BYTES = "swarmbridge.body_bytes"
+FOUND = "swarmbridge.found"
+HOP_COUNT = "swarmbridge.hop_count"
+CHUNK_SEQ = "swarmbridge.chunk.seq"
+NODE = "swarmbridge.node"
+
+MESSAGING_SYSTEM = "messaging.system"
+MESSAGING_OPERATION = "messaging.operation.name"
+MESSAGING_TEMPLATE = "messaging.destination.template"
+
+DIAGNOSTIC_FALLBACK = "transport-fallback"
+
+METRIC_FALLBACKS = "swarmbridge_transport_fallbacks_total"
+METRIC_ATTEMPTS = "swarmbridge_transport_attempts_total"
+METRIC_CONFIRMED_BYTES = "swarmbridge_confirmed_bytes_total"
+METRIC_STATE = "swarmbridge_transport_state"
+METRIC_PEERS = "swarmbridge_connected_peers"
+METRIC_REFUSED = "swarmbridge_refused_total"
+
+_TRACED_WORDS = frozenset({"route", "link", "inbound", "dial"})
+
+
+def template(subject: str) -> str | None:
+    """The low-cardinality name of a bus subject whose messages are worth a span, None for the others.
+
+    Bodies, pings, replies and events are untraced: they are many, and the span around them tells their time.
+    """
+    parts = subject.split(".")
+    if len(parts) < 4 or parts[0] != "sb":
+        return None
+    kind = parts[2]
+    if kind == "link":
+        return f"sb.{{node}}.link.{parts[3]}.{{peer}}"
+    if kind in _TRACED_WORDS or (kind, parts[3]) == ("chunk", "message"):
+        return f"sb.{{node}}.{kind}.{parts[3]}"
+    return None

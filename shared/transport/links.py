@@ -1,0 +1,300 @@
+"""A worker's links: transport events in, sealed sessions, and what they tell the bus.
+
+Driven by the transport's synchronous `emit`; everything that must wait goes through one ordered queue, so
+that a manager hears of progress, answers and failures in the order in which they happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.bus.bodies import BodyHolder
+from shared.bus.contract import Handler, Incoming
+from shared.bus.envelopes import Accepted, Dial, LinkChanged, SendRequest
+from shared.clock import Clock, unix_ms
+from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
+from shared.ids import LinkId, PeerToken, peerjs_id, token_key
+from shared.process.run import Process
+from shared.process.tasks import Tasks
+from shared.transport.asking import Asking
+from shared.transport.contract import (
+    LinkDown,
+    LinkUp,
+    PeerHint,
+    RecordReceived,
+    StateChanged,
+    Transport,
+    TransportEvent,
+)
+from shared.transport.identity import LinkIdentity
+from shared.transport.names import TransportState
+from shared.transport.routes import Routes
+from shared.transport.serving import Serving
+from shared.transport.session import LinkSession
+from shared.transport.status import StatusTracker
+from shared.wire.native.link import (
+    AnswerProgressed,
+    AnswerReceived,
+    Event,
+    PeerFellSilent,
+    PeerLeft,
+    RequestCancelled,
+    RequestFailed,
+    RequestReceived,
+)
+
+MAX_QUEUED_EVENTS = 4096
+"""Answers and failures waiting to be told; progress is dropped and the link closed beyond it."""
+
+ROLE_MEMBER, ROLE_GUEST = "member", "guest"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Live:
+    session: LinkSession
+    task: asyncio.Task[None]
+
+
+class Links:
+    """All links of one worker. `identity` is set before the transport runs; `on_change` asks for a report."""
+
+    def __init__(self, process: Process, transport: Transport, holder: BodyHolder, tasks: Tasks, clock: Clock) -> None:
+        self.identity: LinkIdentity | None = None
+        self.status = StatusTracker()
+        self.on_change: Callable[[], None] = lambda: None
+        self._bus, self._subjects = process.bus, process.subjects
+        self._transport, self._tasks, self._clock = transport, tasks, clock
+        self._members = frozenset(process.config.trust.members)
+        propagation = process.config.telemetry.propagation
+        name = transport.name.value
+        self.asking = Asking(self._bus, self._subjects, holder, name, clock, propagation != "off")
+        self.serving = Serving(self._bus, self._subjects, name, propagation, tasks)
+        self._routes = Routes(
+            self._bus, self._subjects, name, self._handler_for, lambda work, task: tasks.start(work, name=task)
+        )
+        self._live: dict[LinkId, _Live] = {}
+        self._by_peer: dict[PeerToken, list[LinkSession]] = {}
+        self._dials: dict[PeerToken, set[asyncio.Future[Cause | None]]] = {}
+        self._events: asyncio.Queue[tuple[LinkSession, Event | LinkDown]] = asyncio.Queue(MAX_QUEUED_EVENTS)
+        tasks.start(self._tell_all(), name="tell")
+
+    # ── what the transport says ──
+
+    def receive(self, event: TransportEvent) -> None:
+        """The transport's `emit`."""
+        match event:
+            case LinkUp():
+                self._link_up(event)
+            case RecordReceived():
+                live = self._live.get(event.link)
+                if live is not None:
+                    self.status.bytes_in += len(event.record)
+                    live.session.receive_record(event.record)
+            case LinkDown():
+                self._link_down(event)
+            case StateChanged():
+                self.status.transport_says(event.state, event.last_error)
+                self.on_change()
+
+    def failed(self, cause: Cause) -> None:
+        """The transport itself broke; it is run again."""
+        self.status.transport_says(TransportState.ERROR, cause)
+        self.on_change()
+
+    def peers(self) -> list[PeerToken]:
+        """Peers with a sealed link."""
+        return list(self._by_peer)
+
+    def transport_refused(self) -> Counter[str]:
+        """What the transport itself refused by its limits, by cause, where it counts."""
+        refused = getattr(self._transport, "refused", None)
+        return refused if isinstance(refused, Counter) else Counter()
+
+    # ── what the bus asks ──
+
+    async def dial(self, call: Dial, timeout_s: float) -> LinkSession:
+        """A routed, sealed link to the peer: one that is there, or a new one.
+
+        Raises: TransportError with the cause.
+        """
+        peer = PeerToken(call.peer)
+        key = token_key(peer)
+        if key is None:
+            raise TransportError(Cause.PEER_UNKNOWN)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if not self._usable(peer):
+                    await self._dial_and_wait(peer, PeerHint(key, peerjs_id(key), tuple(call.endpoints)), timeout_s)
+                await self._routes.routed(peer)
+        except TimeoutError:
+            raise TransportError(Cause.DIAL_TIMEOUT) from None
+        session = self._usable(peer)
+        if session is None:
+            raise TransportError(Cause.CLOSED)
+        return session
+
+    async def drain(self, grace_s: float) -> None:
+        """Tell peers to open another link, take no more requests, let answers under way end."""
+        self._routes.drop_all()
+        for live in self._live.values():
+            live.session.send_control(live.session.native.goodbye())
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._routes.settled()
+                await self.serving.idle()
+                await self.asking.idle()
+                for live in list(self._live.values()):
+                    await live.session.flush()
+        except TimeoutError:
+            log.info("drain ended by its grace")
+        await self.asking.all_failed(Cause.DRAINING)
+
+    async def all_gone(self, cause: Cause) -> None:
+        """The transport has stopped: nothing is left of its links."""
+        for link in list(self._live):
+            self._link_down(LinkDown(link, cause))
+        await self.asking.all_failed(cause)
+        await self._routes.settled()
+
+    # ── within ──
+
+    def _handler_for(self, peer: PeerToken) -> Handler[SendRequest]:
+        async def handle(call: SendRequest, incoming: Incoming) -> Accepted:
+            session = self._usable(peer)
+            if session is None:
+                raise RemoteFailure(Cause.NO_LINK)
+            try:
+                return await self.asking.send(session, call, incoming, peer in self._members)
+            except SwarmbridgeError as error:
+                self.status.send_failed(error.cause)
+                raise
+
+        return handle
+
+    def _usable(self, peer: PeerToken) -> LinkSession | None:
+        """The open link of the peer with the least to do."""
+        sessions = [session for session in self._by_peer.get(peer, ()) if session.closed_cause is None]
+        staying = [session for session in sessions if not session.leaving] or sessions
+        return min(staying, key=lambda session: session.native.asked_count, default=None)
+
+    async def _dial_and_wait(self, peer: PeerToken, hint: PeerHint, timeout_s: float) -> None:
+        waiting: asyncio.Future[Cause | None] = asyncio.get_running_loop().create_future()
+        self._dials.setdefault(peer, set()).add(waiting)
+        try:
+            await self._transport.dial(hint, timeout_s)
+            cause = await waiting
+        finally:
+            self._dials[peer].discard(waiting)
+            if not self._dials[peer]:
+                del self._dials[peer]
+        if cause is not None:
+            raise TransportError(cause)
+
+    def _settle_dials(self, peer: PeerToken, cause: Cause | None) -> None:
+        for waiting in self._dials.get(peer, ()):
+            if not waiting.done():
+                waiting.set_result(cause)
+
+    def _link_up(self, up: LinkUp) -> None:
+        assert self.identity is not None, "the transport runs before it has an identity"
+        seal = self.identity.seal_for(self._transport.name.value, up)
+        session = LinkSession(self._transport, up, seal, self._sealed, self._session_event, self._clock)
+        self._live[up.link] = _Live(session, self._tasks.start(session.run(), name="link"))
+
+    def _sealed(self, session: LinkSession) -> None:
+        assert session.peer is not None
+        self._by_peer.setdefault(session.peer, []).append(session)
+        self._routes.want(session.peer)
+        self._settle_dials(session.peer, None)
+        self._announce(session, "opened", None)
+
+    def _link_down(self, down: LinkDown) -> None:
+        live = self._live.pop(down.link, None)
+        if live is None:
+            return
+        session = live.session
+        cause = session.closed_cause or down.cause
+        session.closed_cause = cause
+        live.task.cancel()
+        self.status.bytes_out += session.bytes_out
+        self.serving.link_down(session)
+        self._queue(session, LinkDown(down.link, cause))
+        if session.peer is None:
+            self._never_sealed(session, cause)
+            return
+        others = self._by_peer[session.peer]
+        others.remove(session)
+        if not others:
+            del self._by_peer[session.peer]
+            self._routes.drop(session.peer)
+        self._announce(session, "closed", cause)
+
+    def _never_sealed(self, session: LinkSession, cause: Cause) -> None:
+        if cause is Cause.UNAUTHENTICATED:
+            self.status.refuse(cause)
+            self.status.send_failed(cause)
+        if session.expected_key is not None:
+            for peer in list(self._dials):
+                if token_key(peer) == session.expected_key:
+                    self._settle_dials(peer, cause)
+        self.on_change()
+
+    def _session_event(self, session: LinkSession, event: Event) -> None:
+        assert session.peer is not None
+        self.status.message_came(self._clock())
+        match event:
+            case RequestReceived():
+                role = ROLE_MEMBER if session.peer in self._members else ROLE_GUEST
+                self.serving.start(session, event, role)
+            case RequestCancelled():
+                self.serving.cancel(session, event.request_id)
+            case PeerLeft():
+                session.leaving = True
+            case AnswerProgressed():
+                if self.asking.progress_due(event.request_id, event.bytes):
+                    self._queue(session, event)
+            case AnswerReceived() | RequestFailed():
+                self._queue(session, event)
+            case PeerFellSilent():
+                pass
+
+    def _queue(self, session: LinkSession, event: Event | LinkDown) -> None:
+        try:
+            self._events.put_nowait((session, event))
+        except asyncio.QueueFull:
+            self.status.refuse(Cause.BUSY)
+            log.error("too many answers wait for the bus; one was dropped")
+
+    async def _tell_all(self) -> None:
+        while True:
+            session, event = await self._events.get()
+            match event:
+                case AnswerProgressed():
+                    await self.asking.progressed(event.request_id, event.bytes)
+                case AnswerReceived():
+                    await self.asking.answered(event.request_id, event.answer, event.body)
+                case RequestFailed():
+                    self.status.send_failed(event.cause)
+                    await self.asking.failed(event.request_id, event.cause, event.retry_after_ms)
+                case LinkDown():
+                    await self.asking.link_down(session, event.cause)
+
+    def _announce(self, session: LinkSession, change: str, cause: Cause | None) -> None:
+        self.on_change()
+        peer = session.peer
+        assert peer is not None
+        role = ROLE_MEMBER if peer in self._members else ROLE_GUEST
+        event = LinkChanged(self._transport.name.value, self._bus.instance, peer, role, change, cause, unix_ms())
+        self._tasks.start(self._publish_change(event), name="event")
+
+    async def _publish_change(self, event: LinkChanged) -> None:
+        try:
+            await self._bus.publish(self._subjects.event("link"), event)
+        except BusError:
+            log.debug("link event not published: no bus")
