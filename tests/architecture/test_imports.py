@@ -1,0 +1,90 @@
+"""The walls: who may import whom, and where the outside world may be touched."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+
+from tests.architecture.imports import Module, is_within, modules
+
+MODULES = modules()
+
+PURE_PACKAGES = ("shared.wire", "shared.content", "shared.attempts")
+PURE_MODULES = ("services.manager.rank", "services.manager.delivery", "services.manager.breaker")
+NOT_PURE = ("asyncio", "socket", "time", "random", "secrets", "threading", "aiohttp", "nats", "ssl", "select")
+
+ONE_HOME = {
+    "nats": ("shared.bus",),
+    "aiortc": ("shared.rtc",),
+    "aioice": ("shared.rtc",),
+    "libtorrent": ("services.webtorrent",),
+    "obstore": ("services.chunk",),
+    "click": ("services.cli",),
+}
+"""A library -> the only packages that may import it."""
+
+SUBJECT_HOMES = ("shared.bus.subjects", "shared.bus.permissions", "shared.bus.layout", "shared.telemetry.names")
+MAX_LINES = 400
+
+
+def any_within(name: str, packages: Iterable[str]) -> bool:
+    return any(is_within(name, package) for package in packages)
+
+
+def test_a_service_imports_shared_and_itself_only() -> None:
+    def allowed(module: Module, name: str) -> bool:
+        own = ".".join(module.name.split(".")[:2]) if module.name.startswith("services.") else "shared"
+        return not is_within(name, "services") or is_within(name, own)
+
+    assert not [(module.name, name) for module in MODULES for name in module.imports if not allowed(module, name)]
+
+
+def test_protocols_and_decisions_touch_no_outside_world() -> None:
+    pure = [m for m in MODULES if any_within(m.name, PURE_PACKAGES) or m.name in PURE_MODULES]
+    assert len(pure) > 20
+    assert not [(m.name, name) for m in pure for name in m.imports if any_within(name, NOT_PURE)]
+    assert not [m.name for m in pure if "os.urandom" in ast.unparse(m.tree)], "randomness is an argument"
+
+
+def test_a_library_has_one_home() -> None:
+    strays = [
+        (module.name, library)
+        for module in MODULES
+        for library, homes in ONE_HOME.items()
+        if any(is_within(name, library) for name in module.imports) and not any_within(module.name, homes)
+    ]
+    assert not strays
+
+
+def test_the_environment_is_read_in_one_module() -> None:
+    readers = [
+        module.name
+        for module in MODULES
+        if any(word in ast.unparse(module.tree) for word in ("os.environ", "os.getenv"))
+    ]
+    assert readers == ["shared.settings.config"]
+
+
+def test_subjects_are_made_in_one_place() -> None:
+    literals = [
+        (module.name, node.lineno)
+        for module in MODULES
+        if module.name not in SUBJECT_HOMES
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("sb.")
+    ]
+    assert not literals
+
+
+def test_no_file_outgrows_its_concept() -> None:
+    lengths = {module.name: len(module.path.read_text().splitlines()) for module in MODULES}
+    assert not {name: count for name, count in lengths.items() if count > MAX_LINES}
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        module.name
+        for module in MODULES
+        if module.path.name not in ("__init__.py", "__main__.py") and not ast.get_docstring(module.tree)
+    ]
+    assert not silent
