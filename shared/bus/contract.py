@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import UnionType
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -80,7 +81,7 @@ class Bus(Protocol):
     async def publish(self, subject: str, body: msgspec.Struct) -> None:
         """Fire and forget. Raises BusUnavailable while disconnected (NATS would drop it in silence)."""
 
-    async def request(self, subject: str, body: msgspec.Struct, reply_type: type[R], timeout_s: float) -> R:
+    async def request(self, subject: str, body: msgspec.Struct, reply_type: type[R] | UnionType, timeout_s: float) -> R:
         """Ask and wait. The envelope's deadline is now + timeout_s.
 
         Raises: NoResponders at once; BusTimeout; BusUnavailable; RemoteFailure with the server's cause.
@@ -89,7 +90,7 @@ class Bus(Protocol):
     async def serve(
         self,
         subject: str,
-        body_type: type[T],
+        body_type: type[T] | UnionType,
         handler: Handler[T],
         *,
         queue: str = "",
@@ -106,7 +107,9 @@ class Bus(Protocol):
     async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
         """Append to the attempts stream; the same message_id within its window is stored once."""
 
-    async def follow(self, stream: str, body_type: type[T], on_record: Callable[[T, int], None]) -> Subscription:
+    async def follow(
+        self, stream: str, body_type: type[T] | UnionType, on_record: Callable[[T, int], None]
+    ) -> Subscription:
         """Every stored record in order (body, stored_at_ms), then new ones, also over reconnects, none twice."""
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:

@@ -16,6 +16,9 @@ from shared.errors import Cause
 ENVELOPE_VERSION = 1
 T = TypeVar("T")
 
+Id = bytes
+"""16 random bytes. Also needed by name where a struct has a field `bytes`: that field hides the type in its class."""
+
 
 class Envelope(msgspec.Struct, Generic[T], array_like=True, frozen=True):
     """deadline_ms: wall clock; 0 = none; a reader drops and counts an expired one. traceparent: W3C, or ""."""
@@ -146,7 +149,7 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
 class Verdict(msgspec.Struct, array_like=True, frozen=True, tag="verdict"):
     """The asker's word on an answer: cause None = verified and kept, which confirms the hop."""
 
-    delivery_id: bytes
+    delivery_id: Id
     hop: int
     cause: Cause | None
     bytes: int
@@ -176,7 +179,7 @@ class Accepted(msgspec.Struct, array_like=True, frozen=True):
 class LinkProgress(msgspec.Struct, array_like=True, frozen=True, tag="progress"):
     """The peer acknowledged the request (bytes 0) or this many bytes of its answer have arrived."""
 
-    request_id: bytes
+    request_id: Id
     hop: int
     bytes: int
 

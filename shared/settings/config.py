@@ -108,12 +108,16 @@ class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP API and page. token_file: the operator's token, made by the supervisor."""
+    """The HTTP API and page. token_file: the operator's token, made by the supervisor.
+
+    allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (TRUST 9, DNS rebinding).
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     token_file: str = ""
     max_upload_bytes: int = 4 * 2**30
+    allowed_hosts: list[str] = []
 
 
 class FlagSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,6 +153,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def default_home(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_DATA_HOME") or str(Path(environ.get("HOME") or "/var/lib") / ".local" / "share")
     return Path(base) / "swarmbridge"
+
+
+def child_environment(settings: Mapping[str, str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a process that we start: ours without any setting of ours or FOREIGN_ENV, then `settings`.
+
+    Its settings come from the file and variables that its starter wrote for it alone, never by inheritance.
+    """
+    environ = os.environ if environ is None else environ
+    kept = {name: value for name, value in environ.items() if not name.startswith(ENV_PREFIX)}
+    for foreign in FOREIGN_ENV:
+        kept.pop(foreign, None)
+    return {**kept, **settings}
 
 
 def load(environ: Mapping[str, str] | None = None) -> Config:

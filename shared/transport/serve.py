@@ -93,7 +93,7 @@ class TransportServer:
             await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL),
         ]
         self._links.on_change = self._report_now.set
-        self._process.flags.on_change(lambda: self._tasks.start(self._obey_flag(), name="flag"))
+        self._process.flags.on_change(self._flag_changed)
         await self._obey_flag()
 
     async def drain(self) -> None:
@@ -130,6 +130,9 @@ class TransportServer:
             await asyncio.sleep(identity.renew_in_s)
             identity = await certified_identity(self._bus, self._subjects)
             self._links.identity = identity
+
+    def _flag_changed(self) -> None:
+        self._tasks.start(self._obey_flag(), name="flag")
 
     async def _obey_flag(self) -> None:
         """Run or tear down the transport so that it is as its flag says."""

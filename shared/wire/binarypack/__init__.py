@@ -1,0 +1,1 @@
+"""BinaryPack: the packing of PeerJS data channels."""

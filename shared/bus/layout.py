@@ -1,0 +1,113 @@
+"""What JetStream holds for a node: three KV buckets and the attempts stream, made once by an `admin` user.
+
+Services only open them, and wait a while for a layout that is still being made. Making it again changes what
+differs and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from shared.backoff import delays_s
+from shared.bus.jetstream import JetStreamError, api
+from shared.bus.nats_connection import NatsConnection
+from shared.bus.subjects import BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_ATTEMPTS
+from shared.clock import monotonic
+from shared.errors import BusError, BusTimeout
+
+MAX_ATTEMPTS = 100_000
+MAX_ATTEMPTS_BYTES = 64 * 2**20
+"""Older attempts are dropped: counters derive from those that are stored."""
+
+DEDUPE_WINDOW_S = 120.0
+"""How long the same `Nats-Msg-Id` is stored once: far longer than a delivery may last."""
+
+MAX_VALUE_BYTES = {BUCKET_FLAGS: 4096, BUCKET_LEASES: 4096, BUCKET_MANIFESTS: 64 * 1024}
+MAX_BUCKET_BYTES = {BUCKET_FLAGS: 2**20, BUCKET_LEASES: 4 * 2**20, BUCKET_MANIFESTS: 256 * 2**20}
+
+WAIT_FOR_LAYOUT_S = 10.0
+POLL_FIRST_S = 0.02
+POLL_CAP_S = 0.5
+
+NAME_IN_USE = 10058
+"""err_code: a stream of that name has another configuration."""
+
+STREAM_NOT_FOUND = 10059
+
+
+async def ensure_layout(connection: NatsConnection, node: str) -> None:
+    """Make the layout of a node, or bring it up to date. Needs the `admin` user's permissions.
+
+    Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout.
+    """
+    for config in streams(node):
+        try:
+            await api(connection, f"STREAM.CREATE.{config['name']}", config)
+        except JetStreamError as error:
+            if error.err_code != NAME_IN_USE:
+                raise
+            await api(connection, f"STREAM.UPDATE.{config['name']}", config)
+
+
+async def wait_for_stream(connection: NatsConnection, stream: str, timeout_s: float = WAIT_FOR_LAYOUT_S) -> None:
+    """Return when the stream is there. Raises: BusTimeout; BusError where it cannot be asked for."""
+    deadline_s = monotonic() + timeout_s
+    for delay_s in delays_s(POLL_FIRST_S, POLL_CAP_S):
+        try:
+            await api(connection, f"STREAM.INFO.{stream}", {})
+            return
+        except JetStreamError as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
+            failure: BusError = error
+        except BusError as error:
+            failure = error
+        if monotonic() + delay_s >= deadline_s:
+            raise BusTimeout("the bus has no such bucket or stream") from failure
+        await asyncio.sleep(delay_s)
+
+
+def streams(node: str) -> list[dict[str, Any]]:
+    """The configuration of every stream of a node, in the words of JetStream's API."""
+    return [*(_bucket(bucket) for bucket in (BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS)), _attempts(node)]
+
+
+def _bucket(bucket: str) -> dict[str, Any]:
+    """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (FACTS 5)."""
+    return {
+        "name": f"KV_{bucket}",
+        "subjects": [f"$KV.{bucket}.>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_msg_size": MAX_VALUE_BYTES[bucket],
+        "max_bytes": MAX_BUCKET_BYTES[bucket],
+        "max_msgs": -1,
+        "max_consumers": -1,
+        "max_age": 0,
+        "num_replicas": 1,
+        "duplicate_window": int(DEDUPE_WINDOW_S * 1e9),
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+    }
+
+
+def _attempts(node: str) -> dict[str, Any]:
+    return {
+        "name": STREAM_ATTEMPTS,
+        "subjects": [f"sb.{node}.attempt.>"],
+        "storage": "file",
+        "retention": "limits",
+        "discard": "old",
+        "max_msgs": MAX_ATTEMPTS,
+        "max_bytes": MAX_ATTEMPTS_BYTES,
+        "max_consumers": -1,
+        "max_age": 0,
+        "num_replicas": 1,
+        "duplicate_window": int(DEDUPE_WINDOW_S * 1e9),
+        "allow_direct": True,
+    }

@@ -1,0 +1,54 @@
+"""Which addresses a data channel may gather on and send to. Pure; the caller lists the machine's own.
+
+A far end names the addresses that we then send connectivity checks to, so it could point us at anything. What
+configuration allows (TRUST, limits): a node that gathers on loopback stays on loopback; any other sends to
+unicast addresses that are not its own loopback. Names (`.local`, mDNS) are never resolved: a browser behind one
+is learnt as peer-reflexive from its own checks (FACTS 1).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRule:
+    """gather_on: our own addresses, at least one. loopback: whether the far end's may (and must) be loopback."""
+
+    gather_on: tuple[str, ...]
+    loopback: bool
+
+    def allows(self, host: str) -> bool:
+        """Whether we send to this IP address. False for a name, and for what is no unicast address."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if address.is_loopback:
+            return self.loopback
+        if address.is_multicast or address.is_unspecified or address.is_reserved:
+            return False
+        return not self.loopback
+
+
+def address_rule(host: str, machine: Sequence[str]) -> AddressRule:
+    """The rule for `webrtc.host`.
+
+    Args:  host: the address to gather on; "" = all of `machine`, the addresses of this machine without loopback.
+           A machine without any is alone: it gathers on loopback, so that its own nodes still meet.
+    """
+    gather_on = (host,) if host else tuple(machine) or (LOOPBACK,)
+    return AddressRule(gather_on, all(_is_loopback(address) for address in gather_on))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
