@@ -205,8 +205,8 @@ class NatsConnection:
             await flush(client)
         except (errors.Error, OSError, TimeoutError) as error:
             raise _translated(error) from error
-        if subject in self._denied:
-            self._denied.discard(subject)
+        if subject.lower() in self._denied:
+            self._denied.discard(subject.lower())
             raise BusError(Cause.FORBIDDEN, "this user may not subscribe to that")
         if client is not self._client and self._client is not None:
             await interest.open(self._client)
@@ -321,7 +321,7 @@ class NatsConnection:
             log.debug("bus client: %s", type(error).__name__)
             return
         self._counts.denied += 1
-        kind, subject = denied[1].lower(), denied[2]
+        kind, subject = denied[1].lower(), denied[2].lower()  # nats-py lowers the text; not all versions may
         if kind == "subscription":
             self._denied.add(subject)
         log.error("the bus denied a %s to %s", kind, _words(subject))
@@ -351,11 +351,12 @@ async def _end(client: Client) -> None:
 
 
 def _words(subject: str) -> str:
-    """The words of a subject without the names in it: those may hold keys."""
+    """The words of a subject without the names in it: those may hold keys and hashes."""
     parts = subject.split(".")
-    if parts[0] != "sb":
-        return ".".join(parts[:3])
-    return ".".join(["sb", "N", *parts[2:4]]) if parts[2:3] != ["reply"] else "sb.N.reply"
+    if parts[0] == "sb":
+        named = {"link": 2, "dial": 2, "inbound": 2, "attempt": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
+        return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
+    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2}.get(parts[0], 1)])
 
 
 def _translated(error: BaseException) -> SwarmbridgeError:

@@ -8,6 +8,7 @@ reported at once, by name, and nothing starts.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ import msgspec
 
 from shared.errors import ConfigError, SwarmbridgeError
 from shared.ids import token_key
+
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""One token of a bus subject: no dot, no wildcard, no white space."""
 
 ENV_PREFIX = "SWARMBRIDGE_"
 ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
@@ -224,8 +228,11 @@ def _overlay_environment(tree: dict[str, Any], environ: Mapping[str, str], probl
         found[f"{section}.{field.name}"] = (name, environ[name])
     for target, (name, text) in found.items():
         section, field = fields[target]
+        table = tree.setdefault(section, {})
+        if not isinstance(table, dict):
+            continue  # the file's section is no table: said where it is converted
         try:
-            tree.setdefault(section, {})[field.name] = _parse(text, field.type)
+            table[field.name] = _parse(text, field.type)
         except ValueError as error:
             problems.append(f"{name}: {error}")
 
@@ -237,10 +244,10 @@ def _parse(text: str, kind: Any) -> Any:
             return word in TRUE_WORDS
         raise ValueError("say true or false")
     if kind is int:
-        try:
-            return int(text)
-        except ValueError:
-            raise ValueError("must be a whole number") from None
+        digits = text.strip()
+        if not (digits.isascii() and digits.removeprefix("-").isdigit()):
+            raise ValueError("must be a whole number")
+        return int(digits)
     if kind == list[str]:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
@@ -265,7 +272,7 @@ def _convert_section(section: str, struct: type[msgspec.Struct], raw: Any, probl
 
 def _check(config: Config) -> list[str]:
     problems = []
-    if not config.node.id.replace("-", "").replace("_", "").isalnum():
+    if not NODE_ID.fullmatch(config.node.id):
         problems.append("node.id: letters, digits, - and _ only: it is part of bus subjects")
     if config.telemetry.propagation not in ("off", "link", "join"):
         problems.append("telemetry.propagation: off, link or join")
@@ -288,4 +295,10 @@ def _check(config: Config) -> list[str]:
             problems.append(f"{section}: 0 to 65535")
     if not 1 <= config.chunk.request_window <= 64:
         problems.append("chunk.request_window: 1 to 64")
+    for name, size in (
+        ("chunk.quota_bytes", config.chunk.quota_bytes),
+        ("gateway.max_upload_bytes", config.gateway.max_upload_bytes),
+    ):
+        if size < 0:
+            problems.append(f"{name}: not below 0")
     return problems

@@ -1,0 +1,71 @@
+"""What a stranger may make a webrtc worker do (TRUST, limits: row `data channel`). Pure: `now` is an argument.
+
+Every refusal is counted by its cause, under these names, and shown in the worker's status.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+MAX_LINKS = 1_000
+"""Links of one worker, half-open ones included (TRUST)."""
+MAX_HALF_OPEN = 64
+"""Links being opened, both ways together (TRUST)."""
+OFFERS_PER_S = 20.0
+"""OFFERs taken from one PeerServer (TRUST)."""
+OFFERS_PER_SOURCE_PER_S = 2.0
+"""OFFERs of one source (TRUST: the PeerServer's own limit; a server may be hostile, so we hold it too)."""
+SOURCE_BURST = 4.0
+"""Ours: a peer whose links all died at once may dial each of our workers."""
+MAX_SOURCES = 4_096
+"""Ours: sources whose rate is remembered; the longest silent is forgotten first."""
+
+REFUSED_DIALECT = "dialect"
+"""An OFFER without our metadata: a browser's, whose dialects this version does not speak."""
+REFUSED_SERVER_RATE = "offers_of_server"
+REFUSED_SOURCE_RATE = "offers_of_source"
+REFUSED_HALF_OPEN = "half_open"
+REFUSED_LINKS = "links"
+REFUSED_DESCRIPTION = "description"
+REFUSED_CANDIDATE = "candidate"
+REFUSED_MESSAGE = "signalling_message"
+REFUSED_BUSY = "signalling_busy"
+REFUSED_NO_WORKER = "no_worker"
+REFUSED_RECORD = "record"
+
+
+class TokenBucket:
+    """At most `rate_per_s` on average, `burst` at once."""
+
+    def __init__(self, rate_per_s: float, burst: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._burst = burst
+        self._tokens = burst
+        self._at: float | None = None
+
+    def take(self, now: float) -> bool:
+        if self._at is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate_per_s)
+        self._at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class OfferLimiter:
+    """Who may send how many OFFERs through one PeerServer: by source first, so that one cannot use up all."""
+
+    def __init__(self) -> None:
+        self._server = TokenBucket(OFFERS_PER_S, OFFERS_PER_S)
+        self._sources: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def refuse(self, source: str, now: float) -> str | None:
+        """Count one OFFER. Returns: None where it is let in, else the name of the limit."""
+        bucket = self._sources.pop(source, None) or TokenBucket(OFFERS_PER_SOURCE_PER_S, SOURCE_BURST)
+        self._sources[source] = bucket
+        if len(self._sources) > MAX_SOURCES:
+            self._sources.popitem(last=False)
+        if not bucket.take(now):
+            return REFUSED_SOURCE_RATE
+        return None if self._server.take(now) else REFUSED_SERVER_RATE

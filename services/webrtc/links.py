@@ -1,0 +1,307 @@
+"""The data-channel links of one worker: dialled, answered, open, closed.
+
+    dial ── OFFER ──▶ signalling ──▶ far end        far end ── OFFER ──▶ take_offer
+      ◀── ANSWER, CANDIDATE ── signal                  ── ANSWER ──▶ signalling
+      LinkUp when the channel is open; LinkDown once for every LinkUp
+
+Signalling is given as a function, so that links know nothing of sockets and leases, and go on without them.
+Limits are those of `limits`; each refusal is counted in `refused`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from services.webrtc.limits import (
+    MAX_HALF_OPEN,
+    MAX_LINKS,
+    REFUSED_CANDIDATE,
+    REFUSED_DESCRIPTION,
+    REFUSED_HALF_OPEN,
+    REFUSED_LINKS,
+    REFUSED_MESSAGE,
+    REFUSED_RECORD,
+)
+from services.webrtc.native import LABEL, native_offer
+from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError, TransportError
+from shared.ids import LinkId, new_link_id
+from shared.process.tasks import Tasks
+from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
+from shared.transport.contract import Emit, LinkDown, LinkUp, PeerHint, RecordReceived
+from shared.wire.peerjs.messages import (
+    Answer,
+    AnswerPayload,
+    Candidate,
+    Expire,
+    Offer,
+    SessionDescription,
+    decode_message,
+)
+
+DIAL_TIMEOUT_S = 3.0
+"""From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (FACTS 1)."""
+ANSWER_TIMEOUT_S = 10.0
+"""For a far end that we answered to open its channel; a browser on a bad network is slower than a node."""
+SendSignal = Callable[[Offer | Answer, str], Awaitable[None]]
+"""Send a message of that connection. Raises TransportError(SIGNALLING_UNAVAILABLE) where nobody can."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Held:
+    """One link from its first description to its end. opened: done when it is open or can no longer be."""
+
+    id: LinkId
+    link: DataChannel
+    peer: str
+    connection_id: str
+    expected_key: bytes | None
+    opened: asyncio.Future[None]
+    answered: bool = False
+    up: bool = False
+    counted: int = field(default=0)
+    """Refused candidates already in the counter."""
+
+    @property
+    def dialer(self) -> bool:
+        return self.expected_key is not None
+
+
+class Links:
+    """Driven by the transport. Not thread-safe; lives for one `run`."""
+
+    def __init__(
+        self,
+        make: LinkFactory,
+        settings: Callable[[], LinkSettings],
+        send: SendSignal,
+        emit: Emit,
+        refused: Counter[str],
+    ) -> None:
+        self._make = make
+        self._settings = settings
+        self._send_signal = send
+        self._emit = emit
+        self._refused = refused
+        self._tasks = Tasks()
+        self._links: dict[LinkId, _Held] = {}
+        self._connections: dict[tuple[str, str], _Held] = {}
+        self._dials: dict[str, asyncio.Task[Cause | None]] = {}
+        self._closed = False
+
+    # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def dial(self, hint: PeerHint, timeout_s: float) -> None:
+        """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
+        if any(held.up and held.expected_key == hint.key for held in self._links.values()):
+            return
+        dialling = self._dials.get(hint.peerjs_id)
+        if dialling is None:
+            self._check_room()
+            dialling = self._tasks.start(self._dial(hint), name="dial")
+            self._dials[hint.peerjs_id] = dialling
+            dialling.add_done_callback(lambda _: self._dials.pop(hint.peerjs_id, None))
+        try:
+            async with asyncio.timeout(min(timeout_s, DIAL_TIMEOUT_S)):
+                cause = await asyncio.shield(dialling)
+        except TimeoutError:
+            raise TransportError(Cause.DIAL_TIMEOUT) from None
+        except asyncio.CancelledError:
+            if dialling.cancelled() and not _cancelled_here():
+                raise TransportError(Cause.CLOSED) from None
+            raise
+        if cause is not None:
+            raise TransportError(cause)
+
+    async def _dial(self, hint: PeerHint) -> Cause | None:
+        """One attempt. Returns: None where a link is up, else why none came."""
+        held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key)
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                sdp = await held.link.offer(LABEL)
+                payload = native_offer(sdp, held.connection_id)
+                await self._send_signal(Offer(payload, dst=hint.peerjs_id), held.connection_id)
+                await held.opened
+        except TimeoutError:
+            return Cause.DIAL_TIMEOUT
+        except TransportError as error:
+            return error.cause
+        finally:
+            if not held.up:
+                await held.link.close(Cause.DIAL_TIMEOUT)
+        return None
+
+    def take_offer(self, offer: Offer) -> None:
+        """Answer a native OFFER in the background. Raises: TransportError where a limit forbids it."""
+        self._check_room()
+        self._tasks.start(self._answer(offer), name="answer")
+
+    async def _answer(self, offer: Offer) -> None:
+        held = self._hold(offer.src, offer.payload.connection_id, None)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                sdp = await held.link.accept_offer(offer.payload.sdp.sdp)
+                self._count_candidates(held)
+                payload = AnswerPayload(SessionDescription("answer", sdp), held.connection_id)
+                await self._send_signal(Answer(payload, dst=offer.src), held.connection_id)
+                await held.opened
+        except RemoteProtocolError:
+            self._refused[REFUSED_DESCRIPTION] += 1
+        except (SwarmbridgeError, TimeoutError) as error:
+            log.info("a far end's offer came to nothing: %s", type(error).__name__)
+        finally:
+            if not held.up:
+                await held.link.close(Cause.DIAL_TIMEOUT)
+
+    async def signal(self, message: bytes) -> None:
+        """A message of a connection of ours. Bad ones are counted and dropped; a bad ANSWER ends its dial."""
+        try:
+            decoded = decode_message(message)
+        except RemoteProtocolError:
+            self._refused[REFUSED_MESSAGE] += 1
+            return
+        match decoded:
+            case Answer():
+                await self._take_answer(decoded)
+            case Candidate():
+                await self._take_candidate(decoded)
+            case Expire():
+                self._peer_unknown(decoded.src)
+            case _:
+                self._refused[REFUSED_MESSAGE] += 1
+
+    async def _take_answer(self, answer: Answer) -> None:
+        held = self._connections.get((answer.src, answer.payload.connection_id))
+        if held is None or not held.dialer or held.answered:
+            self._refused[REFUSED_MESSAGE] += 1
+            return
+        held.answered = True
+        try:
+            await held.link.accept_answer(answer.payload.sdp.sdp)
+        except RemoteProtocolError as error:
+            self._refused[REFUSED_DESCRIPTION] += 1
+            self._fail(held, error.cause)
+        self._count_candidates(held)
+
+    async def _take_candidate(self, message: Candidate) -> None:
+        held = self._connections.get((message.src, message.payload.connection_id))
+        if held is None or held.up:
+            return  # late: the link is open or gone
+        ice = message.payload.candidate
+        try:
+            await held.link.add_candidate(ice.candidate, ice.sdp_mid, ice.sdp_m_line_index)
+        except RemoteProtocolError:
+            self._refused[REFUSED_CANDIDATE] += 1
+        self._count_candidates(held)
+
+    def _peer_unknown(self, peer: str) -> None:
+        for held in list(self._connections.values()):
+            if held.peer == peer and held.dialer and not held.answered:
+                self._fail(held, Cause.PEER_UNKNOWN)
+
+    # ── open links ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def send(self, link: LinkId, record: bytes) -> None:
+        """Queue one record; waits while the link's buffer is full. Raises: TransportError(CLOSED), (TOO_LARGE)."""
+        held = self._links.get(link)
+        if held is None or not held.up:
+            raise TransportError(Cause.CLOSED)
+        await held.link.send(record)
+
+    async def close(self, link: LinkId, cause: Cause) -> None:
+        held = self._links.get(link)
+        if held is not None:
+            await held.link.close(cause)
+
+    async def close_all(self) -> None:
+        """Close every link, open or not, and forget every dial. Nothing can be opened after it."""
+        self._closed = True
+        closing = [held.link.close(Cause.CLOSED) for held in list(self._links.values())]
+        await asyncio.gather(*closing)
+        await self._tasks.close()
+
+    @property
+    def half_open_count(self) -> int:
+        return sum(not held.up for held in self._links.values())
+
+    # ── one link's life ──────────────────────────────────────────────────────────────────────────────────
+
+    def _check_room(self) -> None:
+        if self._closed:
+            raise TransportError(Cause.CLOSED)
+        if len(self._links) >= MAX_LINKS:
+            self._refused[REFUSED_LINKS] += 1
+            raise TransportError(Cause.BUSY)
+        if self.half_open_count >= MAX_HALF_OPEN:
+            self._refused[REFUSED_HALF_OPEN] += 1
+            raise TransportError(Cause.BUSY)
+
+    def _hold(self, peer: str, connection_id: str, expected_key: bytes | None) -> _Held:
+        link_id = new_link_id()
+        events = LinkEvents(
+            on_open=lambda: self._on_open(held),
+            on_message=lambda message: self._emit(RecordReceived(link_id, message)),
+            on_closed=lambda cause: self._on_closed(held, cause),
+        )
+        link = self._make(self._settings(), events)
+        opened = asyncio.get_running_loop().create_future()
+        opened.add_done_callback(_observe)
+        held = _Held(link_id, link, peer, connection_id, expected_key, opened)
+        self._links[link_id] = held
+        self._connections[(peer, connection_id)] = held
+        return held
+
+    def _on_open(self, held: _Held) -> None:
+        if held.opened.done():
+            return  # given up in the same moment; its owner closes it
+        try:
+            dialer_print, listener_print = held.link.fingerprints()
+        except LocalProtocolError:  # a channel before both descriptions cannot be
+            self._fail(held, Cause.OTHER)
+            return
+        held.up = True
+        # Signalling is over for this link; its connection id may come again.
+        self._connections.pop((held.peer, held.connection_id), None)
+        self._emit(LinkUp(held.id, held.dialer, dialer_print + listener_print, held.expected_key))
+        if not held.opened.done():
+            held.opened.set_result(None)
+
+    def _on_closed(self, held: _Held, cause: Cause) -> None:
+        self._links.pop(held.id, None)
+        if self._connections.get((held.peer, held.connection_id)) is held:
+            del self._connections[(held.peer, held.connection_id)]
+        if not held.opened.done():
+            held.opened.set_exception(TransportError(cause))
+        if not held.up:
+            return
+        if cause in (Cause.INVALID, Cause.TOO_LARGE):
+            self._refused[REFUSED_RECORD] += 1
+        self._emit(LinkDown(held.id, cause))
+
+    def _fail(self, held: _Held, cause: Cause) -> None:
+        """End a link that is not open yet; whoever waits for it gets the cause."""
+        if not held.opened.done():
+            held.opened.set_exception(TransportError(cause))
+
+    def _count_candidates(self, held: _Held) -> None:
+        new = held.link.refused_candidates - held.counted
+        if new > 0:
+            self._refused[REFUSED_CANDIDATE] += new
+            held.counted += new
+
+
+def _observe(future: asyncio.Future[None]) -> None:
+    """Mark an exception as seen: a dial that was given up has nobody left to tell."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _cancelled_here() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,112 @@
+"""Which worker each PeerJS connection belongs to, as the lease holder keeps it. Pure: `now` is an argument.
+
+A connection is named by its dialer, so it is looked up together with the far peer's id, which the PeerServer sets:
+a stranger that guesses another's connection id reaches nothing.
+
+    dialled   a worker sends an OFFER           -> its ANSWER, CANDIDATEs and EXPIRE go to that worker
+    offered   an OFFER came, a worker is sought -> CANDIDATEs wait here until it is taken
+    taken     a worker took it                  -> the rest goes to that worker
+
+Routes are forgotten after ROUTE_TTL_S: signalling is over by then, and links live in the workers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from shared.rtc.description import MAX_CANDIDATES
+
+ROUTE_TTL_S = 60.0
+"""Longer than any dial: a browser may trickle for some 30 s."""
+MAX_ROUTES = 2_048
+"""Ours: 64 half-open links a worker, for some 30 workers; the oldest is forgotten first."""
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Route:
+    created_at: float
+    worker: str = ""
+    servers: set[str] = field(default_factory=set)
+    offered: bool = False
+    backlog: list[bytes] = field(default_factory=list)
+
+
+class Routes:
+    """The connections whose signalling is under way. Servers are named by their URL."""
+
+    def __init__(self) -> None:
+        self._routes: OrderedDict[Key, _Route] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def dialled(self, peer: str, connection_id: str, worker: str, servers: set[str], now: float) -> None:
+        """A worker's OFFER goes out through these servers."""
+        self._add((peer, connection_id), _Route(now, worker, set(servers)))
+
+    def offered(self, peer: str, connection_id: str, server: str, now: float) -> bool:
+        """An OFFER came. Returns: False for one that is known already (it came through two servers)."""
+        if self._find((peer, connection_id), now) is not None:
+            return False
+        self._add((peer, connection_id), _Route(now, "", {server}, offered=True))
+        return True
+
+    def taken(self, peer: str, connection_id: str, worker: str, now: float) -> list[bytes]:
+        """A worker took the OFFER. Returns: the messages that waited for it, in order."""
+        route = self._find((peer, connection_id), now)
+        if route is None:
+            return []
+        route.worker = worker
+        waiting, route.backlog = route.backlog, []
+        return waiting
+
+    def forget(self, peer: str, connection_id: str) -> None:
+        self._routes.pop((peer, connection_id), None)
+
+    def worker_for(self, peer: str, connection_id: str, message: bytes, now: float) -> str | None:
+        """Where a message of a connection goes.
+
+        Returns: the worker; None where the message waits until the OFFER is taken, or was dropped: no such
+                 connection, or over MAX_CANDIDATES.
+        """
+        route = self._find((peer, connection_id), now)
+        if route is None:
+            return None
+        if not route.worker and len(route.backlog) < MAX_CANDIDATES:
+            route.backlog.append(message)
+        return route.worker or None
+
+    def servers_of(self, peer: str, connection_id: str, now: float) -> set[str]:
+        """The servers on which the far end can be reached for this connection; empty where it is not known."""
+        route = self._find((peer, connection_id), now)
+        return set(route.servers) if route is not None else set()
+
+    def unreachable(self, peer: str, server: str, now: float) -> list[tuple[str, str]]:
+        """A server does not know the peer. Returns: (worker, connection id) of dials that no server is left for."""
+        lost = []
+        for key, route in list(self._routes.items()):
+            if key[0] != peer or route.offered or server not in route.servers:
+                continue
+            route.servers.discard(server)
+            if not route.servers:
+                self._routes.pop(key)
+                if now - route.created_at < ROUTE_TTL_S:
+                    lost.append((route.worker, key[1]))
+        return lost
+
+    def _find(self, key: Key, now: float) -> _Route | None:
+        while self._routes:
+            oldest = next(iter(self._routes))
+            if now - self._routes[oldest].created_at < ROUTE_TTL_S:
+                break
+            del self._routes[oldest]
+        return self._routes.get(key)
+
+    def _add(self, key: Key, route: _Route) -> None:
+        self._routes.pop(key, None)
+        self._routes[key] = route
+        if len(self._routes) > MAX_ROUTES:
+            self._routes.popitem(last=False)

@@ -1,0 +1,238 @@
+"""The lease holder's work: the sockets to the PeerServers, and the way from each connection to its worker.
+
+    PeerServers ◀──▶ sockets ──▶ OFFER       request `signal.offer`, any worker (queue `signal`)
+                             ──▶ the rest    publish to the worker that owns the connection
+    workers ── `signal.send` ──▶ sockets
+
+The node is registered on every server of the rendezvous document (at most MAX_SERVERS), each with a token of its
+own, so that it is found by those who can reach only one of them. An OFFER goes out through every open socket; the
+far end takes the first and drops the rest, and its ANSWER comes back the same way. A server that is down costs
+nothing but its own retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import aiohttp
+
+from services.webrtc.limits import (
+    REFUSED_BUSY,
+    REFUSED_DIALECT,
+    REFUSED_MESSAGE,
+    REFUSED_NO_WORKER,
+    OfferLimiter,
+)
+from services.webrtc.native import is_native
+from services.webrtc.routes import Routes
+from services.webrtc.server_socket import ServerSocket
+from services.webrtc.tokens import ServerTokens
+from shared.bus.contract import Bus, Incoming, Subscription
+from shared.bus.envelopes import SignalMessage, SignalOffer, SignalSend, SignalTaken
+from shared.bus.subjects import Subjects
+from shared.clock import Clock
+from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError, TransportError
+from shared.process.tasks import Tasks
+from shared.settings.rendezvous import PeerServer
+from shared.wire.peerjs.messages import Answer, Candidate, Expire, Offer, decode_message, encode_message
+from shared.wire.peerjs.signalling import (
+    AnswerReceived,
+    CandidateReceived,
+    MessageRefused,
+    OfferReceived,
+    PeerMissing,
+    SignallingEvent,
+)
+
+MAX_SERVERS = 4
+"""Ours: each costs a socket and a copy of every OFFER; further ones in the document are not used."""
+MAX_WAITING = 256
+"""Ours: messages on their way to workers; a healthy bus takes one in a millisecond."""
+HAND_OVER_TIMEOUT_S = 1.0
+"""A worker takes an OFFER before it looks at it: a millisecond, unless it is frozen."""
+HAND_OVER_TRIES = 3
+"""The queue group chooses at random; a worker that is full or draining refuses."""
+
+log = logging.getLogger(__name__)
+
+
+class Signalling:
+    """The node's registration with its PeerServers, while this worker holds the lease.
+
+    Driven by: the lease keeper: `start` and `stop`, any number of times, both idempotent.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        peer_id: str,
+        servers: Callable[[], list[PeerServer]],
+        refused: Counter[str],
+        clock: Clock,
+    ) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._bus = bus
+        self._subjects = subjects
+        self._peer_id = peer_id
+        self._servers = servers
+        self._refused = refused
+        self._clock = clock
+        self._tokens = ServerTokens(bus, subjects)
+        self._routes = Routes()
+        self._limiters: dict[str, OfferLimiter] = {}
+        self._sockets: dict[PeerServer, ServerSocket] = {}
+        self._tasks = Tasks()
+        self._http: aiohttp.ClientSession | None = None
+        self._subscription: Subscription | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the node is registered with at least one server."""
+        return any(socket.is_open for socket in self._sockets.values())
+
+    @property
+    def failure(self) -> Cause:
+        """Why it is not: ID_TAKEN where a server says so, else that none can be reached."""
+        taken = any(socket.failure is Cause.ID_TAKEN for socket in self._sockets.values())
+        return Cause.ID_TAKEN if taken else Cause.SIGNALLING_UNAVAILABLE
+
+    async def start(self) -> None:
+        """Serve the workers and open the sockets. Raises: BusError; ask again."""
+        if self._http is not None:
+            return
+        self._http = aiohttp.ClientSession()
+        self.reload()
+        try:
+            self._subscription = await self._bus.serve(self._subjects.signal_send, SignalSend, self._send)
+        except BusError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Close the sockets and serve no more. Links that are open go on."""
+        http, self._http = self._http, None
+        if http is None:
+            return
+        if self._subscription is not None:
+            await self._subscription.close()
+            self._subscription = None
+        sockets = list(self._sockets.values())
+        self._sockets.clear()
+        await asyncio.gather(*(socket.close() for socket in sockets))
+        await self._tasks.close()
+        await http.close()
+        self._routes = Routes()
+        self.on_change()
+
+    def reload(self) -> None:
+        """Make the sockets those of the rendezvous document."""
+        if self._http is None:
+            return
+        wanted = self._servers()[:MAX_SERVERS]
+        for server in [server for server in self._sockets if server not in wanted]:
+            self._tasks.start(self._sockets.pop(server).close(), name="close-server")
+        for server in wanted:
+            if server not in self._sockets:
+                self._limiters.setdefault(server.url, OfferLimiter())
+                self._sockets[server] = ServerSocket(
+                    server, self._peer_id, self._tokens, self._http, self._clock, self._receive, self._socket_changed
+                )
+        self._socket_changed()
+
+    def _socket_changed(self) -> None:
+        self.on_change()
+
+    # ── from the servers ─────────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self, server: str, event: SignallingEvent) -> None:
+        now = self._clock()
+        match event:
+            case OfferReceived(src, payload):
+                self._receive_offer(server, Offer(payload, src=src), now)
+            case AnswerReceived(src, answer):
+                self._pass_on(Answer(answer, src=src), now)
+            case CandidateReceived(src, candidate):
+                self._pass_on(Candidate(candidate, src=src), now)
+            case PeerMissing(peer):
+                raw = encode_message(Expire(src=peer)).encode()
+                for worker in {worker for worker, _ in self._routes.unreachable(peer, server, now)}:
+                    self._start(self._to_worker(worker, raw))
+            case MessageRefused():
+                self._refused[REFUSED_MESSAGE] += 1
+            case _:
+                pass  # PeerLeft: a peer that leaves its server keeps its links
+
+    def _pass_on(self, message: Answer | Candidate, now: float) -> None:
+        raw = encode_message(message).encode()
+        worker = self._routes.worker_for(message.src, message.payload.connection_id, raw, now)
+        if worker is not None:
+            self._start(self._to_worker(worker, raw))
+
+    def _receive_offer(self, server: str, offer: Offer, now: float) -> None:
+        refusal = self._limiters[server].refuse(offer.src, now)
+        if refusal is None and not is_native(offer.payload):
+            refusal = REFUSED_DIALECT
+        if refusal is not None:
+            self._refused[refusal] += 1
+        elif self._routes.offered(offer.src, offer.payload.connection_id, server, now):
+            raw = encode_message(offer).encode()
+            self._start(self._hand_over(offer.src, offer.payload.connection_id, SignalOffer(raw, server)))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it in the background, or drop it where too much of it waits for the bus."""
+        if len(self._tasks) >= MAX_WAITING:
+            work.close()
+            self._refused[REFUSED_BUSY] += 1
+        else:
+            self._tasks.start(work, name="signal")
+
+    async def _hand_over(self, peer: str, connection_id: str, offer: SignalOffer) -> None:
+        worker = await self._find_worker(offer)
+        if worker is None:
+            self._refused[REFUSED_NO_WORKER] += 1
+            self._routes.forget(peer, connection_id)
+            return
+        for message in self._routes.taken(peer, connection_id, worker, self._clock()):
+            await self._to_worker(worker, message)
+
+    async def _find_worker(self, offer: SignalOffer) -> str | None:
+        for _ in range(HAND_OVER_TRIES):
+            try:
+                taken = await self._bus.request(self._subjects.signal_offer, offer, SignalTaken, HAND_OVER_TIMEOUT_S)
+            except (RemoteFailure, BusTimeout):
+                continue  # full, draining or frozen: another may be chosen
+            except BusError:
+                return None
+            return taken.worker
+        return None
+
+    async def _to_worker(self, worker: str, message: bytes) -> None:
+        try:
+            await self._bus.publish(self._subjects.worker(worker), SignalMessage(message))
+        except BusError as error:
+            log.debug("a signalling message was lost: %s", error.cause)
+
+    # ── from the workers ─────────────────────────────────────────────────────────────────────────────────
+
+    async def _send(self, call: SignalSend, incoming: Incoming) -> SignalTaken:
+        message = decode_message(call.message)
+        if not isinstance(message, (Offer, Answer, Candidate)):
+            raise SwarmbridgeError(Cause.INVALID)
+        sockets = {socket.server.url: socket for socket in self._sockets.values() if socket.is_open}
+        now = self._clock()
+        if isinstance(message, Offer):
+            self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
+        else:
+            known = self._routes.servers_of(message.dst, call.connection_id, now)
+            sockets = {url: socket for url, socket in sockets.items() if url in known} or sockets
+            if not known:  # its OFFER came through a holder before us
+                self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
+        sent = await asyncio.gather(*(socket.send(message) for socket in sockets.values()))
+        if not any(sent):
+            raise TransportError(Cause.SIGNALLING_UNAVAILABLE)
+        return SignalTaken(self._bus.instance)

@@ -1,0 +1,255 @@
+"""The webrtc transport: links over data channels, signalled through the node's one PeerJS id.
+
+Wires the parts of one `run`: the links of this worker, and its share in the signalling (lease, sockets).
+
+    SignalOffer, SignalMessage ──▶ Links ──▶ LinkUp, RecordReceived, LinkDown
+    dial, answers ── SignalSend ──▶ whichever worker holds the lease, this one perhaps
+
+State: READY while some worker of the node is registered with a PeerServer; DEGRADED with the reason while none
+is (links that are open go on), or for ever where aiortc cannot be imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.webrtc.document import DocumentWatch
+from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
+from services.webrtc.lease_keeper import LeaseKeeper
+from services.webrtc.limits import REFUSED_MESSAGE
+from services.webrtc.links import Links
+from services.webrtc.signalling import Signalling
+from shared.bus.contract import Bus, Incoming, Subscription
+from shared.bus.envelopes import SignalOffer, SignalSend, SignalTaken
+from shared.bus.subjects import QUEUE_SIGNAL, Subjects
+from shared.clock import Clock, monotonic
+from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
+from shared.ids import LinkId, peerjs_id
+from shared.process.tasks import Tasks
+from shared.rtc import available
+from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
+from shared.settings.config import WebrtcSettings
+from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
+from shared.transport.names import TransportName, TransportState
+from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
+
+SEND_SIGNAL_TIMEOUT_S = 2.0
+"""For the holder to take one message; it has a socket open, or refuses at once."""
+SIGNALLING_GRACE_S = 3.0
+"""Signalling may be down this long before the state says so: a killed holder is replaced within 3 s (DESIGN 4)."""
+SERVE_RETRY_S = 1.0
+"""Between attempts to serve our subjects while the bus is away."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How soon a worker notices and says what; tests shorten it. Seconds."""
+
+    lease_ttl_s: float = LEASE_TTL_S
+    watch_every_s: float = WATCH_EVERY_S
+    signalling_grace_s: float = SIGNALLING_GRACE_S
+
+
+@dataclass(slots=True)
+class _Running:
+    """The parts of one `run`."""
+
+    links: Links
+    keeper: LeaseKeeper
+    signalling: Signalling
+    emit: Emit
+    offers: Subscription | None = None
+
+
+class WebrtcTransport:
+    """Implements shared.transport.contract.Transport and Signalled."""
+
+    name = TransportName.WEBRTC
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        settings: WebrtcSettings,
+        document: DocumentWatch,
+        *,
+        clock: Clock = monotonic,
+        timing: Timing | None = None,
+        load: Callable[[], LinkFactory] = available.load,
+    ) -> None:
+        self.refused: Counter[str] = Counter()
+        """Refusals since the start, by the names in `limits`."""
+        self._bus = bus
+        self._subjects = subjects
+        self._settings = settings
+        self._document = document
+        self._clock = clock
+        self._timing = timing or Timing()
+        self._load = load
+        self._peer_id = ""
+        self._running: _Running | None = None
+        self._broken: Cause | None = None
+        self._draining = False
+        self._state: StateChanged | None = None
+        self._state_due = asyncio.Event()
+
+    def set_identity(self, identity_key: bytes) -> None:
+        """The node's Ed25519 key; its PeerJS id follows from it."""
+        self._peer_id = peerjs_id(identity_key)
+
+    # ── the contract ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self, emit: Emit) -> None:
+        """Serve until cancelled; then every link, socket and the lease are gone."""
+        if not self._peer_id:
+            raise LocalProtocolError("set_identity comes before run")
+        self._state = self._broken = None
+        self._say(emit, StateChanged(TransportState.INITIALIZING))
+        try:
+            make = await asyncio.to_thread(self._load)
+        except TransportError as error:
+            self._broken = error.cause
+            self._say(emit, StateChanged(TransportState.DEGRADED, error.cause))
+            await asyncio.Event().wait()  # until cancelled: the import will not mend itself
+            return
+        running = self._assemble(make, emit)
+        self._running = running
+        tasks = Tasks()
+        try:
+            tasks.start(self._document.run(running.signalling.reload), name="document")
+            tasks.start(self._watch_state(running), name="state")
+            await self._serve_offers(running)
+            await running.keeper.run()
+        finally:
+            self._running = None
+            if running.offers is not None:
+                await running.offers.close()
+            await running.links.close_all()
+            await tasks.close()
+
+    async def dial(self, hint: PeerHint, timeout_s: float) -> None:
+        """Open a link to the node with the hint's PeerJS id.
+
+        Raises: TransportError(DIAL_TIMEOUT), (PEER_UNKNOWN), (ICE_FAILED), (SIGNALLING_UNAVAILABLE), (BUSY),
+                (IMPORT_FAILED), (DRAINING).
+        """
+        if self._draining:
+            raise TransportError(Cause.DRAINING)
+        await self._links().dial(hint, timeout_s)
+
+    async def send(self, link: LinkId, record: bytes) -> None:
+        """As in the contract."""
+        if len(record) > MAX_RECORD_BYTES:
+            raise TransportError(Cause.TOO_LARGE)
+        await self._links().send(link, record)
+
+    async def close(self, link: LinkId, cause: Cause) -> None:
+        """As in the contract."""
+        if self._running is not None:
+            await self._running.links.close(link, cause)
+
+    async def signal(self, message: bytes) -> None:
+        """A PeerJS message of a connection that this worker owns."""
+        if self._running is not None:
+            await self._running.links.signal(message)
+
+    async def drain(self) -> None:
+        """Take no more offers and dials, and hand the signalling to another worker. Links go on."""
+        self._draining = True
+        running = self._running
+        if running is None:
+            return
+        offers, running.offers = running.offers, None
+        if offers is not None:
+            await offers.close()
+        await running.keeper.withdraw()
+
+    # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
+        links = Links(make, self._link_settings, self._send_signal, emit, self.refused)
+        signalling = Signalling(
+            self._bus,
+            self._subjects,
+            self._peer_id,
+            lambda: self._document.current.peer_servers,
+            self.refused,
+            self._clock,
+        )
+        lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
+        keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
+        return _Running(links, keeper, signalling, emit)
+
+    def _links(self) -> Links:
+        if self._running is None:
+            raise TransportError(self._broken or Cause.CLOSED)
+        return self._running.links
+
+    def _link_settings(self) -> LinkSettings:
+        return LinkSettings(self._settings.host, tuple(self._document.current.ice_servers))
+
+    async def _serve_offers(self, running: _Running) -> None:
+        while running.offers is None and not self._draining:
+            try:
+                running.offers = await self._bus.serve(
+                    self._subjects.signal_offer, SignalOffer, self._take_offer, queue=QUEUE_SIGNAL
+                )
+            except BusError:
+                await asyncio.sleep(SERVE_RETRY_S)
+
+    async def _take_offer(self, call: SignalOffer, incoming: Incoming) -> SignalTaken:
+        try:
+            message = decode_message(call.message)
+        except RemoteProtocolError:
+            self.refused[REFUSED_MESSAGE] += 1
+            raise
+        if not isinstance(message, Offer):
+            raise TransportError(Cause.INVALID)
+        self._links().take_offer(message)
+        return SignalTaken(self._bus.instance)
+
+    async def _send_signal(self, message: Offer | Answer, connection_id: str) -> None:
+        call = SignalSend(encode_message(message).encode(), connection_id, self._bus.instance)
+        try:
+            await self._bus.request(self._subjects.signal_send, call, SignalTaken, SEND_SIGNAL_TIMEOUT_S)
+        except RemoteFailure as error:
+            raise TransportError(error.cause) from error
+        except BusError as error:  # nobody holds the lease, or not yet
+            raise TransportError(Cause.SIGNALLING_UNAVAILABLE) from error
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch_state(self, running: _Running) -> None:
+        """Say READY at once, and DEGRADED when signalling has been down for the grace."""
+        down_since: float | None = None
+        while True:
+            self._state_due.clear()
+            wait_s: float | None = None
+            if self._draining:
+                return  # this worker's part is over; it says nothing about the node's signalling any more
+            if running.keeper.signalling_up:
+                down_since = None
+                self._say(running.emit, StateChanged(TransportState.READY))
+            else:
+                now = self._clock()
+                down_since = now if down_since is None else down_since
+                wait_s = down_since + self._timing.signalling_grace_s - now
+                if wait_s <= 0:
+                    wait_s = None
+                    self._say(running.emit, StateChanged(TransportState.DEGRADED, running.signalling.failure))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._state_due.wait()
+
+    def _say(self, emit: Emit, state: StateChanged) -> None:
+        if state != self._state:
+            self._state = state
+            emit(state)

@@ -1,0 +1,12 @@
+"""Wires the webtorrent worker."""
+
+from __future__ import annotations
+
+from services.webtorrent.transport import WebtorrentTransport
+from shared.process.run import Process
+from shared.transport.serve import serve_transport
+
+
+async def app(process: Process) -> None:
+    """Serve the webtorrent transport until the process is told to stop."""
+    await serve_transport(process, WebtorrentTransport(process.config))

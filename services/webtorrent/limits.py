@@ -1,0 +1,112 @@
+"""What strangers may make a webtorrent worker do (TRUST, limits). Pure: `now` is an argument.
+
+Every refusal is counted under a name of this module or a cause, and shown in the worker's status.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MAX_LINKS = 512
+"""Wires of one worker, half-open ones included (TRUST, peer wire)."""
+MAX_LINKS_PER_ADDRESS = 8
+"""Wires with one remote address, both directions together; loopback is an address as any other (TRUST)."""
+MAX_HALF_OPEN = 64
+"""Wires without both handshakes yet, dials included (TRUST)."""
+MAX_ENDPOINTS_PER_ANSWER = 50
+"""Endpoints taken from one DHT or tracker answer (TRUST)."""
+DIALS_PER_S = 10.0
+"""Dials, and as many at once (TRUST)."""
+TRACKER_ANSWERS_PER_S = 10.0
+"""Ours: offers answered, a tracker; a hostile one may relay as many as it likes."""
+
+REFUSED_LINKS = "links"
+REFUSED_ADDRESS = "links_of_address"
+REFUSED_HALF_OPEN = "half_open"
+REFUSED_ENDPOINT = "endpoint"
+"""An endpoint that the address rule forbids, or that is none."""
+REFUSED_DUPLICATE = "duplicate"
+REFUSED_TRACKER_MESSAGE = "tracker_message"
+REFUSED_TRACKER_RATE = "tracker_rate"
+
+
+class TokenBucket:
+    """At most `rate_per_s` on average and at once."""
+
+    def __init__(self, rate_per_s: float, now: float) -> None:
+        self._rate_per_s = rate_per_s
+        self._tokens = rate_per_s
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        self._fill(now)
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def ready_at(self, now: float) -> float:
+        """When `take` will next succeed; `now` if it would already."""
+        self._fill(now)
+        return now + max(0.0, 1.0 - self._tokens) / self._rate_per_s
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(self._rate_per_s, self._tokens + max(0.0, now - self._at) * self._rate_per_s)
+        self._at = now
+
+
+class Admission:
+    """Counts wires by address and by age; says who is too many. The caller gives each Seat back once."""
+
+    def __init__(self) -> None:
+        self._by_address: Counter[str] = Counter()
+        self._half_open = 0
+
+    @property
+    def half_open_room(self) -> int:
+        return MAX_HALF_OPEN - self._half_open
+
+    def refusal(self, address: str) -> str | None:
+        """The name of the limit that a new wire with this address would break, None if none."""
+        if self._by_address.total() >= MAX_LINKS:
+            return REFUSED_LINKS
+        if self._half_open >= MAX_HALF_OPEN:
+            return REFUSED_HALF_OPEN
+        if self._by_address[address] >= MAX_LINKS_PER_ADDRESS:
+            return REFUSED_ADDRESS
+        return None
+
+    def take(self, address: str) -> Seat:
+        """Count a new wire; ask `refusal` first."""
+        self._by_address[address] += 1
+        self._half_open += 1
+        return Seat(self, address)
+
+    def _opened(self) -> None:
+        self._half_open -= 1
+
+    def _left(self, address: str, half_open: bool) -> None:
+        self._half_open -= half_open
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class Seat:
+    """One wire's place. `opened` once both handshakes are done, `leave` at its end; both idempotent."""
+
+    def __init__(self, admission: Admission, address: str) -> None:
+        self._admission = admission
+        self._address = address
+        self._half_open = True
+        self._left = False
+
+    def opened(self) -> None:
+        if self._half_open and not self._left:
+            self._half_open = False
+            self._admission._opened()
+
+    def leave(self) -> None:
+        if not self._left:
+            self._left = True
+            self._admission._left(self._address, self._half_open)

@@ -1,0 +1,80 @@
+"""The webtorrent transport as the contract has it; a Worker does the work of each run."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from services.webtorrent.addresses import our_addresses
+from services.webtorrent.endpoints import Endpoint
+from services.webtorrent.wires import MAX_RECORD_BYTES
+from services.webtorrent.worker import SwarmMetrics, Worker
+from shared.clock import Clock, monotonic
+from shared.errors import Cause, LocalProtocolError, TransportError
+from shared.ids import LinkId
+from shared.settings.config import Config
+from shared.transport.contract import Capabilities, Emit, PeerHint
+from shared.transport.names import TransportName
+
+
+class WebtorrentTransport:
+    """Implements shared.transport.contract.Transport.
+
+    refused: what was turned away since `run` began, by limit or cause; never what a link did (that is LinkDown's).
+    """
+
+    name = TransportName.WEBTORRENT
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+
+    def __init__(self, config: Config, clock: Clock = monotonic) -> None:
+        self.refused: Counter[str] = Counter()
+        self._config = config
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._running = False
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where our wire listens; None while it does not."""
+        return self._worker.wires.listening_at if self._worker is not None else None
+
+    def metrics(self) -> SwarmMetrics | None:
+        """Numbers of this run, None while there is none."""
+        return self._worker.metrics() if self._worker is not None else None
+
+    def set_identity(self, identity_key: bytes) -> None:
+        """Nothing of it shows on the wire: the seal above says who we are."""
+
+    async def run(self, emit: Emit) -> None:
+        """See the contract. Raises: TransportError(REFUSED): our wire's address is taken, or none of ours."""
+        if self._running:
+            raise LocalProtocolError("the transport runs already")
+        self._running = True
+        self.refused.clear()
+        try:
+            addresses = await our_addresses(self._config.webtorrent)
+            self._worker = Worker(self._config, addresses, emit, self.refused, self._clock)
+            await self._worker.run()
+        finally:
+            self._running, self._worker = False, None
+
+    async def dial(self, hint: PeerHint, timeout_s: float) -> None:
+        """See the contract: discovery is under way when it returns.
+
+        Raises: TransportError(DISABLED): not running. (BUSY): only just starting. (SIGNALLING_UNAVAILABLE): nothing can find anybody now.
+        """
+        if self._worker is None or self.endpoint is None:
+            raise TransportError(Cause.DISABLED if not self._running else Cause.BUSY)
+        self._worker.search(hint)
+
+    async def send(self, link: LinkId, record: bytes) -> None:
+        """See the contract."""
+        if len(record) > MAX_RECORD_BYTES:
+            raise TransportError(Cause.TOO_LARGE)
+        if self._worker is None:
+            raise TransportError(Cause.CLOSED)
+        await self._worker.wires.send(link, record)
+
+    async def close(self, link: LinkId, cause: Cause) -> None:
+        """See the contract; the LinkDown comes before this returns."""
+        if self._worker is not None:
+            self._worker.wires.close_link(link, cause)

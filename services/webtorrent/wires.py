@@ -1,0 +1,252 @@
+"""All wires of one worker: listening, dialling, who is let in, and the contract's link events.
+
+A wire becomes a link when its peer's extended handshake has named `swarm-space`; until then it is half open and
+nobody above hears of it. What ends before is told to the swarm, which decides when to try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from services.webtorrent.connection import RECEIVE_BYTES, WireConnection
+from services.webtorrent.endpoints import Endpoint, endpoint, is_wildcard
+from services.webtorrent.limits import REFUSED_DUPLICATE, Admission, Seat
+from services.webtorrent.swarm import DialWanted, Swarm
+from shared.clock import Clock
+from shared.errors import Cause, TransportError
+from shared.ids import LinkId, new_link_id
+from shared.transport.contract import Emit, LinkDown, LinkUp, RecordReceived
+from shared.wire.peerwire import Event, ExtendedHandshakeDone, FrameReceived, HandshakeDone, PeerWire
+from shared.wire.sealed.binding import webtorrent_binding
+
+MAX_RECORD_BYTES = 65_535
+"""One Noise message (TRUST 3) is one `swarm-space` frame."""
+CONNECT_TIMEOUT_S = 5.0
+BACKLOG = 128
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Wire:
+    """What we know of a connection.
+
+    dialled: by us, and where. peer_id: after its handshake. counted: its direction is taken by it. endpoint: where
+    its peer listens. link: once it is one. refused_as: the name to count its end under, "" for none.
+    """
+
+    connection: WireConnection
+    seat: Seat
+    dialled: DialWanted | None
+    peer_id: bytes = b""
+    counted: bool = False
+    endpoint: Endpoint | None = None
+    link: LinkId | None = None
+    refused_as: str | None = None
+
+
+class Wires:
+    """See the module. infohash, peer_id: 20 bytes. refused: counts what is turned away, shared with the worker.
+
+    Cancellation: `dial` cancelled closes its socket; `close` ends every wire (a LinkDown a link) and the listener.
+    """
+
+    def __init__(
+        self, infohash: bytes, peer_id: bytes, swarm: Swarm, emit: Emit, refused: Counter[str], clock: Clock
+    ) -> None:
+        self.port = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self._infohash = infohash
+        self._peer_id = peer_id
+        self._swarm = swarm
+        self._emit = emit
+        self._refused = refused
+        self._clock = clock
+        self._host = ""
+        self._server: asyncio.Server | None = None
+        self._admission = Admission()
+        self._wires: dict[WireConnection, _Wire] = {}
+        self._links: dict[LinkId, _Wire] = {}
+        self._directions: set[tuple[bytes, bool]] = set()
+        self._leaving: set[WireConnection] = set()
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
+
+    @property
+    def link_count(self) -> int:
+        return len(self._links)
+
+    @property
+    def listening_at(self) -> Endpoint | None:
+        """Where others reach the listener on this machine; None while there is none."""
+        return endpoint(self._host or "0.0.0.0", self.port)  # noqa: S104
+
+    @property
+    def dial_room(self) -> int:
+        """How many wires more may be half open."""
+        return self._admission.half_open_room
+
+    async def listen(self, host: str, port: int) -> None:
+        """Open the listener; `port` is then what it got.
+
+        Raises: TransportError(REFUSED): the address is not ours, or taken.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: self._connection(None), host or None, port, backlog=BACKLOG)
+        except OSError as error:
+            log.error("the peer wire cannot listen where webtorrent.host and webtorrent.port say")
+            raise TransportError(Cause.REFUSED, "the peer wire's address is taken or not ours") from error
+        self._host = host
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def dial(self, wanted: DialWanted) -> None:
+        """Connect; the handshakes go on by themselves. Its outcome is the swarm's to hear, never an error here."""
+        host = wanted.endpoint.host
+        refusal = self._admission.refusal(host)
+        if refusal is not None:
+            self._refused[refusal] += 1
+            self._swarm.dial_failed(wanted.endpoint, Cause.BUSY, self._clock())
+            return
+        seat = self._admission.take(host)
+        # Our own address as the source: a peer puts it together with the port that our handshake tells.
+        source = None if is_wildcard(self._host) else (self._host, 0)
+        made: list[WireConnection] = []
+
+        def factory() -> WireConnection:
+            made.append(self._connection(wanted, seat))
+            return made[0]
+
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await asyncio.get_running_loop().create_connection(
+                    factory, host, wanted.endpoint.port, local_addr=source
+                )
+        except TimeoutError:
+            await self._dial_ended(wanted, seat, made, Cause.DIAL_TIMEOUT)
+        except OSError:
+            # A closed port is a peer that is away, not one that is useless to us: no REFUSED here.
+            await self._dial_ended(wanted, seat, made, Cause.CLOSED)
+        except asyncio.CancelledError:
+            await self._dial_ended(wanted, seat, made, Cause.CLOSED)
+            raise
+
+    async def send(self, link: LinkId, record: bytes) -> None:
+        """As the contract's `send`."""
+        if len(record) > MAX_RECORD_BYTES:
+            raise TransportError(Cause.TOO_LARGE)
+        wire = self._links.get(link)
+        if wire is None:
+            raise TransportError(Cause.CLOSED)
+        await wire.connection.send(record)
+
+    def close_link(self, link: LinkId, cause: Cause) -> None:
+        wire = self._links.get(link)
+        if wire is not None:
+            wire.connection.close(cause)
+
+    async def close(self) -> None:
+        """Close everything; when it returns every LinkDown is told and every socket closed."""
+        if self._server is not None:
+            self._server.close()
+        for connection in [*self._wires, *self._leaving]:
+            await connection.abort(Cause.CLOSED)
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+            self.port = 0
+
+    # ── what connections say ────────────────────────────────────────────────────────────────────────────
+
+    def connected(self, connection: WireConnection) -> bool:
+        if connection in self._wires:
+            return True
+        refusal = self._admission.refusal(connection.address)
+        if refusal is not None:
+            self._refused[refusal] += 1
+            return False
+        self._wires[connection] = _Wire(connection, self._admission.take(connection.address), None)
+        return True
+
+    def wire_event(self, connection: WireConnection, event: Event) -> None:
+        wire = self._wires[connection]
+        match event:
+            case FrameReceived():
+                assert wire.link is not None, "the machine opens before it hands on frames"
+                self._emit(RecordReceived(wire.link, event.frame))
+            case HandshakeDone():
+                self._handshake_done(wire, event)
+            case ExtendedHandshakeDone(has_swarm_space=True):
+                self._link_up(wire, event.port)
+
+    def lost(self, connection: WireConnection, cause: Cause) -> None:
+        wire = self._wires.pop(connection)
+        wire.seat.leave()
+        self._leaving = {each for each in self._leaving if not each.gone} | {connection}
+        now = self._clock()
+        if wire.counted:
+            self._directions.discard((wire.peer_id, wire.dialled is not None))
+        if wire.link is None:
+            if cause is not Cause.CLOSED and wire.refused_as is None:
+                wire.refused_as = cause.value
+            if wire.refused_as:
+                self._refused[wire.refused_as] += 1
+            if wire.dialled is not None:
+                self._swarm.dial_failed(wire.dialled.endpoint, cause, now)
+        else:
+            del self._links[wire.link]
+            if wire.endpoint is not None:
+                self._swarm.unlinked(wire.endpoint, cause, now, wire.dialled is not None)
+            self._emit(LinkDown(wire.link, cause))
+        self.on_change()
+
+    # ── within ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _dial_ended(self, wanted: DialWanted, seat: Seat, made: list[WireConnection], cause: Cause) -> None:
+        for connection in made:
+            await connection.abort(cause)
+        seat.leave()
+        self._swarm.dial_failed(wanted.endpoint, cause, self._clock())
+        self.on_change()
+
+    def _connection(self, wanted: DialWanted | None, seat: Seat | None = None) -> WireConnection:
+        wire = PeerWire(wanted is not None, self._infohash, self._peer_id, self._clock(), listen_port=self.port)
+        connection = WireConnection(wire, self, self._buffer, self._clock)
+        if wanted is not None and seat is not None:
+            self._wires[connection] = _Wire(connection, seat, wanted)
+        return connection
+
+    def _handshake_done(self, wire: _Wire, event: HandshakeDone) -> None:
+        wire.peer_id = event.peer_id
+        if event.peer_id == self._peer_id:
+            # The machine closes it; both ends of it are here, and only the dialling one knows where that is.
+            if wire.dialled is not None:
+                self._swarm.mark_own(wire.dialled.endpoint, self._clock())
+            wire.refused_as = ""
+            return
+        direction = (event.peer_id, wire.dialled is not None)
+        if direction in self._directions:
+            wire.refused_as = REFUSED_DUPLICATE
+            wire.connection.close(Cause.REFUSED)
+            return
+        self._directions.add(direction)
+        wire.counted = True
+
+    def _link_up(self, wire: _Wire, listens_on: int | None) -> None:
+        wire.seat.opened()
+        wire.link = new_link_id()
+        self._links[wire.link] = wire
+        dialler = wire.dialled is not None
+        if wire.dialled is not None:
+            wire.endpoint = wire.dialled.endpoint
+        elif listens_on is not None:
+            wire.endpoint = endpoint(wire.connection.address, listens_on)
+        if wire.endpoint is not None:
+            self._swarm.linked(wire.endpoint, self._clock())
+        ids = (self._peer_id, wire.peer_id) if dialler else (wire.peer_id, self._peer_id)
+        binding = webtorrent_binding(self._infohash, *ids)
+        self._emit(LinkUp(wire.link, dialler, binding, wire.dialled.key if wire.dialled else None))
+        self.on_change()

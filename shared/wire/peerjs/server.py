@@ -1,0 +1,278 @@
+"""A PeerServer without sockets: who is registered, what is relayed, what waits, what expires.
+
+Driven by:  open_socket when a client's socket is up, receive_text for each of its messages, close_socket when it
+            is gone, handle_timer at next_deadline; commands after each. A socket is any number of the glue's.
+States:     of an id: unknown -> registered -> unknown. Registered means: one socket holds it. The same id AND
+            token on another socket takes its place, without an OPEN; another token gets ID-TAKEN. LEAVE, the
+            end of that socket, or ALIVE_TIMEOUT_S of silence end it.
+Invariants: `src` is what we set, never what a client wrote; payloads pass byte for byte; a socket that is
+            told to close gets nothing more.
+Absent:     messages to an unknown id wait EXPIRE_AFTER_S from the first of that sender, then the sender gets
+            one EXPIRE for them all; LEAVE never waits.
+Full:       over a limit a message is dropped and counted in `refused` by cause. What cannot wait any more
+            expires at once, so that its sender need not wait for nothing.
+
+Left out: the message rate of a socket, sockets an address and in all: the glue's, which sees addresses.
+Source: the PeerServer protocol (peer 1.0), by observation; INVALID-KEY, which peerjs knows and peer says as ERROR.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import msgspec
+
+from shared.errors import Cause, RemoteProtocolError
+from shared.wire.peerjs.messages import (
+    MAX_ID_BYTES,
+    MAX_TOKEN_BYTES,
+    Error,
+    ErrorText,
+    Expire,
+    IdTaken,
+    InvalidKey,
+    Message,
+    Open,
+    Relayed,
+    decode_relayed,
+    encode_message,
+)
+from shared.wire.peerjs.token_bucket import TokenBucket
+
+DEFAULT_KEY = "peerjs"
+"""The API key that every PeerJS client has unless told otherwise; it is no secret."""
+ALIVE_TIMEOUT_S = 90.0
+"""FACTS 1: 60-90 s without a HEARTBEAT (each 5 s)."""
+EXPIRE_AFTER_S = 5.0
+"""peer's own: how long a message waits for an absent id."""
+OFFERS_PER_SOURCE_S = 2.0
+OFFER_BURST_PER_SOURCE = 20.0
+"""TRUST, PeerServer: OFFER 2/s a source. The burst is ours: a page that joins dials its whole room."""
+OFFERS_PER_TARGET_S = 20.0
+OFFER_BURST_PER_TARGET = 60.0
+"""TRUST, PeerServer: OFFER 20/s a target. The burst is ours: a room may dial one that joins."""
+MAX_WAITING_MESSAGES = 64
+"""Ours: of one sender to one absent id: an offer and twice TRUST's 32 candidates."""
+MAX_WAITING_BYTES = 16 * 2**20
+"""Ours: of all that waits."""
+
+SocketId: TypeAlias = int
+
+_RELAYED: Final = frozenset({"OFFER", "ANSWER", "CANDIDATE", "LEAVE"})
+_NO_PARAMETERS: Final = "No id, token, or key supplied to websocket server"
+
+
+@dataclass(frozen=True, slots=True)
+class SendText:
+    socket: SocketId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Close it once what was sent before is out."""
+
+    socket: SocketId
+
+
+Command = SendText | CloseSocket
+
+
+@dataclass(slots=True)
+class _Client:
+    token: str
+    socket: SocketId
+    offers_out: TokenBucket
+    offers_in: TokenBucket
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What one sender sent to one absent id."""
+
+    expires_s: float
+    texts: list[str] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+class PeerServer:
+    """See the module."""
+
+    def __init__(self, key: str = DEFAULT_KEY) -> None:
+        self._key = key
+        self._clients: dict[str, _Client] = {}
+        self._ids: dict[SocketId, str] = {}
+        self._heard: OrderedDict[str, float] = OrderedDict()
+        self._waiting: OrderedDict[tuple[str, str], _Waiting] = OrderedDict()
+        self._senders: dict[str, dict[str, None]] = {}
+        self._waiting_bytes = 0
+        self._commands: list[Command] = []
+        self.refused: Counter[Cause] = Counter()
+
+    def peer_ids(self) -> list[str]:
+        """Every registered id."""
+        return list(self._clients)
+
+    @property
+    def peer_count(self) -> int:
+        return len(self._clients)
+
+    def open_socket(self, socket: SocketId, key: str, peer_id: str, token: str, now: float) -> None:
+        """A client's socket is up, with what its URL says. It may be told to close at once."""
+        if not (key and peer_id and token):
+            return self._refuse_socket(socket, Error(ErrorText(_NO_PARAMETERS)), Cause.INVALID)
+        if key != self._key:
+            return self._refuse_socket(socket, InvalidKey(ErrorText("Invalid key provided")), Cause.FORBIDDEN)
+        if not _fits(peer_id, MAX_ID_BYTES) or not _fits(token, MAX_TOKEN_BYTES):
+            return self._refuse_socket(socket, Error(ErrorText("Invalid id or token")), Cause.TOO_LARGE)
+        client = self._clients.get(peer_id)
+        if client is None:
+            self._register(socket, peer_id, token, now)
+        elif client.token == token:
+            self._reattach(socket, peer_id, client, now)
+        else:
+            self._refuse_socket(socket, IdTaken(ErrorText("ID is taken")), Cause.ID_TAKEN)
+        return None
+
+    def receive_text(self, socket: SocketId, text: str | bytes, now: float) -> None:
+        """Take one message from a socket. Never raises: a bad one is dropped and counted."""
+        source = self._ids.get(socket)
+        if source is None:
+            return
+        self._hear(source, now)
+        try:
+            message = decode_relayed(text)
+        except RemoteProtocolError as error:
+            self.refused[error.cause] += 1
+            return
+        if message.type in _RELAYED:
+            self._relay(source, message, now)
+        elif message.type != "HEARTBEAT":
+            self.refused[Cause.INVALID] += 1
+
+    def close_socket(self, socket: SocketId) -> None:
+        """The socket is gone. Its id is free, unless another socket has taken its place. Nobody is told."""
+        peer_id = self._ids.pop(socket, None)
+        if peer_id is not None:
+            del self._clients[peer_id]
+            del self._heard[peer_id]
+
+    def commands(self) -> list[Command]:
+        """What is to be done, in order; the caller has it now."""
+        commands, self._commands = self._commands, []
+        return commands
+
+    def next_deadline(self) -> float | None:
+        """When to call handle_timer."""
+        deadlines = [next(iter(self._heard.values())) + ALIVE_TIMEOUT_S] if self._heard else []
+        if self._waiting:
+            deadlines.append(next(iter(self._waiting.values())).expires_s)
+        return min(deadlines, default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Expire what waited too long; drop who was silent too long."""
+        while self._waiting and next(iter(self._waiting.values())).expires_s <= now:
+            target, source = next(iter(self._waiting))
+            self._take_waiting(target, source)
+            self._expire(target, source)
+        while self._heard and next(iter(self._heard.values())) + ALIVE_TIMEOUT_S <= now:
+            self._unregister(next(iter(self._heard)))
+
+    def _register(self, socket: SocketId, peer_id: str, token: str, now: float) -> None:
+        self._clients[peer_id] = _Client(
+            token,
+            socket,
+            TokenBucket(OFFERS_PER_SOURCE_S, OFFER_BURST_PER_SOURCE, now),
+            TokenBucket(OFFERS_PER_TARGET_S, OFFER_BURST_PER_TARGET, now),
+        )
+        self._ids[socket] = peer_id
+        self._hear(peer_id, now)
+        self._send(socket, Open())
+        for source in list(self._senders.get(peer_id, ())):
+            self._commands += (SendText(socket, text) for text in self._take_waiting(peer_id, source))
+
+    def _reattach(self, socket: SocketId, peer_id: str, client: _Client, now: float) -> None:
+        old, client.socket = client.socket, socket
+        del self._ids[old]
+        self._ids[socket] = peer_id
+        self._hear(peer_id, now)
+        self._commands.append(CloseSocket(old))
+
+    def _unregister(self, peer_id: str) -> None:
+        socket = self._clients[peer_id].socket
+        self.close_socket(socket)
+        self._commands.append(CloseSocket(socket))
+
+    def _relay(self, source: str, message: Relayed, now: float) -> None:
+        target = message.dst
+        if not isinstance(target, str) or not target:
+            if message.type == "LEAVE":
+                self._unregister(source)
+            else:
+                self.refused[Cause.INVALID] += 1
+            return
+        receiver = self._clients.get(target)
+        if message.type == "OFFER" and not self._may_offer(self._clients[source], receiver, now):
+            self.refused[Cause.RATE_LIMITED] += 1
+            return
+        text = encode_message(msgspec.structs.replace(message, src=source))
+        if receiver is not None:
+            self._commands.append(SendText(receiver.socket, text))
+        elif message.type != "LEAVE":
+            self._wait(target, source, text, now)
+
+    def _may_offer(self, sender: _Client, receiver: _Client | None, now: float) -> bool:
+        # An absent receiver needs no bucket: what waits for it is bounded.
+        return sender.offers_out.take(now) and (receiver is None or receiver.offers_in.take(now))
+
+    def _wait(self, target: str, source: str, text: str, now: float) -> None:
+        size_bytes = len(text.encode())
+        waiting = self._waiting.get((target, source))
+        full = waiting is not None and len(waiting.texts) >= MAX_WAITING_MESSAGES
+        if full or self._waiting_bytes + size_bytes > MAX_WAITING_BYTES:
+            self.refused[Cause.BUSY] += 1
+            if waiting is None:
+                self._expire(target, source)
+            return
+        if waiting is None:
+            waiting = self._waiting[(target, source)] = _Waiting(now + EXPIRE_AFTER_S)
+            self._senders.setdefault(target, {})[source] = None
+        waiting.texts.append(text)
+        waiting.size_bytes += size_bytes
+        self._waiting_bytes += size_bytes
+
+    def _take_waiting(self, target: str, source: str) -> list[str]:
+        waiting = self._waiting.pop((target, source))
+        self._waiting_bytes -= waiting.size_bytes
+        senders = self._senders[target]
+        del senders[source]
+        if not senders:
+            del self._senders[target]
+        return waiting.texts
+
+    def _expire(self, target: str, source: str) -> None:
+        sender = self._clients.get(source)
+        if sender is not None:
+            self._send(sender.socket, Expire(src=target, dst=source))
+
+    def _hear(self, peer_id: str, now: float) -> None:
+        self._heard[peer_id] = now
+        self._heard.move_to_end(peer_id)
+
+    def _refuse_socket(self, socket: SocketId, message: Message, cause: Cause) -> None:
+        self.refused[cause] += 1
+        self._send(socket, message)
+        self._commands.append(CloseSocket(socket))
+
+    def _send(self, socket: SocketId, message: Message) -> None:
+        self._commands.append(SendText(socket, encode_message(message)))
+
+
+def _fits(text: str, max_bytes: int) -> bool:
+    try:
+        # A character is at least a byte: what is long by characters need not be encoded to know it.
+        return len(text) <= max_bytes and len(text.encode()) <= max_bytes
+    except UnicodeEncodeError:
+        return False  # a lone surrogate from a URL: no JSON could name it
