@@ -16,6 +16,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from shared.bus.contract import Bus, Incoming, Subscription
+from shared.bus.ending import end_tasks
 from shared.bus.envelopes import BodyCall, BodyRef, Done, PullRange, Range, ReleaseBody
 from shared.bus.subjects import Subjects
 from shared.clock import Clock, monotonic
@@ -87,9 +88,7 @@ class BodyHolder:
 
     async def close(self) -> None:
         """Forget every body; pulls under way get SOURCE_LOST."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
+        await end_tasks([self._sweeper])
         if self._subscription is not None:
             await self._subscription.close()
         self._held.clear()
@@ -194,12 +193,7 @@ async def pull_ranges(
             window.popleft()
             yield part
     finally:
-        for task in window:
-            task.cancel()
-        if window:
-            await asyncio.wait(window)
-            for task in window:
-                _ = task.cancelled() or task.exception()  # read, so that asyncio does not report it
+        await end_tasks(window)
 
 
 async def release(bus: Bus, subjects: Subjects, ref: BodyRef) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from shared.backoff import delays_s
 from shared.bus.contract import Bus, Incoming, Subscription
+from shared.bus.ending import end_tasks
 from shared.bus.envelopes import Ping, Pong, ReplyMessage, Taken, TransferUpdate
 from shared.bus.subjects import Subjects
 from shared.clock import monotonic
@@ -101,9 +102,7 @@ class Calls:
 
     async def close(self) -> None:
         """Stop listening; calls under way end with BusUnavailable."""
-        if self._pinger is not None:
-            self._pinger.cancel()
-            await asyncio.wait([self._pinger])
+        await end_tasks([self._pinger])
         if self._subscription is not None:
             await self._subscription.close()
         for call in self._calls.values():
@@ -134,8 +133,7 @@ class Calls:
             raise
         finally:
             del self._calls[call_id]
-            keeper.cancel()
-            await asyncio.wait([keeper])
+            await end_tasks([keeper])
 
     async def _receive(self, message: ReplyMessage, incoming: Incoming) -> None:
         call = self._calls.get(message.call_id if isinstance(message, TransferUpdate) else message.delivery_id)

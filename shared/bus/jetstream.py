@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.backoff import delays_s
+from shared.bus.ending import end_tasks
 from shared.bus.nats_connection import Interest, NatsConnection, header
 from shared.clock import monotonic
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
@@ -152,11 +153,7 @@ class OrderedReader:
     async def close(self) -> None:
         self._connection.disown(self)
         self._forget_renewed()
-        tasks = [task for task in (self._keeper, *self._sends) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks([self._keeper, *self._sends])
         if self._interest is not None:
             await self._interest.close()
 

@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from shared.backoff import delays_s
+from shared.bus.ending import end_tasks
 from shared.bus.serving import BusCounts
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
 
@@ -147,16 +148,11 @@ class NatsConnection:
         """Close what it owns, then the client."""
         for owned in list(self._owned):
             await owned.close()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await end_tasks([self._keeper])
         client, self._client = self._client, None
         if client is not None:
             await _end(client)
-        for task in list(self._ending):
-            task.cancel()
-        if self._ending:
-            await asyncio.wait(self._ending)
+        await end_tasks(self._ending)
 
     def own(self, owned: Owned) -> None:
         """Close it, at the latest, when the connection is closed."""

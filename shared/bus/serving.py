@@ -20,6 +20,7 @@ from opentelemetry import trace
 
 from shared.bus.codec import decode_envelope, encode_done, encode_refusal
 from shared.bus.contract import Handler, Incoming
+from shared.bus.ending import end_tasks
 from shared.bus.envelopes import Envelope
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
@@ -98,7 +99,7 @@ class Serving(Generic[T]):
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout_s)
-        await _cancel(late)
+        await end_tasks(late)
 
     def cancel(self) -> None:
         """Stop every handler at once, without waiting for them to end."""
@@ -143,13 +144,6 @@ class Serving(Generic[T]):
             if error.cause is Cause.TOO_LARGE:
                 log.error("a reply was over the bus's message size")
                 await self._reply(respond, encode_refusal(Cause.TOO_LARGE))
-
-
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks)
 
 
 @contextmanager

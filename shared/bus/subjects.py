@@ -5,6 +5,8 @@ All work of one node is under `sb.<node>.`; only `sb.bc.>` (account `mesh`) is s
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import dataclass
 
 QUEUE_MANAGER = "manager"
@@ -107,3 +109,21 @@ class Subjects:
 def broadcast_channel(origin: str, channel: str) -> str:
     """Account `mesh`: BroadcastChannel messages of one origin and channel, both already subject-safe tokens."""
     return f"sb.bc.{origin}.{channel}"
+
+
+def subject_token(text: str) -> str:
+    """Any text (an origin, a channel's name) as one token: base32 of the first 16 bytes of its SHA-256."""
+    return base64.b32encode(hashlib.sha256(text.encode()).digest()[:16]).decode().rstrip("=").lower()
+
+
+def broadcast_node(origin: str, channel: str, peer: str) -> str:
+    """Account `mesh`: request, queue `link`: OpenLink -> LinkOpened, to the node with this peer token.
+
+    origin, channel: as they are; the subject holds their tokens.
+    """
+    return f"{broadcast_channel(subject_token(origin), subject_token(channel))}.node.{peer}"
+
+
+def broadcast_worker(origin: str, channel: str, instance: str) -> str:
+    """Account `mesh`: request: LinkMessage to one broadcast worker, for a link by its id. One subscription a worker."""
+    return f"{broadcast_channel(subject_token(origin), subject_token(channel))}.worker.{instance}"

@@ -23,9 +23,10 @@ def load() -> LinkFactory:
              an aiortc whose insides are not those that our changes are made for.
     """
     try:
-        from shared.rtc import gathering, link
+        from shared.rtc import gathering, link, sctp_tuning
 
         gathering.install()
+        sctp_tuning.install()
         link.warm_up()
     except Exception as error:  # a broken native library raises anything at all
         log.warning("aiortc cannot be used: %s", type(error).__name__)

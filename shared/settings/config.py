@@ -65,11 +65,16 @@ class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class RendezvousSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """document: path of the rendezvous document (JSON). host, port: where our own rendezvous listens."""
+    """document: path of the rendezvous document (JSON). host, port: where our own rendezvous listens.
+
+    path: the base path of everything it serves. list_peers: whether anybody may ask who is registered.
+    """
 
     document: str = ""
     host: str = "127.0.0.1"
     port: int = 0
+    path: str = "/"
+    list_peers: bool = False
 
 
 class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -71,6 +71,9 @@ class NatsWorld:
         await self.server.start()
         await until(lambda: all(bus.counts.reconnects > count for bus, count in zip(buses, before, strict=True)))
 
+    async def interrupt_all(self) -> None:
+        await self.interrupt(*self.buses)
+
 
 @pytest.fixture(params=["memory", "nats"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:

@@ -72,9 +72,13 @@ def test_format_then_parse_is_the_identity(digest: str, holders: list[str], key:
 @settings(max_examples=100, deadline=None)
 def test_arbitrary_text_raises_only_invalid(text: str) -> None:
     try:
-        parse_link(text)
+        link = parse_link(text)
     except SwarmbridgeError as error:
-        assert error.cause is Cause.INVALID
+        cause = error.cause
+    else:
+        cause = Cause.INVALID
+        assert link.digest == DIGEST
+    assert cause is Cause.INVALID
 
 
 @pytest.mark.parametrize(

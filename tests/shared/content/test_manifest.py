@@ -222,7 +222,7 @@ def test_a_repeated_iv_is_refused() -> None:
 
 @given(
     change=st.dictionaries(
-        st.sampled_from(sorted(FILE_MANIFEST) + ["ivs", "contentClass", "nativeSignature", "owner"]),
+        st.sampled_from([*sorted(FILE_MANIFEST), "ivs", "contentClass", "nativeSignature", "owner"]),
         st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=3), max_size=2) | st.booleans(),
         max_size=4,
     )

@@ -24,9 +24,7 @@ KEY = bytes(range(32))
 
 def header_of(chunk: dict[str, Any]) -> ChunkData:
     iv, meta = base64.b64decode(chunk["iv"]), chunk["meta"]
-    return ChunkData(
-        chunk["ref"], chunk["seq"], chunk["total"], chunk["size"], iv, meta["mime"], meta["originalName"]
-    )
+    return ChunkData(chunk["ref"], chunk["seq"], chunk["total"], chunk["size"], iv, meta["mime"], meta["originalName"])
 
 
 def test_the_clients_chunk_made_and_opened() -> None:

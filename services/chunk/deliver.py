@@ -1,0 +1,170 @@
+"""One delivery: ask a peer through a manager, pull and check what it answers, tell the manager the verdict.
+
+Each delivery is one trace: its root span is UNSET when a fallback saved it, ERROR only when it failed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, Status, StatusCode
+
+from shared.bus.bodies import pull, release
+from shared.bus.calls import Calls
+from shared.bus.contract import Bus
+from shared.bus.envelopes import Answered, Deliver, Done, Receipt, ReplyMessage, Verdict
+from shared.bus.subjects import Subjects
+from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestChunk
+from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
+from shared.ids import new_request_id, peer_name
+from shared.telemetry import names, tracer
+
+DELIVERY_TIMEOUT_S = 10.0
+"""DESIGN 3's deadline of a delivery, every fallback included."""
+PULL_TIMEOUT_S = 8.0
+VERDICT_TIMEOUT_S = 1.0
+
+Accept = Callable[[PeerAnswer, bytes], Awaitable[None]]
+"""Check an answer and keep it. A raised SwarmbridgeError is the verdict on the peer's answer."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How a delivery ended. found: an answer was checked and kept; else cause says why not.
+
+    transport, size_bytes: of the answer that was kept; "" and 0 for none.
+    """
+
+    found: bool
+    cause: Cause | None = None
+    transport: str = ""
+    size_bytes: int = 0
+
+    @property
+    def absent(self) -> bool:
+        """The peer answered that it does not hold it."""
+        return not self.found and self.cause is None
+
+
+class Deliveries:
+    """All deliveries of this process. calls: to managers, started by its owner."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, calls: Calls) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._calls = calls
+
+    async def ask(
+        self, peer: str, request: PeerRequest, max_bytes: int, accept: Accept, *, transfer: str = ""
+    ) -> Delivered:
+        """Get one answer from one peer, over whichever transport works.
+
+        Args:     peer: token. max_bytes: of the answer's body. transfer: for people, "" for none.
+        Returns:  how it ended; a failure is a result here, not an error.
+        """
+        # A root of its own: the transfer outlives any one trace.
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_FETCH, context=Context(), record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.PEER_NAME, peer_name(peer))
+            span.set_attribute(names.REQUEST_KIND, "chunk" if isinstance(request, RequestChunk) else "manifest")
+            if transfer:
+                span.set_attribute(names.TRANSFER, transfer)
+            delivery = _Delivery(self._bus, self._subjects, request, max_bytes, accept)
+            deliver = Deliver(new_request_id(), self._bus.instance, peer, request, transfer)
+            result = await self._call(deliver, delivery)
+            _describe(span, result)
+            return result
+
+    async def _call(self, deliver: Deliver, delivery: _Delivery) -> Delivered:
+        try:
+            receipt = await self._calls.call(
+                self._subjects.deliver, deliver.delivery_id, deliver, DELIVERY_TIMEOUT_S, delivery.on_message
+            )
+        except BusError as error:
+            cause: Cause | None = error.cause
+        else:
+            assert isinstance(receipt, Receipt)
+            cause = receipt.cause or (None if receipt.outcome == "confirmed" else Cause.OTHER)
+        # What was checked and kept is here, whatever became of the receipt.
+        if delivery.kept is not None:
+            return delivery.kept
+        if delivery.absent:
+            return Delivered(False)
+        return Delivered(False, cause or Cause.OTHER)
+
+
+class _Delivery:
+    """The messages of one delivery. The first answer that passes is kept; a later one only gets its verdict."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, request: PeerRequest, max_bytes: int, accept: Accept) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._request = request
+        self._max_bytes = max_bytes
+        self._accept = accept
+        self.kept: Delivered | None = None
+        self.absent = False
+
+    async def on_message(self, message: ReplyMessage) -> bool:
+        if isinstance(message, Answered):
+            await self._answered(message)
+        return isinstance(message, Receipt)
+
+    async def _answered(self, answered: Answered) -> None:
+        cause: Cause | None = None
+        try:
+            if isinstance(answered.answer, NotFound):
+                self.absent = True
+            elif self.kept is None:
+                await self._keep(answered)
+        except SwarmbridgeError as error:
+            cause = error.cause
+        if answered.body is not None:
+            await release(self._bus, self._subjects, answered.body)
+        size = answered.body.length if answered.body is not None and cause is None else 0
+        await self._tell(answered.manager, Verdict(answered.delivery_id, answered.hop, cause, size))
+
+    async def _keep(self, answered: Answered) -> None:
+        length = answered.body.length if answered.body is not None else 0
+        if length > self._max_bytes:
+            raise SwarmbridgeError(Cause.TOO_LARGE, "an answer over its limit")
+        try:
+            body = b""
+            if answered.body is not None:
+                body = await pull(self._bus, self._subjects, answered.body, timeout_s=PULL_TIMEOUT_S)
+        except SwarmbridgeError as error:
+            # The holder of an incoming body is the worker: its loss is the hop's, not the peer's.
+            raise SwarmbridgeError(Cause.WORKER_LOST, "the worker died with the answer") from error
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_VERIFY, record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.TRANSPORT, answered.transport)
+            try:
+                await self._accept(answered.answer, body)
+            except RemoteProtocolError as error:
+                span.set_attribute(names.ERROR_TYPE, error.cause.value)
+                span.set_status(Status(StatusCode.ERROR))
+                log.warning("an answer over %s did not pass: %s", answered.transport, error.cause)
+                raise
+        self.kept = Delivered(True, None, answered.transport, length)
+
+    async def _tell(self, manager: str, verdict: Verdict) -> None:
+        try:
+            await self._bus.request(self._subjects.manager(manager), verdict, Done, VERDICT_TIMEOUT_S)
+        except BusError as error:
+            # A manager that died is replaced by one that asks again, and gets the same verdict then.
+            log.info("a verdict was not taken: %s", error.cause)
+
+
+def _describe(span: Span, result: Delivered) -> None:
+    span.set_attribute(names.FOUND, result.found)
+    span.set_attribute(names.BODY_BYTES, result.size_bytes)
+    if result.cause is not None:
+        span.set_attribute(names.ERROR_TYPE, result.cause.value)
+        span.set_status(Status(StatusCode.ERROR))

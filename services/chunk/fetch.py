@@ -1,0 +1,234 @@
+"""Fetching a file: its manifest, then every chunk that is not here yet, from several holders at once.
+
+What is stored is never asked for again, so a fetch that was stopped, here or in another instance, goes on
+where it was. Nothing is stored before it is verified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from services.chunk.deliver import Delivered, Deliveries
+from services.chunk.fetch_plan import Assignment, FetchPlan
+from services.chunk.index import ManifestIndex
+from services.chunk.progress import Progress
+from services.chunk.quota import Quota
+from services.chunk.store import ChunkStore
+from shared.backoff import delays_s
+from shared.bus.envelopes import FetchFile
+from shared.clock import Clock, monotonic, unix_ms
+from shared.content.chunks import MAX_CIPHER_BYTES, verify_chunk
+from shared.content.link import MAX_HOLDERS
+from shared.content.manifest import MAX_FILE_ID_CHARS, MAX_MANIFEST_BYTES, Manifest, parse_manifest, verify_manifest
+from shared.content.messages import ChunkData, ManifestData, PeerAnswer, RequestChunk, RequestManifest
+from shared.content.refs import is_digest
+from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
+from shared.ids import PeerToken, token_key
+
+STALLED_AFTER_S = 60.0
+"""A fetch without a new chunk for so long has failed, with the last cause."""
+RETRY_FIRST_S = 0.25
+RETRY_CAP_S = 5.0
+DEFINITE_ROUNDS = 2
+"""Rounds in which every holder answered, and none had a good manifest, after which it is given up."""
+DEFINITE = frozenset({Cause.INTEGRITY_MISMATCH, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INVALID, Cause.TOO_LARGE})
+"""Causes that another try does not change; not holding it counts as one too."""
+ABSENT_CAUSE = Cause.REFUSED
+"""How "the peer does not hold it, or will not give it" is called where a cause is wanted."""
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """What every fetch needs. own: our peer token, never asked. max_window: requests a holder at a time."""
+
+    store: ChunkStore
+    index: ManifestIndex
+    quota: Quota
+    deliveries: Deliveries
+    own: PeerToken
+    max_window: int
+    clock: Clock = monotonic
+
+    async def fetch(self, request: FetchFile, progress: Progress) -> str:
+        """Fetch until every chunk is stored. Returns "": a fetch makes no link.
+
+        Raises: SwarmbridgeError: INVALID for a request that cannot be made sense of, PEER_UNKNOWN where
+            there is nobody to ask, REFUSED where no holder has it or another signer claims its fileId,
+            TOO_LARGE over the quota, else the last cause of the deliveries.
+        """
+        holders = self._holders(request)
+        transfer = request.call_id.hex()
+        manifest = await self._manifest(request.manifest, holders, transfer)
+        stored = await self.store.stored_among(manifest.chunks)
+        missing = [seq for seq, ref in enumerate(manifest.chunks) if ref not in stored]
+        _start_counts(progress, manifest, missing)
+        missing_bytes = sum(map(manifest.chunk_size, missing))
+        async with self.quota.room_for(missing_bytes):
+            await self._keep(manifest, complete=not missing)
+            if missing:
+                await _ChunkFetch(self, manifest, holders, transfer, progress).run(missing)
+                await self._keep(manifest, complete=True)
+        return ""
+
+    def _holders(self, request: FetchFile) -> list[str]:
+        if not request.manifest or len(request.manifest) > MAX_FILE_ID_CHARS or len(request.holders) > MAX_HOLDERS:
+            raise SwarmbridgeError(Cause.INVALID, "no manifest named, or too many holders")
+        for holder in request.holders:
+            token_key(holder)
+        return [holder for holder in dict.fromkeys(request.holders) if holder != self.own]
+
+    async def _keep(self, manifest: Manifest, *, complete: bool) -> None:
+        known = await self.index.find(manifest.digest)
+        if known is not None and known.complete and complete:
+            return
+        # Indexed first: another signer's fileId is refused before anything is stored.
+        await self.index.add(manifest, complete=complete, stored_ms=known.stored_ms if known else unix_ms())
+        if known is None:
+            await self.store.put_manifest(manifest)
+
+    async def _manifest(self, manifest_id: str, holders: list[str], transfer: str) -> Manifest:
+        summary = await self.index.find(manifest_id)
+        stored = await self.store.get_manifest(summary.digest) if summary is not None else None
+        if stored is not None:
+            return stored
+        if not holders:
+            raise SwarmbridgeError(Cause.PEER_UNKNOWN, "nobody to ask")
+        give_up_s = self.clock() + STALLED_AFTER_S
+        definite_rounds = 0
+        cause = ABSENT_CAUSE
+        for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
+            answers = _ManifestAnswer(manifest_id)
+            definite = True
+            for holder in holders:
+                result = await self.deliveries.ask(
+                    holder, RequestManifest(manifest_id), MAX_MANIFEST_BYTES, answers.accept, transfer=transfer
+                )
+                if answers.manifest is not None:
+                    return answers.manifest
+                cause = result.cause or ABSENT_CAUSE
+                definite = definite and (result.absent or cause in DEFINITE)
+            definite_rounds += definite
+            if definite_rounds >= DEFINITE_ROUNDS or self.clock() + delay_s > give_up_s:
+                raise SwarmbridgeError(cause, "no holder gave the manifest")
+            await asyncio.sleep(delay_s)
+        raise AssertionError("delays never end")
+
+
+class _ManifestAnswer:
+    """Checks the answers to one request for a manifest."""
+
+    def __init__(self, manifest_id: str) -> None:
+        self._id = manifest_id
+        self.manifest: Manifest | None = None
+
+    async def accept(self, answer: PeerAnswer, body: bytes) -> None:
+        if not isinstance(answer, ManifestData) or answer.id != self._id:
+            raise RemoteProtocolError("another answer than asked for", Cause.INTEGRITY_MISMATCH)
+        manifest = parse_manifest(body)
+        by_digest = is_digest(self._id)
+        verify_manifest(manifest, self._id if by_digest else "")
+        if not by_digest and manifest.file_id != self._id:
+            raise RemoteProtocolError("another file than asked for", Cause.INTEGRITY_MISMATCH)
+        self.manifest = manifest
+
+
+class _ChunkFetch:
+    """All chunks of one manifest: starts what the plan says, tells the plan what became of it.
+
+    Cancellation: cancels every delivery under way before it returns; each is over at its manager by its
+    deadline. Back-pressure: the plan's windows.
+    """
+
+    def __init__(
+        self, fetching: Fetching, manifest: Manifest, holders: list[str], transfer: str, progress: Progress
+    ) -> None:
+        self._fetching = fetching
+        self._manifest = manifest
+        self._holders = holders
+        self._transfer = transfer
+        self._counts = progress.counts
+        self._open: dict[asyncio.Task[Delivered], Assignment] = {}
+        self._last_cause = ABSENT_CAUSE
+
+    async def run(self, missing: list[int]) -> None:
+        """Raises: SwarmbridgeError: no progress for STALLED_AFTER_S, with the last cause."""
+        if not self._holders:
+            raise SwarmbridgeError(Cause.PEER_UNKNOWN, "nobody to ask")
+        clock = self._fetching.clock
+        plan = FetchPlan(missing, self._holders, self._fetching.max_window)
+        stalled_at_s = clock() + STALLED_AFTER_S
+        try:
+            while not plan.finished:
+                now_s = clock()
+                if now_s >= stalled_at_s:
+                    raise SwarmbridgeError(self._last_cause, "no chunk for a while")
+                for assignment in plan.assign(now_s):
+                    self._open[asyncio.create_task(self._ask(assignment), name="delivery")] = assignment
+                wake_s = min(plan.next_wake_s(now_s) or stalled_at_s, stalled_at_s)
+                if await self._settle(plan, wake_s - now_s):
+                    stalled_at_s = clock() + STALLED_AFTER_S
+        finally:
+            await self._cancel_open()
+
+    async def _settle(self, plan: FetchPlan, timeout_s: float) -> bool:
+        """Wait for deliveries to end, or for the time. Returns: whether a new chunk was stored."""
+        if not self._open:
+            await asyncio.sleep(timeout_s)
+            return False
+        ended, _ = await asyncio.wait(self._open, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        gained = False
+        for task in ended:
+            assignment, result = self._open.pop(task), task.result()
+            if result.found:
+                gained |= self._gain(plan, assignment, result)
+            elif result.absent:
+                self._last_cause = ABSENT_CAUSE
+                plan.absent(assignment, self._fetching.clock())
+            else:
+                self._last_cause = result.cause or Cause.OTHER
+                plan.failed(assignment, self._last_cause, self._fetching.clock())
+        return gained
+
+    def _gain(self, plan: FetchPlan, assignment: Assignment, result: Delivered) -> bool:
+        if not plan.delivered(assignment):
+            return False
+        self._counts.add_chunk(self._manifest.chunk_size(assignment.seq))
+        self._counts.add_confirmed(result.transport, result.size_bytes)
+        return True
+
+    async def _ask(self, assignment: Assignment) -> Delivered:
+        ref = self._manifest.chunks[assignment.seq]
+
+        async def accept(answer: PeerAnswer, body: bytes) -> None:
+            if not isinstance(answer, ChunkData):
+                raise RemoteProtocolError("another answer than asked for", Cause.INTEGRITY_MISMATCH)
+            verify_chunk(answer, body, self._manifest, ref)
+            # Name and type are no part of what was checked: the manifest's are.
+            header = msgspec.structs.replace(
+                answer, mime=self._manifest.mime, original_name=self._manifest.original_name
+            )
+            await self._fetching.store.put_chunk(header, body)
+
+        return await self._fetching.deliveries.ask(
+            assignment.peer, RequestChunk(ref), MAX_CIPHER_BYTES, accept, transfer=self._transfer
+        )
+
+    async def _cancel_open(self) -> None:
+        for task in self._open:
+            task.cancel()
+        if self._open:
+            await asyncio.wait(self._open)
+
+
+def _start_counts(progress: Progress, manifest: Manifest, missing: list[int]) -> None:
+    counts = progress.counts
+    counts.name = manifest.original_name
+    counts.manifest = manifest.digest
+    counts.chunks_total = len(manifest.chunks)
+    counts.bytes_total = manifest.size
+    counts.chunks_done = len(manifest.chunks) - len(missing)
+    counts.bytes_done = manifest.size - sum(map(manifest.chunk_size, missing))
+    counts.changed()

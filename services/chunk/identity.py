@@ -1,0 +1,32 @@
+"""The node's identity on the bus: certifies workers' link keys, makes PeerServer tokens (TRUST 2)."""
+
+from __future__ import annotations
+
+from shared.bus.contract import Incoming
+from shared.bus.envelopes import Certificate, Certify, PeerjsToken, PeerjsTokenRequest
+from shared.clock import unix_ms
+from shared.content.keys import identity_seed, peerjs_token, public_key
+from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
+from shared.ids import PeerToken, member_token
+from shared.wire.sealed.certificate import MAX_LIFETIME_S, sign_certificate
+
+
+class Identity:
+    """Holds the root; the private keys never leave this process."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._seed = identity_seed(root)
+        self.token: PeerToken = member_token(public_key(self._seed))
+
+    async def certify(self, request: Certify, incoming: Incoming) -> Certificate:
+        """Vouch for a worker's link key for a day."""
+        not_after_s = unix_ms() // 1000 + MAX_LIFETIME_S
+        try:
+            signed = sign_certificate(self._seed, request.static_key, not_after_s)
+        except LocalProtocolError:
+            raise SwarmbridgeError(Cause.INVALID, "no link key") from None
+        return Certificate(signed.identity_key, signed.not_after_s, signed.signature)
+
+    async def peerjs_token(self, request: PeerjsTokenRequest, incoming: Incoming) -> PeerjsToken:
+        return PeerjsToken(peerjs_token(self._root, request.server))

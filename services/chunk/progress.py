@@ -1,0 +1,128 @@
+"""How far a transfer is, told to its asker and to everyone who watches.
+
+*Back-pressure*: at most ten updates a second each, whatever the transfer does; the last state always comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+
+import msgspec
+
+from shared.backoff import delays_s
+from shared.bus.contract import Bus
+from shared.bus.envelopes import Done, TransferUpdate
+from shared.bus.subjects import Subjects
+from shared.clock import unix_ms
+from shared.errors import BusError, Cause, NoResponders
+
+UPDATE_INTERVAL_S = 0.1
+FINAL_ATTEMPTS = 4
+FINAL_TIMEOUT_S = 1.0
+
+RUNNING = "running"
+DONE = "done"
+FAILED = "failed"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Counts:
+    """A transfer's numbers, changed in place by who works on it; `changed()` has them told soon."""
+
+    name: str = ""
+    chunks_done: int = 0
+    chunks_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    by_transport: dict[str, int] = field(default_factory=dict)
+    manifest: str = ""
+    dirty: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self) -> None:
+        self.dirty.set()
+
+    def add_chunk(self, size_bytes: int) -> None:
+        self.chunks_done += 1
+        self.bytes_done += size_bytes
+        self.changed()
+
+    def add_confirmed(self, transport: str, size_bytes: int) -> None:
+        """Bytes that a peer delivered over this transport and that are stored now."""
+        self.by_transport[transport] = self.by_transport.get(transport, 0) + size_bytes
+        self.changed()
+
+
+class Progress:
+    """Tells one transfer's updates to `sb.N.reply.<asker>` and, without keys, to event `transfer`."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, *, call_id: bytes, kind: str, reply_to: str) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._call_id = call_id
+        self._kind = kind
+        self._reply_to = reply_to
+        self._started_ms = unix_ms()
+        self.counts = Counts()
+
+    async def run(self) -> None:
+        """Tell what changed, until cancelled."""
+        while True:
+            await self._publish(self._update(RUNNING))
+            await asyncio.sleep(UPDATE_INTERVAL_S)
+            await self.counts.dirty.wait()
+            self.counts.dirty.clear()
+
+    async def finish(self, cause: Cause | None, link: str = "") -> TransferUpdate:
+        """Tell the end, and make sure that the asker has it or is gone."""
+        update = self._update(FAILED if cause else DONE, cause, link)
+        await self._publish(update, to_asker=False)
+        await self.repeat_final(update)
+        return update
+
+    async def repeat_final(self, update: TransferUpdate) -> None:
+        """Hand the final update to the asker, acknowledged."""
+        for delay_s, _ in zip(delays_s(UPDATE_INTERVAL_S, FINAL_TIMEOUT_S), range(FINAL_ATTEMPTS), strict=False):
+            try:
+                await self._bus.request(self._subjects.reply(self._reply_to), update, Done, FINAL_TIMEOUT_S)
+            except NoResponders:
+                return
+            except BusError as error:
+                log.info("a final update was not taken: %s", error.cause)
+                await asyncio.sleep(delay_s)
+            else:
+                return
+
+    async def _publish(self, update: TransferUpdate, *, to_asker: bool = True) -> None:
+        try:
+            if to_asker:
+                await self._bus.publish(self._subjects.reply(self._reply_to), update)
+            await self._bus.publish(self._subjects.event("transfer"), _without_key(update))
+        except BusError as error:
+            log.debug("an update was not sent: %s", error.cause)
+
+    def _update(self, state: str, cause: Cause | None = None, link: str = "") -> TransferUpdate:
+        counts = self.counts
+        return TransferUpdate(
+            self._call_id,
+            self._kind,
+            state,
+            counts.name,
+            counts.chunks_done,
+            counts.chunks_total,
+            counts.bytes_done,
+            counts.bytes_total,
+            dict(counts.by_transport),
+            cause,
+            link,
+            counts.manifest,
+            self._started_ms,
+        )
+
+
+def _without_key(update: TransferUpdate) -> TransferUpdate:
+    """Everyone on the node's bus may read events: the key of private content is the asker's alone."""
+    return msgspec.structs.replace(update, link=update.link.partition("#")[0])

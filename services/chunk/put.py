@@ -1,0 +1,161 @@
+"""Putting a file: pulled from the gateway by ranges, encrypted chunk by chunk, stored, signed, indexed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Status, StatusCode
+
+from services.chunk.index import ManifestIndex
+from services.chunk.progress import Progress
+from services.chunk.quota import Quota
+from services.chunk.store import ChunkStore
+from shared.bus.bodies import pull_ranges
+from shared.bus.contract import Bus
+from shared.bus.envelopes import BodyRef, PutFile
+from shared.bus.subjects import Subjects
+from shared.clock import unix_ms
+from shared.content.chunks import encrypt_chunk
+from shared.content.link import ContentLink, format_link
+from shared.content.manifest import (
+    CHUNK_BYTES,
+    IV_BYTES,
+    KEY_BYTES,
+    MAX_CHUNKS,
+    MAX_MIME_CHARS,
+    MAX_NAME_CHARS,
+    PRIVATE_MIME,
+    ContentClass,
+    Manifest,
+    ManifestDraft,
+    chunk_count,
+    new_file_id,
+    sign_manifest,
+)
+from shared.errors import Cause, SwarmbridgeError
+from shared.ids import PeerToken
+from shared.telemetry import names, tracer
+
+PUT_TIMEOUT_S = 3600.0
+"""For pulling one whole file; the gateway gives its transfers no longer."""
+FILE_ID_RANDOM_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Putting:
+    """What every put needs. publish_seed: signs manifests. holder: our own peer token, for the link."""
+
+    bus: Bus
+    subjects: Subjects
+    store: ChunkStore
+    index: ManifestIndex
+    quota: Quota
+    publish_seed: bytes
+    holder: PeerToken
+
+    async def put(self, request: PutFile, progress: Progress) -> str:
+        """Store the file and return its link.
+
+        A put that fails or is cancelled leaves no chunk behind; one whose process is killed leaves chunks
+        that no manifest names, and starts anew elsewhere with another key.
+        Raises: SwarmbridgeError: INVALID or TOO_LARGE before anything is stored, SOURCE_LOST from the pull.
+        """
+        content_class = _checked(request)
+        counts = progress.counts
+        counts.name = request.name
+        counts.bytes_total = request.source.length
+        counts.chunks_total = chunk_count(request.source.length)
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_PUT, context=Context(), record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.BODY_BYTES, request.source.length)
+            try:
+                async with self.quota.room_for(request.source.length):
+                    return await self._put(request, content_class, progress)
+            except SwarmbridgeError as error:
+                span.set_attribute(names.ERROR_TYPE, error.cause.value)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+
+    async def _put(self, request: PutFile, content_class: ContentClass, progress: Progress) -> str:
+        private = content_class is ContentClass.PRIVATE
+        key = os.urandom(KEY_BYTES)
+        refs: list[str] = []
+        ivs: list[bytes] = []
+        whole = False
+        try:
+            async with aclosing(self._plain_chunks(request.source)) as chunks:
+                async for plain in chunks:
+                    header, cipher = encrypt_chunk(
+                        plain,
+                        key=key,
+                        iv=os.urandom(IV_BYTES),
+                        seq=len(refs),
+                        total=progress.counts.chunks_total,
+                        mime=PRIVATE_MIME if private else request.mime,
+                        original_name="" if private else request.name,
+                    )
+                    refs.append(header.ref)
+                    ivs.append(header.iv)
+                    await self.store.put_chunk(header, cipher)
+                    progress.counts.add_chunk(len(plain))
+            manifest = self._signed(request, content_class, key, refs, ivs)
+            await self.store.put_manifest(manifest)
+            whole = True
+        finally:
+            if not whole:
+                await self.store.delete_chunks(refs)
+        # From here on the file is stored: were we killed now, the next start would index it.
+        await self.index.add(manifest, complete=True, stored_ms=unix_ms())
+        progress.counts.manifest = manifest.digest
+        return format_link(ContentLink(manifest.digest, (self.holder,), key if private else b""))
+
+    def _signed(
+        self, request: PutFile, content_class: ContentClass, key: bytes, refs: list[str], ivs: list[bytes]
+    ) -> Manifest:
+        now_ms = unix_ms()
+        draft = ManifestDraft(
+            file_id=new_file_id(now_ms, os.urandom(FILE_ID_RANDOM_BYTES)),
+            refs=refs,
+            ivs=ivs,
+            size=request.source.length,
+            mime=request.mime,
+            name=request.name,
+            key=key,
+            content_class=content_class,
+            created_ms=now_ms,
+        )
+        return sign_manifest(draft, self.publish_seed, now_ms)
+
+    async def _plain_chunks(self, source: BodyRef) -> AsyncGenerator[memoryview, None]:
+        """The file in pieces of CHUNK_BYTES; a view is good until the next one is asked for."""
+        buffer = bytearray(min(CHUNK_BYTES, source.length))
+        filled = 0
+        async with aclosing(pull_ranges(self.bus, self.subjects, source, timeout_s=PUT_TIMEOUT_S)) as ranges:
+            async for part in ranges:
+                while part:
+                    taken = part[: len(buffer) - filled]
+                    buffer[filled : filled + len(taken)] = taken
+                    filled += len(taken)
+                    part = part[len(taken) :]
+                    if filled == len(buffer):
+                        yield memoryview(buffer)
+                        filled = 0
+        if filled:
+            yield memoryview(buffer)[:filled]
+
+
+def _checked(request: PutFile) -> ContentClass:
+    try:
+        content_class = ContentClass(request.content_class)
+    except ValueError:
+        raise SwarmbridgeError(Cause.INVALID, "no such content class") from None
+    if len(request.name) > MAX_NAME_CHARS or len(request.mime) > MAX_MIME_CHARS:
+        raise SwarmbridgeError(Cause.INVALID, "a name or type that is too long")
+    if chunk_count(request.source.length) > MAX_CHUNKS:
+        raise SwarmbridgeError(Cause.TOO_LARGE, "more chunks than a manifest may list")
+    return content_class

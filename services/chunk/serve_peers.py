@@ -1,0 +1,83 @@
+"""Answers peers' requests for chunks and manifests.
+
+*Back-pressure*: a body is held until the worker has pulled it; over HELD_BODIES_BYTES the answer is BUSY.
+"""
+
+from __future__ import annotations
+
+from opentelemetry.trace import Span, Status, StatusCode
+
+from services.chunk.access import may_have
+from services.chunk.index import ManifestIndex
+from services.chunk.store import ChunkStore
+from shared.bus.bodies import BodyHolder
+from shared.bus.contract import Incoming
+from shared.bus.envelopes import Inbound, InboundAnswer
+from shared.content.manifest import MAX_FILE_ID_CHARS, ContentClass
+from shared.content.messages import ManifestData, NotFound, RequestChunk
+from shared.content.refs import is_ref
+from shared.errors import SwarmbridgeError
+from shared.telemetry import names, tracer
+
+HELD_BODIES_BYTES = 256 * 2**20
+"""Cipher bytes waiting to be pulled by workers, an instance."""
+HELD_BODY_TTL_S = 30.0
+
+
+class PeerServing:
+    """Serves `sb.N.chunk.message`. What a peer may not have and what is not here are one answer: NotFound."""
+
+    def __init__(self, store: ChunkStore, index: ManifestIndex, bodies: BodyHolder) -> None:
+        self._store = store
+        self._index = index
+        self._bodies = bodies
+
+    async def answer(self, inbound: Inbound, incoming: Incoming) -> InboundAnswer:
+        """Raises: SwarmbridgeError(BUSY) where no body can be held just now."""
+        is_chunk = isinstance(inbound.request, RequestChunk)
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_SERVE, record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.REQUEST_KIND, "chunk" if is_chunk else "manifest")
+            try:
+                answer = await self._answer(inbound)
+            except SwarmbridgeError as error:
+                span.set_attribute(names.ERROR_TYPE, error.cause.value)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+            _describe(span, answer)
+            return answer
+
+    async def _answer(self, inbound: Inbound) -> InboundAnswer:
+        request, role = inbound.request, inbound.stamp.role
+        if isinstance(request, RequestChunk):
+            return await self._chunk(request.ref, role)
+        return await self._manifest(request.id, role)
+
+    async def _chunk(self, ref: str, role: str) -> InboundAnswer:
+        content_class = await self._index.class_of(ref) if is_ref(ref) else None
+        if content_class is None or not may_have(role, content_class):
+            return _not_found(ref)
+        chunk = await self._store.get_chunk(ref)
+        if chunk is None:
+            return _not_found(ref)
+        header, cipher = chunk
+        return InboundAnswer(header, self._bodies.hold(cipher))
+
+    async def _manifest(self, manifest_id: str, role: str) -> InboundAnswer:
+        summary = await self._index.find(manifest_id) if len(manifest_id) <= MAX_FILE_ID_CHARS else None
+        if summary is None or not may_have(role, ContentClass(summary.content_class)):
+            return _not_found(manifest_id)
+        manifest = await self._store.get_manifest(summary.digest)
+        if manifest is None:
+            return _not_found(manifest_id)
+        return InboundAnswer(ManifestData(manifest_id), self._bodies.hold(manifest.canonical))
+
+
+def _describe(span: Span, answer: InboundAnswer) -> None:
+    span.set_attribute(names.FOUND, answer.body is not None)
+    span.set_attribute(names.BODY_BYTES, answer.body.length if answer.body is not None else 0)
+
+
+def _not_found(asked: str) -> InboundAnswer:
+    return InboundAnswer(NotFound(asked), None)

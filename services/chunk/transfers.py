@@ -1,0 +1,154 @@
+"""The transfers that this instance works on: taken at once, pinged by their askers, cancelled, ended.
+
+A transfer whose asker has been silent for ABANDONED_AFTER_S is given up: an asker pings four times a second,
+so it is gone, or it has long been asking another instance. What is stored stays; the next fetch goes on there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from services.chunk.progress import Progress
+from shared.bus.contract import Bus, Incoming
+from shared.bus.envelopes import CancelCall, ChunkCommand, Done, Ping, Pong, Taken, TransferUpdate
+from shared.bus.subjects import Subjects
+from shared.clock import Clock, monotonic
+from shared.errors import Cause, SwarmbridgeError
+from shared.process.tasks import Tasks
+
+MAX_RUNNING = 64
+"""Transfers at a time, an instance; one more is refused as BUSY and its asker tries another instance."""
+MAX_ENDED = 256
+"""Ended transfers whose final update is kept, for askers that missed it."""
+ABANDONED_AFTER_S = 15.0
+SWEEP_INTERVAL_S = 1.0
+
+log = logging.getLogger(__name__)
+
+Work = Callable[[Progress], Awaitable[str]]
+"""Does a transfer and returns its link ("" for a fetch). A raised SwarmbridgeError is how it failed."""
+
+
+@dataclass
+class _Running:
+    progress: Progress
+    task: asyncio.Task[None]
+    seen_s: float
+    cancelled: bool = False
+
+
+class Transfers:
+    """Driven by: `take` from the put and fetch subjects, `command` from this instance's own subject.
+
+    Cancellation: `close` stops all work without telling askers that it failed: their pings find us gone,
+    and another instance takes the same ids.
+    """
+
+    def __init__(self, bus: Bus, subjects: Subjects, clock: Clock = monotonic) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._clock = clock
+        self._running: dict[bytes, _Running] = {}
+        self._ended: OrderedDict[bytes, tuple[Progress, TransferUpdate]] = OrderedDict()
+        self._tasks = Tasks()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self) -> None:
+        self._tasks.start(self._sweep_forever(), name="abandoned transfers")
+
+    async def close(self) -> None:
+        self._closing = True
+        await self._tasks.close()
+
+    def take(self, kind: str, call_id: bytes, reply_to: str, work: Work) -> Taken:
+        """Work on a call, or go on with it where it is already known.
+
+        Raises: SwarmbridgeError: BUSY over MAX_RUNNING, DRAINING once closing.
+        """
+        if self._closing:
+            raise SwarmbridgeError(Cause.DRAINING)
+        if call_id in self._ended:
+            self._repeat(call_id)
+        elif call_id in self._running:
+            self._running[call_id].seen_s = self._clock()
+        else:
+            if len(self._running) >= MAX_RUNNING:
+                raise SwarmbridgeError(Cause.BUSY, "too many transfers at a time")
+            progress = Progress(self._bus, self._subjects, call_id=call_id, kind=kind, reply_to=reply_to)
+            task = self._tasks.start(self._run(call_id, progress, work), name=kind)
+            self._running[call_id] = _Running(progress, task, self._clock())
+            # Not in `_run`: a task that is cancelled before its first step never gets there.
+            task.add_done_callback(lambda _: self._running.pop(call_id, None))
+        return Taken(self._bus.instance)
+
+    async def command(self, command: ChunkCommand, incoming: Incoming) -> Pong | Done:
+        """Answer a ping, or cancel a call; an unknown call cannot be cancelled, which is no error."""
+        if isinstance(command, CancelCall):
+            self._cancel(command.call_id)
+            return Done()
+        return self._ping(command)
+
+    def sweep(self) -> None:
+        """Give up transfers that nobody asks after."""
+        oldest_s = self._clock() - ABANDONED_AFTER_S
+        for call_id in [call_id for call_id, running in self._running.items() if running.seen_s < oldest_s]:
+            log.info("a transfer was abandoned by its asker")
+            self._cancel(call_id)
+
+    def _ping(self, ping: Ping) -> Pong:
+        unknown: list[bytes] = []
+        for call_id in ping.calls:
+            if call_id in self._running:
+                self._running[call_id].seen_s = self._clock()
+            elif call_id in self._ended:
+                self._repeat(call_id)  # still pinged: the final update did not arrive
+            else:
+                unknown.append(call_id)
+        return Pong(unknown)
+
+    def _cancel(self, call_id: bytes) -> None:
+        running = self._running.get(call_id)
+        if running is not None and not running.cancelled:
+            running.cancelled = True
+            running.task.cancel()
+
+    def _repeat(self, call_id: bytes) -> None:
+        progress, update = self._ended[call_id]
+        self._tasks.start(progress.repeat_final(update), name="final update")
+
+    async def _run(self, call_id: bytes, progress: Progress, work: Work) -> None:
+        telling = asyncio.create_task(progress.run(), name="progress")
+        link, cause = "", None
+        try:
+            link = await work(progress)
+        except SwarmbridgeError as error:
+            cause = error.cause
+        except asyncio.CancelledError:
+            if not self._running[call_id].cancelled:
+                raise  # the process ends, not the transfer
+            cause = Cause.CLOSED
+        except Exception as error:
+            log.error("a transfer ended with %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+            cause = Cause.OTHER
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
+        await self._end(call_id, progress, cause, link)
+
+    async def _end(self, call_id: bytes, progress: Progress, cause: Cause | None, link: str) -> None:
+        update = await progress.finish(cause, link)
+        self._ended[call_id] = (progress, update)
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            self.sweep()

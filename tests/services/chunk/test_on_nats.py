@@ -1,0 +1,57 @@
+"""Put and get over a real nats-server: KV keys, bodies, calls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shared.bus import nats_bus
+from shared.bus.contract import Bus
+from shared.bus.layout import ensure_layout
+from tests.fakes.nats_server import NatsServer, nats_server
+from tests.services.chunk.nodes import Asker, ChunkInstance, FakeManager, FarNode
+from tests.services.chunk.test_put_fetch import files, read_back
+
+NAMES = ("chunk-1", "gateway-1", "manager-1", "worker-member")
+
+
+class NatsBuses:
+    """The processes of one node on one server."""
+
+    def __init__(self, buses: dict[str, Bus]) -> None:
+        self._buses = buses
+
+    def bus(self, instance: str) -> Bus:
+        return self._buses[instance]
+
+    @classmethod
+    async def connect(cls, server: NatsServer) -> NatsBuses:
+        admin = await nats_bus.connect(server.url, "admin")
+        await ensure_layout(admin.connection, "node")
+        await admin.close()
+        return cls({name: await nats_bus.connect(server.url, name) for name in NAMES})
+
+    async def close(self) -> None:
+        for bus in self._buses.values():
+            await bus.close()
+
+
+async def test_put_and_get_between_two_nodes(tmp_path: Path) -> None:
+    data = os.urandom(2**20 + 77)
+    async with nats_server(tmp_path / "nats-a") as server_a, nats_server(tmp_path / "nats-b") as server_b:
+        buses_a, buses_b = await NatsBuses.connect(server_a), await NatsBuses.connect(server_b)
+        a = await ChunkInstance(buses_a, tmp_path / "a", "chunk-1").start()
+        b = await ChunkInstance(buses_b, tmp_path / "b", "chunk-1").start()
+        asker_a, asker_b = await Asker(buses_a).start(), await Asker(buses_b).start()
+        manager = await FakeManager(buses_b, FarNode(buses_a).forward).start()
+
+        put = await asker_a.put(data)
+        assert put.state == "done"
+        got = await asker_b.fetch(put.link)
+        assert (got.state, got.by_transport) == ("done", {"webrtc": len(data) + 32})
+        assert await read_back(asker_b, put.manifest, 2) == data
+        [status] = (await files(asker_b)).files
+        assert (await files(asker_b, status.file_id)).files == [status]
+
+        for part in (manager, asker_a, asker_b, a, b, buses_a, buses_b):
+            await part.close()

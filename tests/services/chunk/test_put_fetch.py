@@ -1,0 +1,341 @@
+"""Put on one node, get on the other: what arrives, what is refused, what survives."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.chunk.store import ChunkStore
+from shared.bus.bodies import pull, release
+from shared.bus.envelopes import (
+    CancelCall,
+    Deliver,
+    Done,
+    FileList,
+    FileQuery,
+    GetChunk,
+    GotChunk,
+    InboundAnswer,
+    TransferUpdate,
+)
+from shared.content.link import parse_link
+from shared.content.messages import ChunkData, NotFound, RequestChunk, RequestManifest
+from shared.errors import Cause, RemoteFailure
+from shared.settings.config import ChunkSettings
+from tests.fakes.waiting import until
+from tests.services.chunk.conftest import World
+from tests.services.chunk.nodes import BUS_TIMEOUT_S, SUBJECTS, Asker, FarNode, cause_of
+
+MIB = 2**20
+DATA = os.urandom(3 * MIB + 12_345)
+
+
+async def read_back(asker: Asker, manifest: str, chunks: int, key: bytes = b"") -> bytes:
+    parts = []
+    for seq in range(chunks):
+        got = await asker.bus.request(SUBJECTS.chunk("get"), GetChunk(manifest, seq, key), GotChunk, BUS_TIMEOUT_S)
+        parts.append(await pull(asker.bus, SUBJECTS, got.body, timeout_s=BUS_TIMEOUT_S))
+        await release(asker.bus, SUBJECTS, got.body)
+    return b"".join(parts)
+
+
+async def files(asker: Asker, manifest: str = "") -> FileList:
+    return await asker.bus.request(SUBJECTS.chunk("status"), FileQuery(manifest), FileList, BUS_TIMEOUT_S)
+
+
+@pytest.mark.parametrize("content_class", ["shared", "mesh", "private"])
+async def test_what_is_put_on_one_node_is_read_on_the_other(world: World, content_class: str) -> None:
+    a, asker_a = await world.chunk_a(), await world.asker_a()
+    put = await asker_a.put(DATA, "name.bin", content_class)
+    assert (put.state, put.kind, put.chunks_done, put.bytes_done) == ("done", "put", 4, len(DATA))
+    link = parse_link(put.link)
+    assert link.holders == (a.token,)
+    assert link.digest == put.manifest
+    assert bool(link.key) is (content_class == "private")
+
+    await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    got = await asker_b.fetch(put.link)
+    assert (got.state, got.kind, got.chunks_done, got.bytes_done) == ("done", "get", 4, len(DATA))
+    assert got.by_transport == {"webrtc": len(DATA) + 4 * 16}
+    assert all(verdict.cause is None for verdict in manager.verdicts)
+    assert len(manager.verdicts) == 5
+    assert await read_back(asker_b, put.manifest, 4, link.key) == DATA
+    [status] = (await files(asker_b)).files
+    assert (status.chunks_stored, status.chunks_total, status.content_class) == (4, 4, content_class)
+    assert status.name == ("" if content_class == "private" else "name.bin")
+    if content_class == "private":
+        with pytest.raises(RemoteFailure) as raised:
+            await read_back(asker_b, put.manifest, 1, os.urandom(32))
+        assert raised.value.cause is Cause.UNAUTHENTICATED
+
+
+async def test_the_key_of_private_content_is_in_no_event(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    put = await asker.put(b"secret", "n", "private")
+    await until(lambda: [event for event in asker.events if event.state == "done"])
+    assert "#" in put.link
+    assert all("#" not in event.link for event in asker.events)
+    assert asker.events[-1].link == put.link.partition("#")[0]
+
+
+async def test_an_empty_file(world: World) -> None:
+    await world.chunk_a()
+    asker_a = await world.asker_a()
+    put = await asker_a.put(b"")
+    await world.chunk_b()
+    await world.manager_b()
+    asker_b = await world.asker_b()
+    assert (await asker_b.fetch(put.link)).state == "done"
+    [status] = (await files(asker_b, put.manifest)).files
+    assert (status.size, status.chunks_total) == (0, 0)
+
+
+async def test_a_fetch_by_file_id_and_a_second_one_asks_nobody(world: World) -> None:
+    a, asker_a = await world.chunk_a(), await world.asker_a()
+    put = await asker_a.put(DATA)
+    [status] = (await files(asker_a)).files
+    await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    assert (await asker_b.fetch_named(status.file_id, [a.token])).state == "done"
+    asked = len(manager.delivered)
+    again = await asker_b.fetch(put.link, [])
+    assert (again.state, again.chunks_done, again.by_transport) == ("done", 4, {})
+    assert len(manager.delivered) == asked
+
+
+@pytest.mark.parametrize("what", ["bytes", "iv", "header", "other", "cut"])
+async def test_a_tampered_chunk_is_refused_and_not_stored(world: World, what: str) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(b"x" * 1000)
+    b = await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    honest = manager.forward
+    lies = 2
+    refs: list[str] = []
+
+    async def forward(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        nonlocal lies
+        answer, body = await honest(deliver)
+        if not isinstance(deliver.request, RequestChunk) or not lies:
+            return answer, body
+        lies -= 1
+        refs.append(deliver.request.ref)
+        assert isinstance(answer.answer, ChunkData)
+        assert not await store.has_chunk(deliver.request.ref)
+        if what == "bytes":
+            return answer, bytes([body[0] ^ 1]) + body[1:]
+        if what == "cut":
+            return answer, body[:-1]
+        lied: dict[str, dict[str, Any]] = {
+            "iv": {"iv": bytes(12)},
+            "header": {"seq": 7},
+            "other": {"ref": "chunk-" + "0" * 64},
+        }
+        changes = lied[what]
+        return InboundAnswer(msgspec.structs.replace(answer.answer, **changes), answer.body), body
+
+    manager.forward = forward
+    store = ChunkStore.open("", world.home_b / "store")
+    got = await asker_b.fetch(put.link)
+    assert got.state == "done"
+    assert [verdict.cause for verdict in manager.verdicts if verdict.cause] == [Cause.INTEGRITY_MISMATCH] * 2
+    assert await store.has_chunk(refs[0])
+    assert await read_back(asker_b, put.manifest, 1) == b"x" * 1000
+    assert b.token != put.link
+
+
+async def test_another_manifest_than_asked_for_is_refused(world: World) -> None:
+    await world.chunk_a()
+    asker_a = await world.asker_a()
+    put, other = await asker_a.put(b"wanted"), await asker_a.put(b"other")
+    await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    far = FarNode(world.hub_a)
+
+    async def forward(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        _, body = await far.ask(RequestManifest(other.manifest))
+        answer, _ = await far.ask(deliver.request)
+        return answer, body
+
+    manager.forward = forward
+    got = await asker_b.fetch(put.link)
+    assert cause_of(got) is Cause.INTEGRITY_MISMATCH
+    assert (await files(asker_b)).files == []
+
+
+async def test_guests_get_shared_content_only_and_cannot_tell_the_rest_from_nothing(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    guest, member = FarNode(world.hub_a, "guest"), FarNode(world.hub_a, "member")
+    nobody = FarNode(world.hub_a, "operator?")
+    store = ChunkStore.open("", world.home_a / "store")
+    for content_class, allowed in (("shared", True), ("mesh", False), ("private", False)):
+        put = await asker.put(b"content", "n", content_class)
+        manifest = await store.get_manifest(put.manifest)
+        assert manifest is not None
+        for request in (
+            RequestManifest(put.manifest),
+            RequestManifest(manifest.file_id),
+            RequestChunk(manifest.chunks[0]),
+        ):
+            asked = request.ref if isinstance(request, RequestChunk) else request.id
+            assert not isinstance((await member.ask(request))[0].answer, NotFound)
+            answer = (await guest.ask(request))[0]
+            assert (answer != InboundAnswer(NotFound(asked), None)) is allowed
+            assert (await nobody.ask(request))[0] == InboundAnswer(NotFound(asked), None)
+    for unknown in (RequestChunk("chunk-" + "0" * 64), RequestChunk("../../root.key"), RequestManifest("x" * 1000)):
+        assert isinstance((await member.ask(unknown))[0].answer, NotFound)
+
+
+async def test_two_instances_share_one_store_one_identity_and_one_index(world: World) -> None:
+    first, second = await world.chunk_a("chunk-a1"), await world.chunk_a("chunk-a2")
+    assert first.token == second.token
+    asker = await world.asker_a()
+    puts = await asyncio.gather(*(asker.put(os.urandom(1000), f"f{number}") for number in range(6)))
+    assert {put.state for put in puts} == {"done"}
+    far = FarNode(world.hub_a)
+    store = ChunkStore.open("", world.home_a / "store")
+    for put in puts:
+        manifest = await store.get_manifest(put.manifest)
+        assert manifest is not None
+        for _ in range(6):  # by either instance
+            answer, body = await far.ask(RequestChunk(manifest.chunks[0]))
+            assert isinstance(answer.answer, ChunkData)
+            assert len(body) == 1016
+    world.hub_a.kill("chunk-a1")
+    assert len((await files(asker)).files) == 6
+
+
+async def test_a_killed_instances_fetch_goes_on_at_another(world: World) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    settings = ChunkSettings(request_window=1)
+    first = await world.chunk_b("chunk-b1", settings)
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    gate, honest = asyncio.Event(), manager.forward
+    asked: list[str] = []
+
+    async def forward(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        if isinstance(deliver.request, RequestChunk):
+            if len(asked) >= 2:
+                await gate.wait()
+            asked.append(deliver.request.ref)
+        return await honest(deliver)
+
+    manager.forward = forward
+    fetching = asyncio.create_task(asker_b.fetch(put.link))
+    await until(lambda: [update for update in asker_b.updates if update.chunks_done == 2])
+    await world.chunk_b("chunk-b2", settings)
+    world.hub_b.kill("chunk-b1")
+    await first.tasks.close()
+    gate.set()
+    got = await fetching
+    assert (got.state, got.chunks_done) == ("done", 4)
+    assert await read_back(asker_b, put.manifest, 4) == DATA
+    # The two chunks that the first had stored were not asked for again.
+    assert asked.count(asked[0]) == asked.count(asked[1]) == 1
+
+
+async def test_a_cancelled_transfer_ends_as_closed_and_can_be_resumed(world: World) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    b = await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    gate, honest = asyncio.Event(), manager.forward
+
+    async def forward(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        if isinstance(deliver.request, RequestChunk):
+            await gate.wait()
+        return await honest(deliver)
+
+    manager.forward = forward
+    call_id = os.urandom(16)
+    fetching = asyncio.create_task(asker_b.fetch(put.link, call_id=call_id))
+    await until(lambda: len(manager.delivered) >= 3)
+    await asker_b.bus.request(SUBJECTS.chunk_instance(b.bus.instance), CancelCall(call_id), Done, BUS_TIMEOUT_S)
+    assert cause_of(await fetching) is Cause.CLOSED
+    gate.set()
+    assert (await asker_b.fetch(put.link)).state == "done"
+
+
+async def test_nobody_to_ask_and_nobody_who_has_it(world: World) -> None:
+    a, _ = await world.chunk_a(), await world.asker_a()
+    b = await world.chunk_b()
+    await world.manager_b()
+    asker = await world.asker_b()
+    digest = hashlib.sha256(b"nothing").hexdigest()
+    assert cause_of(await asker.fetch_named(digest, [])) is Cause.PEER_UNKNOWN
+    assert cause_of(await asker.fetch_named(digest, [b.token])) is Cause.PEER_UNKNOWN
+    assert cause_of(await asker.fetch_named(digest, [a.token])) is Cause.REFUSED
+    assert cause_of(await asker.fetch_named(digest, ["nonsense"])) is Cause.INVALID
+    assert cause_of(await asker.fetch_named("", [a.token])) is Cause.INVALID
+
+
+async def test_the_quota_refuses_puts_and_fetches(world: World) -> None:
+    await world.chunk_a()
+    small = ChunkSettings(quota_bytes=2 * MIB)
+    await world.chunk_b(settings=small)
+    await world.manager_b()
+    asker_a, asker_b = await world.asker_a(), await world.asker_b()
+    put = await asker_a.put(DATA)
+    assert cause_of(await asker_b.fetch(put.link)) is Cause.TOO_LARGE
+    assert cause_of(await asker_b.put(DATA)) is Cause.TOO_LARGE
+    assert (await asker_b.put(DATA[:MIB])).state == "done"
+    assert cause_of(await asker_b.put(DATA[:MIB])) is Cause.TOO_LARGE
+    assert len((await files(asker_b)).files) == 1
+
+
+async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+
+    async def read(offset: int, length: int) -> bytes:
+        if offset < MIB:
+            return bytes(length)
+        raise RemoteFailure(Cause.SOURCE_LOST)
+
+    asker.bodies.hold = lambda data: type(asker.bodies).hold_reader(asker.bodies, 4 * MIB, read)  # type: ignore[method-assign]
+    assert cause_of(await asker.put(b"")) is Cause.SOURCE_LOST
+    assert await ChunkStore.open("", world.home_a / "store").used_bytes() == 0
+
+
+async def test_the_index_is_made_again_from_the_store(world: World) -> None:
+    first = await world.chunk_a()
+    asker = await world.asker_a()
+    put = await asker.put(b"kept")
+    await first.close()
+    world.hub_a.buckets.clear()
+    await world.chunk_a("chunk-a2")
+    [status] = (await files(asker)).files
+    assert (status.manifest, status.chunks_stored) == (put.manifest, 1)
+    assert await read_back(asker, put.manifest, 1) == b"kept"
+    assert (await FarNode(world.hub_a, "guest").ask(RequestManifest(status.file_id)))[0].body is not None
+
+
+async def test_updates_are_few_and_end_once(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    put = await asker.put(DATA)
+    states = [update.state for update in asker.updates]
+    assert states.count("done") == 1
+    assert states[-1] == "done"
+    assert len(states) < 12
+    assert put.started_ms > 0
+    assert asker.updates == sorted(asker.updates, key=lambda update: update.chunks_done)
+
+
+async def test_a_put_of_nonsense_is_refused(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    refused: list[TransferUpdate] = [
+        await asker.put(b"x", "n" * 2000),
+        await asker.put(b"x", "n", "secret"),
+    ]
+    assert [cause_of(update) for update in refused] == [Cause.INVALID] * 2

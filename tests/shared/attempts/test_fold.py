@@ -1,0 +1,80 @@
+"""Counters from records: what is charged to whom, and when counting starts again."""
+
+from __future__ import annotations
+
+from shared.attempts.fold import AttemptCounters
+from shared.bus.envelopes import Attempt
+from shared.errors import Cause
+from shared.transport.names import TransportName
+
+WEBRTC, WEBTORRENT, BROADCAST = TransportName
+
+
+def attempt(
+    transport: str,
+    outcome: str,
+    cause: Cause | None = None,
+    fallback: tuple[str, Cause] | None = None,
+    started_ms: int = 1_000,
+    size: int = 0,
+) -> Attempt:
+    left, why = fallback or ("", None)
+    return Attempt("d", 1, transport, "peer-1", outcome, cause, left, why, False, started_ms, 5.0, size, "", "", "m")
+
+
+def test_a_fallback_is_charged_to_the_transport_that_was_left() -> None:
+    counters = AttemptCounters()
+    counters.apply(attempt("webrtc", "failed", Cause.CLOSED), 1_010)
+    counters.apply(attempt("webtorrent", "confirmed", None, ("webrtc", Cause.CLOSED), 1_006, 500), 1_020)
+    webrtc, webtorrent = counters.transport(WEBRTC), counters.transport(WEBTORRENT)
+    assert (webrtc.fallback_count, webrtc.last_fallback_ms) == (1, 1_006)
+    assert webrtc.fallback_causes == {"closed": 1}
+    assert (webrtc.last_error, webrtc.last_error_ms) == ("closed", 1_005)
+    assert webrtc.attempts == {"failed": 1}
+    assert (webtorrent.fallback_count, webtorrent.last_error) == (0, "")
+    assert webtorrent.attempts == {"confirmed": 1}
+    assert webtorrent.confirmed_bytes == 500
+    assert (counters.transport_fallbacks, counters.last_transport_fallback_ms) == (1, 1_006)
+
+
+def test_only_confirmed_bytes_count_and_only_failures_are_errors() -> None:
+    counters = AttemptCounters()
+    counters.apply(attempt("webrtc", "cancelled", Cause.SILENT, size=100), 1_010)
+    counters.apply(attempt("webrtc", "skipped", Cause.DISABLED), 1_010)
+    webrtc = counters.transport(WEBRTC)
+    assert (webrtc.confirmed_bytes, webrtc.last_error) == (0, "")
+    assert webrtc.attempts == {"cancelled": 1, "skipped": 1}
+
+
+def test_switching_off_starts_that_transports_counters_again() -> None:
+    since = {WEBRTC: 0, WEBTORRENT: 0, BROADCAST: 0}
+    counters = AttemptCounters(since.__getitem__)
+    counters.apply(attempt("webrtc", "failed", Cause.CLOSED), 1_010)
+    counters.apply(attempt("webtorrent", "confirmed", None, ("webrtc", Cause.CLOSED)), 1_010)
+    since[WEBRTC] = 2_000
+    assert counters.transport(WEBRTC).attempts == {}
+    assert counters.transport_fallbacks == 0
+    assert counters.last_transport_fallback_ms == 0
+    assert counters.transport(WEBTORRENT).attempts == {"confirmed": 1}
+    counters.apply(attempt("webrtc", "failed", Cause.CLOSED), 1_999)
+    counters.apply(attempt("webrtc", "confirmed"), 2_001)
+    assert counters.transport(WEBRTC).attempts == {"confirmed": 1}
+
+
+def test_a_late_reader_counts_the_same() -> None:
+    since = {WEBRTC: 1_500, WEBTORRENT: 0, BROADCAST: 0}
+    log = [(attempt("webrtc", "failed", Cause.CLOSED, started_ms=at), at) for at in range(1_000, 2_000, 100)]
+    early, late = AttemptCounters(), AttemptCounters(since.__getitem__)
+    for entry in log:
+        late.apply(*entry)
+    assert late.transport(WEBRTC).attempts == {"failed": 5}
+    for entry in log:
+        early.apply(*entry)
+    assert early.transport(WEBRTC).attempts == {"failed": 10}
+
+
+def test_an_unknown_transport_is_let_go() -> None:
+    counters = AttemptCounters()
+    counters.apply(attempt("pigeon", "confirmed", None, ("smoke", Cause.OTHER)), 1)
+    assert counters.transport_fallbacks == 0
+    assert [name for name, _ in counters] == list(TransportName)

@@ -1,0 +1,150 @@
+"""Configuration: environment over file over default, and every bad key named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ConfigError
+from shared.ids import guest_token, member_token
+from shared.settings.config import Config, child_environment, default_home, load
+
+MEMBER = member_token(bytes(32))
+
+
+def write(path: Path, text: str) -> dict[str, str]:
+    file = path / "swarmbridge.toml"
+    file.write_text(text)
+    return {"SWARMBRIDGE_CONFIG": str(file)}
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        load(environ)
+    return error.value.problems
+
+
+def test_nothing_set_is_the_defaults() -> None:
+    assert load({}) == Config()
+    assert load({"PATH": "/bin", "OTHER_VAR": "x"}) == Config()
+
+
+def test_environment_over_file_over_default(tmp_path: Path) -> None:
+    environ = write(tmp_path, '[node]\nid = "from-file"\nhome = "/file"\n[webtorrent]\nport = 1\ndht = false\n')
+    config = load({**environ, "SWARMBRIDGE_NODE_ID": "from-env", "SWARMBRIDGE_WEBTORRENT_DHT_PORT": " 2 "})
+    assert (config.node.id, config.node.home) == ("from-env", "/file")
+    assert (config.webtorrent.port, config.webtorrent.dht_port, config.webtorrent.dht) == (1, 2, False)
+    assert config.webtorrent.room == "public"
+
+
+def test_every_kind_of_value(tmp_path: Path) -> None:
+    config = load(
+        {
+            "SWARMBRIDGE_TRUST_MEMBERS": f" {MEMBER} , ,{MEMBER}",
+            "SWARMBRIDGE_FLAGS_WEBRTC": "No",
+            "SWARMBRIDGE_FLAGS_BROADCAST": " on ",
+            "SWARMBRIDGE_CHUNK_QUOTA_BYTES": "1000",
+            "SWARMBRIDGE_WEBTORRENT_ROOM": "42",
+        }
+    )
+    assert config.trust.members == [MEMBER, MEMBER]
+    assert (config.flags.webrtc, config.flags.broadcast) == (False, True)
+    assert (config.chunk.quota_bytes, config.webtorrent.room) == (1000, "42")
+    assert load(write(tmp_path, f'[trust]\nmembers = ["{MEMBER}"]\n')).trust.members == [MEMBER]
+
+
+@pytest.mark.parametrize("word", ["0", "false", "no", "off", "", "FALSE"])
+def test_foreign_names_switch_webtorrent(word: str) -> None:
+    assert load({"VITE_FEATURE_WEBTORRENT": word}).flags.webtorrent is False
+    assert load({"FEATURE_WEBTORRENT": word}).flags.webtorrent is False
+    assert load({"FEATURE_WEBTORRENT": word, "SWARMBRIDGE_FLAGS_WEBTORRENT": "true"}).flags.webtorrent is True
+
+
+def test_otlp_endpoint_by_its_own_name() -> None:
+    assert load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}).telemetry.otlp_endpoint.endswith("4318")
+
+
+def test_every_bad_key_is_named_at_once(tmp_path: Path) -> None:
+    environ = write(
+        tmp_path,
+        '[node]\nid = "a b"\ncolour = "red"\n[webtorrent]\nport = "many"\n[gateway]\nport = 70000\n[nonsense]\nx = 1\n',
+    )
+    environ |= {
+        "SWARMBRIDGE_NODE_COLOUR": "red",
+        "SWARMBRIDGE_RENDEZVOUS_PORT": "many",
+        "SWARMBRIDGE_FLAGS_WEBRTC": "perhaps",
+        "SWARMBRIDGE_TELEMETRY_PROPAGATION": "sometimes",
+        "SWARMBRIDGE_TELEMETRY_LOG_LEVEL": "loud",
+        "SWARMBRIDGE_TRUST_MEMBERS": f"nobody,{guest_token('x')},é,k",
+        "SWARMBRIDGE_CHUNK_REQUEST_WINDOW": "65",
+    }
+    found = problems(environ)
+    for key in (
+        "node.id",
+        "node.colour",
+        "webtorrent.port",
+        "gateway.port",
+        "[nonsense]",
+        "SWARMBRIDGE_NODE_COLOUR",
+        "SWARMBRIDGE_RENDEZVOUS_PORT",
+        "SWARMBRIDGE_FLAGS_WEBRTC",
+        "telemetry.propagation",
+        "telemetry.log_level",
+        "trust.members: 'nobody'",
+        "trust.members: a guest",
+        "trust.members: 'é'",
+        "chunk.request_window",
+    ):
+        assert any(key in problem for problem in found), (key, found)
+
+
+@pytest.mark.parametrize("text", ["not toml", "a = [", "\x00"])
+def test_a_file_that_is_no_toml(tmp_path: Path, text: str) -> None:
+    assert len(problems(write(tmp_path, text))) >= 1
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "cannot read" in problems({"SWARMBRIDGE_CONFIG": str(tmp_path / "missing.toml")})[0]
+    assert "cannot read" in problems({"SWARMBRIDGE_CONFIG": str(tmp_path)})[0]
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    assert problems({"SWARMBRIDGE_CONFIG": str(binary)})
+
+
+def test_a_section_that_is_no_table_and_the_environment_over_it(tmp_path: Path) -> None:
+    environ = write(tmp_path, "node = 5\n")
+    assert problems(environ) == ["[node]: must be a table"]
+    assert "[node]: must be a table" in problems({**environ, "SWARMBRIDGE_NODE_ID": "x"})
+
+
+@pytest.mark.parametrize("node", ["", "a.b", "a>", "*", "a b", "ä", "-", "a\n"])
+def test_a_node_id_must_be_safe_in_subjects(node: str) -> None:
+    assert any("node.id" in problem for problem in problems({"SWARMBRIDGE_NODE_ID": node}))
+
+
+@pytest.mark.parametrize("number", ["", "1.5", "0x10", "-1", "99999", "٣"])
+def test_ports(number: str) -> None:
+    assert problems({"SWARMBRIDGE_GATEWAY_PORT": number})
+
+
+def test_negative_sizes_are_refused() -> None:
+    for name in ("SWARMBRIDGE_CHUNK_QUOTA_BYTES", "SWARMBRIDGE_GATEWAY_MAX_UPLOAD_BYTES"):
+        assert problems({name: "-1"})
+
+
+def test_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_home({"HOME": "/h"}) == Path("/h/.local/share/swarmbridge")
+    assert default_home({"HOME": "/h", "XDG_DATA_HOME": "/x"}) == Path("/x/swarmbridge")
+    assert default_home({}) == Path("/var/lib/.local/share/swarmbridge")
+    monkeypatch.setenv("XDG_DATA_HOME", "/x")
+    assert load({}).home == Path("/x/swarmbridge")
+    assert load({"SWARMBRIDGE_NODE_HOME": "/mine"}).home == Path("/mine")
+
+
+def test_a_child_gets_only_the_settings_it_is_given() -> None:
+    environ = {"PATH": "/bin", "SWARMBRIDGE_NODE_ID": "mine", "FEATURE_WEBTORRENT": "0"}
+    assert child_environment({"SWARMBRIDGE_NODE_ID": "child"}, environ) == {
+        "PATH": "/bin",
+        "SWARMBRIDGE_NODE_ID": "child",
+    }
