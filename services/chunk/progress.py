@@ -57,7 +57,7 @@ class Counts:
 
 
 class Progress:
-    """Tells one transfer's updates to `sb.N.reply.<asker>` and, without keys, to event `transfer`."""
+    """Tells one transfer's updates to `sb.N.reply.<asker>` and, without link and digest, to event `transfer`."""
 
     def __init__(self, bus: Bus, subjects: Subjects, *, call_id: bytes, kind: str, reply_to: str) -> None:
         self._bus = bus
@@ -79,8 +79,8 @@ class Progress:
     async def finish(self, cause: Cause | None, link: str = "") -> TransferUpdate:
         """Tell the end, and make sure that the asker has it or is gone."""
         update = self._update(FAILED if cause else DONE, cause, link)
+        await self.repeat_final(update)  # first: the event lacks the link, and views must not see it end without one
         await self._publish(update, to_asker=False)
-        await self.repeat_final(update)
         return update
 
     async def repeat_final(self, update: TransferUpdate) -> None:
@@ -100,7 +100,7 @@ class Progress:
         try:
             if to_asker:
                 await self._bus.publish(self._subjects.reply(self._reply_to), update)
-            await self._bus.publish(self._subjects.event("transfer"), _without_key(update))
+            await self._bus.publish(self._subjects.event("transfer"), _for_views(update))
         except BusError as error:
             log.debug("an update was not sent: %s", error.cause)
 
@@ -123,6 +123,6 @@ class Progress:
         )
 
 
-def _without_key(update: TransferUpdate) -> TransferUpdate:
-    """Everyone on the node's bus may read events: the key of private content is the asker's alone."""
-    return msgspec.structs.replace(update, link=update.link.partition("#")[0])
+def _for_views(update: TransferUpdate) -> TransferUpdate:
+    """Events are for every view: what is fetched, and its key, are the asker's alone."""
+    return msgspec.structs.replace(update, link="", manifest="")
