@@ -104,7 +104,8 @@ class Links:
         dialling = self._dials.get(hint.peerjs_id)
         if dialling is None:
             self._check_room()
-            dialling = self._tasks.start(self._dial(hint), name="dial")
+            held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key)
+            dialling = self._tasks.start(self._dial(held), name="dial")
             self._dials[hint.peerjs_id] = dialling
             dialling.add_done_callback(lambda _: self._dials.pop(hint.peerjs_id, None))
         try:
@@ -119,14 +120,13 @@ class Links:
         if cause is not None:
             raise TransportError(cause)
 
-    async def _dial(self, hint: PeerHint) -> Cause | None:
+    async def _dial(self, held: _Held) -> Cause | None:
         """One attempt. Returns: None where a link is up, else why none came."""
-        held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 sdp = await held.link.offer(LABEL)
                 payload = native_offer(sdp, held.connection_id)
-                await self._send_signal(Offer(payload, dst=hint.peerjs_id), held.connection_id)
+                await self._send_signal(Offer(payload, dst=held.peer), held.connection_id)
                 await held.opened
         except TimeoutError:
             return Cause.DIAL_TIMEOUT
@@ -139,11 +139,13 @@ class Links:
 
     def take_offer(self, offer: Offer) -> None:
         """Answer a native OFFER in the background. Raises: TransportError where a limit forbids it."""
+        if (offer.src, offer.payload.connection_id) in self._connections:
+            return  # handed over twice; it is being answered
         self._check_room()
-        self._tasks.start(self._answer(offer), name="answer")
-
-    async def _answer(self, offer: Offer) -> None:
         held = self._hold(offer.src, offer.payload.connection_id, None)
+        self._tasks.start(self._answer(held, offer), name="answer")
+
+    async def _answer(self, held: _Held, offer: Offer) -> None:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 sdp = await held.link.accept_offer(offer.payload.sdp.sdp)

@@ -40,7 +40,7 @@ CLOSE_TIMEOUT_S = 0.5
 PING_EVERY_S = 5.0
 """WebSocket pings, so that a server that vanished is noticed within 7.5 s; PeerServer's library answers them."""
 RETRY_FIRST_S = 0.25
-RETRY_CAP_S = 5.0
+RETRY_CAP_S = 2.0
 """A server that is back is used within this."""
 
 OnEvent = Callable[[str, SignallingEvent], None]

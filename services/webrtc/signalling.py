@@ -13,6 +13,7 @@ nothing but its own retries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -118,9 +119,10 @@ class Signalling:
         http, self._http = self._http, None
         if http is None:
             return
-        if self._subscription is not None:
-            await self._subscription.close()
-            self._subscription = None
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(BusError):  # without the bus nobody reaches us anyway
+                await subscription.close()
         sockets = list(self._sockets.values())
         self._sockets.clear()
         await asyncio.gather(*(socket.close() for socket in sockets))

@@ -86,7 +86,7 @@ class WebrtcTransport:
         load: Callable[[], LinkFactory] = available.load,
     ) -> None:
         self.refused: Counter[str] = Counter()
-        """Refusals since the start, by the names in `limits`."""
+        """Refusals since the last `run` began, by the names in `limits`."""
         self._bus = bus
         self._subjects = subjects
         self._settings = settings
@@ -112,6 +112,7 @@ class WebrtcTransport:
         if not self._peer_id:
             raise LocalProtocolError("set_identity comes before run")
         self._state = self._broken = None
+        self.refused.clear()
         self._say(emit, StateChanged(TransportState.INITIALIZING))
         try:
             make = await asyncio.to_thread(self._load)
@@ -130,8 +131,7 @@ class WebrtcTransport:
             await running.keeper.run()
         finally:
             self._running = None
-            if running.offers is not None:
-                await running.offers.close()
+            await self._stop_offers(running)
             await running.links.close_all()
             await tasks.close()
 
@@ -167,9 +167,7 @@ class WebrtcTransport:
         running = self._running
         if running is None:
             return
-        offers, running.offers = running.offers, None
-        if offers is not None:
-            await offers.close()
+        await self._stop_offers(running)
         await running.keeper.withdraw()
 
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
@@ -204,6 +202,12 @@ class WebrtcTransport:
                 )
             except BusError:
                 await asyncio.sleep(SERVE_RETRY_S)
+
+    async def _stop_offers(self, running: _Running) -> None:
+        offers, running.offers = running.offers, None
+        if offers is not None:
+            with contextlib.suppress(BusError):  # without the bus no offer reaches us anyway
+                await offers.close()
 
     async def _take_offer(self, call: SignalOffer, incoming: Incoming) -> SignalTaken:
         try:
