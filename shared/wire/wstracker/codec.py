@@ -151,7 +151,7 @@ def decode_response(text: str | bytes) -> Response:
     if wire.failure is not None or wire.warning is not None:
         info_hash = _hash(wire.info_hash) if wire.info_hash is not None else None
         reason = wire.failure if wire.failure is not None else wire.warning or ""
-        return Failure(reason, wire.action or "announce", info_hash, warning=wire.failure is None)
+        return Failure(reason, wire.action or "", info_hash, warning=wire.failure is None)
     if wire.action == "scrape" or wire.files is not None:
         files = wire.files or {}
         if len(files) > MAX_INFO_HASHES:
@@ -208,9 +208,16 @@ def _response_tree(response: Response) -> dict[str, Any]:
             files = {_latin1(info_hash): _counts_tree(counts) for info_hash, counts in response.files.items()}
             return {"action": "scrape", "files": files}
         case Failure():
-            info_hash = {} if response.info_hash is None else {"info_hash": _latin1(response.info_hash)}
-            words = "warning message" if response.warning else "failure reason"
-            return {"action": response.action, **info_hash, words: response.reason}
+            return _failure_tree(response)
+
+
+def _failure_tree(failure: Failure) -> dict[str, Any]:
+    tree = {"warning message" if failure.warning else "failure reason": failure.reason}
+    if failure.action:
+        tree["action"] = failure.action
+    if failure.info_hash is not None:
+        tree["info_hash"] = _latin1(failure.info_hash)
+    return tree
 
 
 def _announce_tree(announce: Announce) -> dict[str, Any]:

@@ -130,10 +130,14 @@ class ScrapeReply:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The tracker refused. reason: its words, for the local log only. warning: it served the request all the same."""
+    """The tracker refused. reason: its words, for the local log only. warning: it served the request all the same.
+
+    action: of the request, "" where it could not be read. An announce's failure names its info hash: WebTorrent's
+    client throws at one that does not.
+    """
 
     reason: str
-    action: str = "announce"
+    action: str = ""
     info_hash: bytes | None = None
     warning: bool = False
 

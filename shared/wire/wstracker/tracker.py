@@ -6,7 +6,8 @@ Invariants: a *member* is a (socket, info hash, peer id) that announced within `
             most MAX_INFO_HASHES swarms; a swarm lives while it has members. An answer is relayed once, to the
             member whose offer was relayed to the answerer at most ANSWER_WINDOW_S ago, and to nobody else, so
             the same peer id on another socket can neither take nor block a peer's place.
-Full:       a request over a limit is answered with a failure reason and counted in `refused` by cause; beyond
+Full:       a request that is broken or over a limit is answered with a failure reason and counted in `refused` by
+            cause; an answer to no open offer is dropped and counted, since a late one is nobody's mistake; beyond
             MAX_RELAYS the oldest unanswered offer is forgotten.
 
 Left out: the count `downloaded` of a swarm that emptied. Rates are the glue's: it sees addresses.
@@ -47,6 +48,7 @@ MAX_MEMBERS_PER_SOCKET = 2 * MAX_INFO_HASHES
 """Ours: clients in one page share a socket, so one swarm may hold two peer ids of it."""
 MAX_RELAYS = 100_000
 """Ours: unanswered offers in all; 10 from each of 10,000 sockets."""
+TOO_MANY = "too many info hashes on one socket"
 
 SocketId: TypeAlias = int
 MemberKey: TypeAlias = tuple[SocketId, bytes, bytes]
@@ -105,17 +107,18 @@ class Tracker:
         """Take one message from a socket. Never raises: a bad one is answered with a failure and counted."""
         try:
             request = decode_request(text)
-            match request:
-                case Announce():
-                    self._announce(socket, request, now)
-                case SendAnswer():
-                    self._answer(socket, request, now)
-                case Scrape():
-                    self._scrape(socket, request)
         except RemoteProtocolError as error:
             self.refused[error.cause] += 1
-            # Our own fixed words: a RemoteProtocolError of the codec never quotes the peer.
+            # The codec's own fixed words: they never quote the peer.
             self._send(socket, Failure(str(error)))
+            return
+        match request:
+            case Announce():
+                self._announce(socket, request, now)
+            case SendAnswer():
+                self._answer(socket, request, now)
+            case Scrape():
+                self._scrape(socket, request)
 
     def close_socket(self, socket: SocketId) -> None:
         """The socket is gone: so are its members."""
@@ -146,6 +149,10 @@ class Tracker:
         if announce.event == "stopped":
             if member in self._members:
                 self._leave(member)
+        elif not self._may_join(member):
+            self.refused[Cause.RATE_LIMITED] += 1
+            self._send(socket, Failure(TOO_MANY, "announce", announce.info_hash))
+            return
         else:
             self._join(member, announce, now)
         swarm = self._swarms.get(announce.info_hash)
@@ -155,14 +162,16 @@ class Tracker:
         if swarm is not None and announce.offers and announce.event != "stopped":
             self._relay_offers(swarm, member, announce.offers, now)
 
+    def _may_join(self, member: MemberKey) -> bool:
+        joined = self._sockets.get(member[0], set())
+        if member in joined:
+            return True
+        swarms = {info_hash for _, info_hash, _ in joined} | {member[1]}
+        return len(joined) < MAX_MEMBERS_PER_SOCKET and len(swarms) <= MAX_INFO_HASHES
+
     def _join(self, member: MemberKey, announce: Announce, now: float) -> None:
         socket, info_hash, _ = member
-        joined = self._sockets.setdefault(socket, set())
-        if member not in joined:
-            swarms = {each[1] for each in joined}
-            if len(joined) >= MAX_MEMBERS_PER_SOCKET or (len(swarms) >= MAX_INFO_HASHES and info_hash not in swarms):
-                raise RemoteProtocolError("too many info hashes on one socket", Cause.RATE_LIMITED)
-        joined.add(member)
+        self._sockets.setdefault(socket, set()).add(member)
         self._members[member] = now + self._member_ttl_s
         self._members.move_to_end(member)
         swarm = self._swarms.setdefault(info_hash, _Swarm())
@@ -190,9 +199,11 @@ class Tracker:
         answerer = (socket, answer.info_hash, answer.peer_id)
         offerer, deadline = self._relays.pop((answerer, answer.offer_id, answer.to_peer_id), (None, 0.0))
         if offerer is None or deadline <= now:
-            raise RemoteProtocolError("no such offer", Cause.EXPIRED)
+            self.refused[Cause.EXPIRED] += 1
+            return
         if offerer not in self._members:
-            raise RemoteProtocolError("the peer has left", Cause.CLOSED)
+            self.refused[Cause.CLOSED] += 1
+            return
         relayed = AnswerRelayed(answer.info_hash, answer.peer_id, answer.offer_id, answer.answer)
         self._send(offerer[0], relayed)
 

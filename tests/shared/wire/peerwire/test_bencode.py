@@ -57,8 +57,9 @@ BAD = [
     b"99999999999999999999:",
 ]
 
+# libtorrent reads the least 64-bit integer as 0; ours is in VECTORS.
 values = st.recursive(
-    st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=40),
+    st.integers(-(2**63) + 1, 2**63 - 1) | st.binary(max_size=40),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.binary(max_size=8), inner, max_size=4),
     max_leaves=12,
 )

@@ -1,0 +1,92 @@
+"""`python -m services.rendezvous`: a meeting place for browsers and nodes, on its own.
+
+It has no bus yet, so it does not start through shared.process.run; its exit codes are the same: 0 stopped as
+asked, 2 bad settings, 3 could not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+from services.rendezvous.address_file import remove_address, write_address
+from services.rendezvous.app import Rendezvous
+from services.rendezvous.limits import MAX_SOCKETS
+from shared.errors import ConfigError, TransportError
+from shared.settings.config import Config, load
+
+OPEN_FILES = 2 * MAX_SOCKETS + 256
+"""Both entries full, and what the process needs besides."""
+EXIT_OK = 0
+EXIT_BAD_SETTINGS = 2
+EXIT_CANNOT_START = 3
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT. Returns: the exit code."""
+    try:
+        config = load()
+        logging.basicConfig(
+            level=config.telemetry.log_level.upper(),
+            format="%(asctime)s rendezvous %(levelname)s %(name)s: %(message)s",
+        )
+        # aiohttp's own words about a broken request name the client's address.
+        logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+        _allow_sockets()
+        return _run(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"rendezvous: {problem}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return EXIT_BAD_SETTINGS
+
+
+def _allow_sockets() -> None:
+    """Most systems start a process with 1,024 open files and let it have more."""
+    try:
+        import resource
+    except ImportError:
+        return  # not POSIX: no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run(config: Config) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(config))
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    rendezvous = Rendezvous(config.rendezvous)
+    try:
+        await rendezvous.start()
+        try:
+            write_address(config.home, rendezvous.url)
+            log.info("ready")
+            await stopping.wait()
+        finally:
+            remove_address(config.home)
+            await rendezvous.close()
+    except TransportError as error:
+        print(f"rendezvous: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return EXIT_CANNOT_START
+    except OSError as error:
+        print(f"rendezvous: {config.home}: {error.strerror}; see node.home", file=sys.stderr)  # noqa: T201
+        return EXIT_CANNOT_START
+    log.info("stopped")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The rendezvous put together: PeerServer, WebSocket tracker, document and health on one port.
+
+    {path}                 tracker (WebSocket), else a few words about the server
+    {path}announce         tracker (WebSocket)
+    {path}peerjs           PeerServer (WebSocket)
+    {path}{key}/id         a fresh random id
+    {path}{key}/peers      the registered ids; 401 unless `rendezvous.list_peers`
+    {path}rendezvous.json  the document
+    /healthz               counts
+
+It needs no bus: one process is one meeting place.
+
+Cancellation: `close` drains: new sockets get 503, open ones 1001, and what has not ended by DRAIN_S is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import random
+import uuid
+
+from aiohttp import web
+
+from services.rendezvous.admission import Admission
+from services.rendezvous.document import DocumentSource
+from services.rendezvous.limits import DRAIN_S, KEEPALIVE_S, MAX_HEADER_BYTES, MAX_LINE_BYTES, TRACKER_PING_S
+from services.rendezvous.machines import PeerServerMachine, TrackerMachine
+from services.rendezvous.sockets import SocketServer
+from shared.clock import Clock, monotonic
+from shared.errors import Cause, TransportError
+from shared.settings.config import RendezvousSettings
+from shared.wire.peerjs.server import DEFAULT_KEY, PeerServer
+from shared.wire.wstracker.tracker import Tracker
+
+NAME = "swarmbridge rendezvous"
+ANY_ORIGIN = {"Access-Control-Allow-Origin": "*"}
+"""Pages of any origin meet here; nothing that is served depends on who asks."""
+
+
+class Rendezvous:
+    """One rendezvous. `start`, then `close` once."""
+
+    def __init__(
+        self, settings: RendezvousSettings, *, admission: Admission | None = None, clock: Clock = monotonic
+    ) -> None:
+        """Args: admission: limits of the PeerServer's sockets, TRUST's unless given; the tracker has its own.
+
+        Raises: ConfigError: the rendezvous document cannot be read.
+        """
+        self._settings = settings
+        self._path = f"/{settings.path.strip('/')}/".replace("//", "/")
+        self._document = DocumentSource(settings.document, self._path)
+        self._peers = PeerServer()
+        self._tracker = Tracker(random.sample)
+        self._peer_sockets = SocketServer("peerserver", PeerServerMachine(self._peers), admission or Admission(), clock)
+        self._tracker_sockets = SocketServer(
+            "tracker", TrackerMachine(self._tracker), Admission(), clock, ping_s=TRACKER_PING_S
+        )
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,  # URLs carry tokens
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=DRAIN_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+        )
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen on the settings' host and port; `url` tells where.
+
+        Raises: TransportError: it cannot; the text is for the person who started it.
+        """
+        host, port = self._settings.host, self._settings.port
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise TransportError(Cause.REFUSED, _why(error, host, port)) from error
+        self._peer_sockets.start()
+        self._tracker_sockets.start()
+        bound_host, bound_port = self._runner.addresses[0][:2]
+        self.url = f"http://{_reachable(bound_host)}:{bound_port}"
+
+    async def close(self) -> None:
+        """Drain and stop listening. Takes at most about DRAIN_S."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await asyncio.gather(self._peer_sockets.close(), self._tracker_sockets.close())
+        await self._runner.cleanup()
+
+    def _application(self) -> web.Application:
+        application = web.Application()
+        key_path = f"{self._path}{DEFAULT_KEY}"
+        application.add_routes(
+            [
+                web.get(self._path, self._root),
+                web.get(f"{self._path}announce", self._tracker_sockets.handle),
+                web.get(key_path, self._peer_sockets.handle),
+                web.get(f"{key_path}/id", self._new_id),
+                web.get(f"{key_path}/peers", self._list_peers),
+                web.get(f"{self._path}rendezvous.json", self._document.handle),
+                web.get("/healthz", self._health),
+            ]
+        )
+        return application
+
+    async def _root(self, request: web.Request) -> web.StreamResponse:
+        if web.WebSocketResponse().can_prepare(request):
+            return await self._tracker_sockets.handle(request)
+        return web.json_response({"name": NAME, "document": f"{self._path}rendezvous.json"}, headers=ANY_ORIGIN)
+
+    async def _new_id(self, request: web.Request) -> web.Response:
+        return web.Response(text=str(uuid.uuid4()), headers={**ANY_ORIGIN, "Cache-Control": "no-store"})
+
+    async def _list_peers(self, request: web.Request) -> web.Response:
+        if not self._settings.list_peers:
+            return web.Response(status=401, text="Unauthorized", headers=ANY_ORIGIN)
+        return web.json_response(self._peers.peer_ids(), headers=ANY_ORIGIN)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        entries = {"peerServer": self._peer_sockets, "tracker": self._tracker_sockets}
+        return web.json_response(
+            {
+                "status": "draining" if self._peer_sockets.is_closing else "ok",
+                "peers": self._peers.peer_count,
+                "swarms": self._tracker.swarm_count,
+                "members": self._tracker.member_count,
+                "sockets": {name: entry.socket_count for name, entry in entries.items()},
+                "slowed": {name: entry.slowed_count for name, entry in entries.items()},
+                "refused": {name: entry.refusals() for name, entry in entries.items()},
+            }
+        )
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken; set rendezvous.port to another, or 0 for any"
+    if error.errno == errno.EACCES:
+        return f"port {port} of {host} is not allowed to this user; set rendezvous.port to 1024 or more"
+    return f"cannot listen on {host} port {port}; see rendezvous.host"
+
+
+def _reachable(host: str) -> str:
+    """An address that a client on this machine can use for the one we are bound to."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
