@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -27,11 +28,9 @@ from shared.errors import Cause, TransportError
 ANNOUNCE_INTERVAL_S = 240.0
 """DHT nodes drop an announce after half an hour (BEP 5); a token lives 5-10 min."""
 LOOKUP_INTERVAL_S = 60.0
-EAGER_INTERVAL_S = 2.0
-"""Between announces and lookups while we are alone in the swarm or not joined."""
-EAGER_CALM_S = 15.0
-"""...and after EAGER_FOR_S of that."""
-EAGER_FOR_S = 60.0
+EAGER_FIRST_S = 0.25
+EAGER_CAP_S = 15.0
+"""Between announces while we are alone in the swarm or not joined: doubling from the first to the last."""
 MIN_SEARCH_S = 1.0
 """Between lookups, however often somebody asks for one."""
 STATS_INTERVAL_S = 1.0
@@ -88,6 +87,7 @@ class Dht:
         self._infohash: Any = None
         self._wake = asyncio.Event()
         self._search_wanted = False
+        self._eager_s = EAGER_FIRST_S
         self._started_at = self._searched_at = self._announced_at = float("-inf")
 
     @property
@@ -134,8 +134,7 @@ class Dht:
     def _make_session(self) -> tuple[Any, Any]:
         """Blocking, in a thread. Raises: TransportError(IMPORT_FAILED)."""
         try:
-            import libtorrent
-
+            libtorrent: Any = importlib.import_module("libtorrent")
             categories = libtorrent.alert.category_t
             settings = {
                 "listen_interfaces": self._interface,
@@ -167,23 +166,23 @@ class Dht:
         while True:
             now = self._clock()
             self._session.post_session_stats()
-            if now - self._announced_at >= self._announce_interval_s(now):
+            if now - self._announced_at >= self._announce_interval_s():
                 self._announce(now)
                 self._look_up(now)
             elif now - self._searched_at >= (MIN_SEARCH_S if self._search_wanted else LOOKUP_INTERVAL_S):
                 self._look_up(now)
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STATS_INTERVAL_S):
+                async with asyncio.timeout(min(STATS_INTERVAL_S, self._announce_interval_s())):
                     await self._wake.wait()
 
-    def _announce_interval_s(self, now: float) -> float:
-        if self.joined and not self._alone():
-            return ANNOUNCE_INTERVAL_S
-        return EAGER_INTERVAL_S if now - self._started_at < EAGER_FOR_S else EAGER_CALM_S
+    def _announce_interval_s(self) -> float:
+        return ANNOUNCE_INTERVAL_S if self.joined and not self._alone() else self._eager_s
 
     def _announce(self, now: float) -> None:
         self._announced_at = now
+        settled = self.joined and not self._alone()
+        self._eager_s = EAGER_FIRST_S if settled else min(EAGER_CAP_S, 2 * self._eager_s)
         for text in self._nodes[:MAX_NODES]:
             node = split_host_port(text)
             if node is not None and not self.joined:
@@ -206,11 +205,11 @@ class Dht:
 
     def _alert(self, kind: str, alert: Any) -> None:
         if kind == "session_stats_alert":
-            self._count_nodes(alert.values["dht.dht_nodes"])
+            self._learn_state(alert.values["dht.dht_nodes"], self._answered)
         elif kind == "dht_bootstrap_alert":
-            self._answered = True
+            self._learn_state(self.node_count, answered=True)
         elif kind == "dht_get_peers_reply_alert" and alert.info_hash == self._infohash:
-            self._answered = True
+            self._learn_state(self.node_count, answered=True)
             self._tell(alert.peers())
         elif kind == "dht_announce_alert" and alert.info_hash == self._infohash:
             self._tell([(alert.ip, alert.port)])
@@ -218,12 +217,11 @@ class Dht:
     def _tell(self, addresses: list[tuple[str, int]]) -> None:
         self._found(each for each in (endpoint(str(host), port) for host, port in addresses) if each is not None)
 
-    def _count_nodes(self, count: int) -> None:
+    def _learn_state(self, node_count: int, answered: bool) -> None:
         was_joined = self.joined
-        self.node_count = count
-        if self.joined and not was_joined:
-            if self.join_s is None:
-                self.join_s = self._clock() - self._started_at
-            self._changed()
-        elif was_joined and not self.joined:
-            self._changed()
+        self.node_count, self._answered = node_count, answered
+        if self.joined == was_joined:
+            return
+        if self.join_s is None:
+            self.join_s = self._clock() - self._started_at
+        self._changed()

@@ -35,8 +35,8 @@ HURRY_SPACING_S = 1.0
 """Somebody wants a link now: an endpoint is still dialled no more often than this."""
 NEWS_SPACING_S = 10.0
 """A tracker relays offers of peers that are there now: worth a dial before its time, but not for ever."""
-THEIR_TURN_S = 2.0
-"""How long we wait for a peer to dial us where it surely will: both at once would make two links."""
+THEIR_TURN_S = 1.0
+"""How long we leave a dial to a peer that hears of us as we hear of it: both at once would make two links."""
 FORGET_AFTER_S = 1800.0
 """Without a link and without hearing of it: DHT nodes keep an announce for half an hour, too (BEP 5)."""
 
@@ -66,6 +66,7 @@ class _Known:
     heard_at: float
     dial_at: float
     delays: Iterator[float]
+    not_before: float
     tried_at: float = float("-inf")
     dialling: bool = False
     links: int = 0
@@ -95,17 +96,24 @@ class Swarm:
         self._allows = allows
         self._delays = delays
         self._known: dict[Endpoint, _Known] = {}
+        self._ours: Endpoint | None = None
         self._bucket = TokenBucket(DIALS_PER_S, now)
 
     # ── discovery ───────────────────────────────────────────────────────────────────────────────────────
 
     def learn(self, endpoints: Iterable[Endpoint], source: Source, now: float, wait_s: float = 0.0) -> int:
-        """Take one answer. wait_s: before a new endpoint is dialled. Returns: how many were refused."""
+        """Take one answer. wait_s: before a new endpoint is dialled. Returns: how many were refused.
+
+        The DHT tells both ends of each other at about the same time: the lesser endpoint waits for the other's dial.
+        """
         refused = 0
         for count, each in enumerate(endpoints):
             if count >= MAX_ENDPOINTS_PER_ANSWER or not self._allows(each.host):
                 refused += 1
-            elif (known := self._remember(each, source, now, wait_s)) is not None and source is Source.TRACKER:
+                continue
+            yields = source is Source.DHT and self._ours is not None and self._ours < each
+            known = self._remember(each, source, now, max(wait_s, THEIR_TURN_S if yields else 0.0))
+            if known is not None and source is Source.TRACKER:
                 self._sooner(known, now + wait_s, NEWS_SPACING_S)
         return refused
 
@@ -116,8 +124,7 @@ class Swarm:
             if not self._allows(each.host):
                 refused += 1
             elif (known := self._remember(each, Source.HINT, now, 0.0)) is not None and known.idle:
-                known.key = key
-                known.useless = False
+                known.key, known.useless, known.not_before = key, False, now
                 self._sooner(known, now, HURRY_SPACING_S)
         return refused
 
@@ -179,7 +186,8 @@ class Swarm:
             known.dial_at += THEIR_TURN_S
 
     def mark_own(self, endpoint: Endpoint, now: float) -> None:
-        """It is our own wire: never dial it."""
+        """It is our own wire: never dial it. The first one is how others know us."""
+        self._ours = self._ours or endpoint
         known = self._remember(endpoint, Source.PEER, now, 0.0)
         if known is not None:
             known.own, known.dialling = True, False
@@ -189,7 +197,7 @@ class Swarm:
     @property
     def may_lead_somewhere(self) -> bool:
         """Whether an endpoint is being dialled, or will be."""
-        return any(known.dialling or known.idle for known in self._known.values())
+        return any(known.dialling or (known.idle and not known.useless) for known in self._known.values())
 
     def size_by_source(self) -> dict[str, int]:
         """Endpoints of others that we know, by who told us first."""
@@ -202,13 +210,13 @@ class Swarm:
         if known is None:
             if len(self._known) >= MAX_KNOWN and not self._forget_one():
                 return None
-            known = self._known[endpoint] = _Known(source, now, now + wait_s, self._delays())
+            known = self._known[endpoint] = _Known(source, now, now + wait_s, self._delays(), not_before=now + wait_s)
         known.heard_at = now
         return known
 
     def _sooner(self, known: _Known, at: float, spacing_s: float) -> None:
         if known.idle and not known.useless:
-            known.dial_at = min(known.dial_at, max(at, known.tried_at + spacing_s))
+            known.dial_at = min(known.dial_at, max(at, known.not_before, known.tried_at + spacing_s))
 
     def _wait(self, known: _Known, cause: Cause, now: float) -> None:
         # Somebody else than the one we wanted there is still somebody.

@@ -26,12 +26,12 @@ from services.webtorrent.offer import EMPTY_SDP
 from services.webtorrent.swarm import THEIR_TURN_S
 from shared.backoff import delays_s
 from shared.clock import Clock
-from shared.errors import Cause, SwarmbridgeError
+from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
 from shared.process.tasks import Tasks
 from shared.wire.wstracker.client import (
     OFFER_LIFETIME_S,
-    AnnounceDue,
     Announced,
+    AnnounceDue,
     AnswerReceived,
     MessageRefused,
     OfferReceived,
@@ -97,8 +97,9 @@ class Trackers:
         self._context = context
         self._urls = list(urls)
         self._members: dict[str, tuple[TrackerMember, asyncio.Task[None]]] = {}
-        self._tasks = Tasks()
         self._wake = asyncio.Event()
+        self._crashed = False
+        self._tasks = Tasks(on_crash=self._task_crashed)
 
     @property
     def up_count(self) -> int:
@@ -121,16 +122,21 @@ class Trackers:
             member.search()
 
     async def run(self) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled. Raises: LocalProtocolError: a tracker's task broke; the transport is run again."""
         try:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
-                while True:
-                    self._wake.clear()
+                while not self._crashed:
                     self._follow_urls(http)
                     await self._wake.wait()
+                    self._wake.clear()
         finally:
             await self._tasks.close()
             self._members.clear()
+        raise LocalProtocolError("the task of a tracker broke")
+
+    def _task_crashed(self, name: str) -> None:
+        self._crashed = True
+        self._wake.set()
 
     def _follow_urls(self, http: aiohttp.ClientSession) -> None:
         wanted = list(dict.fromkeys(self._urls))[:MAX_TRACKERS]

@@ -60,7 +60,8 @@ class WebtorrentTransport:
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """See the contract: discovery is under way when it returns.
 
-        Raises: TransportError(DISABLED): not running. (BUSY): only just starting. (SIGNALLING_UNAVAILABLE): nothing can find anybody now.
+        Raises: TransportError(DISABLED): not running. (BUSY): only just starting.
+                (SIGNALLING_UNAVAILABLE): nothing can find anybody now.
         """
         if self._worker is None or self.endpoint is None:
             raise TransportError(Cause.DISABLED if not self._running else Cause.BUSY)

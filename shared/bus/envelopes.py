@@ -137,7 +137,7 @@ class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):
 
 
 class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
-    """How a delivery ended: exactly one an asker sees. outcome: confirmed, accepted or failed."""
+    """How a delivery ended: exactly one an asker sees. outcome: confirmed, accepted, failed, or cancelled by it."""
 
     delivery_id: bytes
     outcome: str

@@ -5,7 +5,8 @@ frozen server can leave its `close` waiting for a buffer that never empties, and
 late. So a lost client is given up, a fresh one made, and every `Interest` opened again on it: one path, ours.
 
 Traps of nats-py that end here (FACTS 5): interest that a flush does not wait for; pending limits that drop in
-silence; publishing while disconnected, which raises nothing; denied requests, seen by the error callback only.
+silence; publishing while disconnected, which raises nothing; denied requests, seen by the error callback only; a
+flush whose cancellation kills the reader.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ MAX_PINGS = 2
 OUTBOUND_BYTES = 16 * 2**20
 """Unsent bytes above which `publish` waits. nats-py's 2 MiB is eight ranges of a body."""
 
-FLUSH_TIMEOUT_S = 2.0
-"""Without it, a publish that waits for a connection lost meanwhile would wait for ever."""
+FLUSH_TIMEOUT_S = 5
+"""Without it, a publish that waits for a connection lost meanwhile would wait for ever. Longer than a frozen server
+takes to be noticed: a PONG that comes after its flush timed out ends nats-py's reader."""
 
 INBOUND_MESSAGES = 65_536
 INBOUND_BYTES = 64 * 2**20
@@ -111,7 +113,7 @@ class Interest:
         try:
             # Not Subscription.drain(): its flush has the interest race; not unsubscribe(): it discards.
             await client._send_unsubscribe(subscription._id)
-            await flush(client)
+            await self._connection.settle(client)
             await subscription.unsubscribe()
         except (errors.Error, OSError, TimeoutError) as error:
             log.debug("unsubscribing: %s", type(error).__name__)
@@ -134,6 +136,7 @@ class NatsConnection:
         self._owned: dict[Owned, None] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
+        self._flushing: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
@@ -152,7 +155,7 @@ class NatsConnection:
         client, self._client = self._client, None
         if client is not None:
             await _end(client)
-        await end_tasks(self._ending)
+        await end_tasks([*self._ending, *self._flushing])
 
     def own(self, owned: Owned) -> None:
         """Close it, at the latest, when the connection is closed."""
@@ -196,17 +199,20 @@ class NatsConnection:
         """
         interest = Interest(self, subject, on_message, queue)
         client = self._ready()
+        self._interests[interest] = None
         try:
             await interest.open(client)
-            await flush(client)
+            await self.settle(client)
         except (errors.Error, OSError, TimeoutError) as error:
+            await interest.close()
             raise _translated(error) from error
+        except asyncio.CancelledError:
+            await interest.close()
+            raise
         if subject.lower() in self._denied:
             self._denied.discard(subject.lower())
+            self.forget(interest)
             raise BusError(Cause.FORBIDDEN, "this user may not subscribe to that")
-        if client is not self._client and self._client is not None:
-            await interest.open(self._client)
-        self._interests[interest] = None
         return interest
 
     def forget(self, interest: Interest) -> None:
@@ -215,9 +221,21 @@ class NatsConnection:
     async def flush(self) -> None:
         """Wait until the server has handled all that we sent."""
         try:
-            await flush(self._ready())
+            await self.settle(self._ready())
         except (errors.Error, OSError, TimeoutError) as error:
             raise _translated(error) from error
+
+    async def settle(self, client: Client) -> None:
+        """A round trip behind everything queued. A cancelled caller leaves it running: nats-py's reader dies of
+        the PONG for a flush that was cancelled, and the connection is deaf from then on."""
+        flushing = asyncio.create_task(_flush(client))
+        self._flushing.add(flushing)
+        flushing.add_done_callback(self._flushed)
+        await asyncio.shield(flushing)
+
+    def _flushed(self, flushing: asyncio.Task[None]) -> None:
+        self._flushing.discard(flushing)
+        _ = flushing.cancelled() or flushing.exception()  # read, so that asyncio does not report it
 
     def _ready(self) -> Client:
         if self._client is None or not self._client.is_connected:
@@ -298,7 +316,7 @@ class NatsConnection:
         try:
             for interest in list(self._interests):
                 await interest.open(client)
-            await flush(client)
+            await self.settle(client)
         except (errors.Error, OSError, TimeoutError) as error:
             log.debug("restoring interest: %s", type(error).__name__)
             self._client = None
@@ -323,7 +341,7 @@ class NatsConnection:
         log.error("the bus denied a %s to %s", kind, _words(subject))
 
 
-async def flush(client: Client) -> None:
+async def _flush(client: Client) -> None:
     """A round trip behind everything queued.
 
     nats-py writes PING at once, but what was queued before it only when its flusher runs: 2-7 % of requests
@@ -332,7 +350,7 @@ async def flush(client: Client) -> None:
     for _ in range(MAX_FLUSHES):
         await asyncio.sleep(0)
         unsent = client.pending_data_size > 0
-        await client.flush(timeout=FLUSH_TIMEOUT_S)  # type: ignore[arg-type]  # seconds; a float works
+        await client.flush(timeout=FLUSH_TIMEOUT_S)
         if not unsent:
             return
 

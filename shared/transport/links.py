@@ -209,6 +209,10 @@ class Links:
 
     def _sealed(self, session: LinkSession) -> None:
         assert session.peer is not None
+        assert self.identity is not None
+        if token_key(session.peer) == self.identity.certificate.identity_key:
+            session.close_soon(Cause.REFUSED)  # another worker of this node, met in the swarm
+            return
         self._by_peer.setdefault(session.peer, []).append(session)
         self._routes.want(session.peer)
         self._settle_dials(session.peer, None)
@@ -225,10 +229,10 @@ class Links:
         self.status.bytes_out += session.bytes_out
         self.serving.link_down(session)
         self._queue(session, LinkDown(down.link, cause))
-        if session.peer is None:
+        others = self._by_peer.get(session.peer, []) if session.peer else []
+        if session.peer is None or session not in others:
             self._never_sealed(session, cause)
             return
-        others = self._by_peer[session.peer]
         others.remove(session)
         if not others:
             del self._by_peer[session.peer]

@@ -98,7 +98,7 @@ class LinkSession:
                     self._receive_frame(event.frame)
         except RemoteProtocolError as error:
             log.warning("link closed: %s", error.cause.value)
-            self._close_soon(error.cause)
+            self.close_soon(error.cause)
             return
         self._handshake.extend(self._seal.data_to_send())
         self._wake.set()
@@ -108,7 +108,7 @@ class LinkSession:
         if frame is None or self.closed_cause is not None:
             return
         if len(self._control) >= CONTROL_QUEUE_FRAMES:
-            self._close_soon(Cause.BUSY)
+            self.close_soon(Cause.BUSY)
             return
         self._control.append(frame)
         self._wake.set()
@@ -137,7 +137,8 @@ class LinkSession:
         self._room.set()
         await self._transport.close(self.link, self.closed_cause)
 
-    def _close_soon(self, cause: Cause) -> None:
+    def close_soon(self, cause: Cause) -> None:
+        """Close the link from where nothing can be awaited: the writer does it."""
         if self.closed_cause is None:
             self.closed_cause = cause
         self._wake.set()
@@ -156,11 +157,11 @@ class LinkSession:
         now = self._clock()
         if self.peer is None:
             if now - self._opened_at >= HANDSHAKE_TIMEOUT_S:
-                self._close_soon(Cause.UNAUTHENTICATED)
+                self.close_soon(Cause.UNAUTHENTICATED)
             return
         for event in self.native.handle_timer(now):
             if isinstance(event, PeerFellSilent):
-                self._close_soon(Cause.SILENT)
+                self.close_soon(Cause.SILENT)
             else:
                 self._on_event(self, event)
         self._queue_native()

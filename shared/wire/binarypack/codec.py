@@ -11,7 +11,7 @@ Big-endian; string lengths count bytes of UTF-8. Whole numbers of 2**32 and more
 browsers do. A browser reads whole numbers beyond 2**53 inexactly; that is the application's to mind.
 
 Left out: dates (a browser writes them as strings), typed arrays (raw bytes).
-Source: peerjs-js-binarypack 2.1, by observation; see tests/shared/wire/binarypack.
+Source: the byte table of peerjs-js-binarypack, which documents none; see tests/shared/wire/binarypack.
 """
 
 from __future__ import annotations

@@ -78,6 +78,22 @@ async def test_messages_that_had_arrived_are_handled_when_interest_ends(nats: Na
         assert all(isinstance(answer, (Pong, NoResponders)) for answer in answers)
 
 
+async def test_cancelling_whoever_waits_for_interest_does_no_harm(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    for _ in range(50):
+        serving = asyncio.create_task(server.serve(N.worker("w2"), Ping, pong))
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.wait([serving])
+    await server.serve(ASK, Ping, pong)
+    assert await asker.request(ASK, Ping(), Pong, 1.0) == Pong()
+    with pytest.raises(NoResponders):
+        await asker.request(N.worker("w2"), Ping(), Pong, 1.0)
+    await asyncio.sleep(0.3)
+    assert server.connected
+    assert server.counts.reconnects == 0
+
+
 async def test_a_frozen_server_is_noticed_and_publishing_refused(nats: NatsWorld) -> None:
     bus, other = await nats.bus("s1"), await nats.bus("a1")
     await bus.serve(ASK, Ping, pong)

@@ -239,3 +239,16 @@ async def test_draining_answers_what_is_under_way(couple: Couple) -> None:
     await couple.far.stop()
     couple.far.serving = None
     await until(lambda: couple.near.said and isinstance(couple.near.said[-1], LinkAnswer))
+
+
+async def test_another_worker_of_our_own_node_is_no_peer(couple: Couple) -> None:
+    await couple.start()
+    double = WorkerNode(b"\x01" * 32)
+    await double.start(LoopTransport(couple.net))
+    await until(lambda: couple.net.listening.get(couple.near.key) is not couple.near_transport)
+    with pytest.raises(RemoteFailure):
+        await couple.near.dial(couple.near.token, timeout_s=1.0)
+    assert couple.near.status is not None
+    assert couple.near.status.peers == []
+    await double.stop()
+    couple.net.listening[couple.near.key] = couple.near_transport

@@ -1,4 +1,4 @@
-"""BinaryPack: vectors from the byte table, each also seen from peerjs-js-binarypack 2.1 itself."""
+"""BinaryPack: vectors from the byte table of peerjs-js-binarypack; most were also seen from it, by hand."""
 
 from __future__ import annotations
 

@@ -1,0 +1,184 @@
+"""Our membership at trackers, seen from a peer that speaks raw JSON, and through their outages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.webtorrent.offer import EMPTY_SDP
+from services.webtorrent.swarm import control_infohash
+from services.webtorrent.trackers import OFFERS
+from shared.errors import Cause, TransportError
+from shared.transport.names import TransportState
+from tests.services.webtorrent.swarm_parts import (
+    NO_HINT,
+    Node,
+    TrackerServer,
+    config,
+    running,
+    tracker_server,
+    write_document,
+)
+
+INFOHASH = control_infohash("public").decode("latin-1")
+PEER_ID = "-XX0001-abcdefghijkl"
+
+
+class JsonPeer:
+    """A tracker client written from FACTS 4, without our codec."""
+
+    def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
+        self._ws = ws
+
+    async def announce(self, offer: dict[str, Any] | None = None, **fields: Any) -> None:
+        offers = (
+            [{"offer_id": "o" * 20, "offer": {"type": "offer", "sdp": "v=0\r\n", **offer}}] if offer is not None else []
+        )
+        message = {"action": "announce", "info_hash": INFOHASH, "peer_id": PEER_ID, "numwant": 5, "offers": offers}
+        await self._ws.send_str(json.dumps({**message, **fields}))
+
+    async def receive(self, key: str) -> dict[str, Any]:
+        """The next message that has this key."""
+        async with asyncio.timeout(10.0):
+            while True:
+                message: dict[str, Any] = json.loads(await self._ws.receive_str())
+                if key in message:
+                    return message
+
+
+@asynccontextmanager
+async def json_peer(tracker: TrackerServer) -> AsyncIterator[JsonPeer]:
+    async with aiohttp.ClientSession() as http, http.ws_connect(tracker.url) as ws:
+        yield JsonPeer(ws)
+
+
+@asynccontextmanager
+async def node_at(tracker: TrackerServer, folder: Path, **settings: Any) -> AsyncIterator[Node]:
+    document = write_document(folder / "document.json", trackers=[tracker.url])
+    async with running(config(document, trackers=True, **settings)) as (node,):
+        await node.until(lambda: up_count(node) == 1)
+        yield node
+
+
+def up_count(node: Node) -> int:
+    metrics = node.transport.metrics()
+    return metrics.trackers_up if metrics is not None else 0
+
+
+async def test_our_offers_and_answers_carry_our_wire(tmp_path: Path) -> None:
+    async with tracker_server() as tracker, json_peer(tracker) as peer:
+        await peer.announce()
+        async with node_at(tracker, tmp_path) as node:
+            ours = str(node.transport.endpoint)
+            relayed = await peer.receive("offer")
+            assert relayed["peer_id"].startswith("-SB0100-")
+            assert relayed["offer"]["swarm-space"] == {"wire": [ours]}
+            assert relayed["offer"]["sdp"].startswith("v=0\r\n")
+            # A node's offer is answered in kind, though its address is one that we may not dial.
+            await peer.announce({"swarm-space": {"wire": ["192.0.2.1:6881", "a name:1"]}})
+            answered = await peer.receive("answer")
+            assert answered["answer"]["swarm-space"] == {"wire": [ours]}
+            assert answered["offer_id"] == "o" * 20
+            assert node.transport.refused == {"endpoint": 2}
+            assert node.transport.metrics().known == {}  # type: ignore[union-attr]
+
+
+async def test_a_browsers_offer_is_left_alone_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.webtorrent.trackers.MIN_ANNOUNCE_S", 0.0)
+    async with tracker_server() as tracker, json_peer(tracker) as peer, node_at(tracker, tmp_path) as node:
+        await peer.announce({})
+        await node.until(lambda: node.transport.refused == {"no_extension": 1})
+        await peer.announce({"swarm-space": {"wire": "not a list"}}, offers=None)
+        # Its answer to an offer of ours neither.
+        async with asyncio.timeout(10.0):
+            await node.transport.dial(NO_HINT, 1.0)
+            relayed = await peer.receive("offer")
+        answer = {"to_peer_id": relayed["peer_id"], "offer_id": relayed["offer_id"], "offers": None}
+        await peer.announce(answer={"type": "answer", "sdp": "v=0\r\n"}, **answer)
+        await node.until(lambda: node.transport.refused["no_extension"] == 2)
+        assert not node.ups
+
+
+async def test_an_answer_with_a_hint_is_dialled(tmp_path: Path) -> None:
+    async with tracker_server() as tracker, json_peer(tracker) as peer, running(config()) as (other,):
+        await peer.announce()
+        async with node_at(tracker, tmp_path) as node:
+            relayed = await peer.receive("offer")
+            hint = {"type": "answer", "sdp": EMPTY_SDP, "swarm-space": {"wire": [str(other.transport.endpoint)]}}
+            answer = {"to_peer_id": relayed["peer_id"], "offer_id": relayed["offer_id"], "offers": None}
+            await peer.announce(answer=hint, **answer)
+            assert (await node.up()).dialer
+
+
+async def test_what_a_tracker_says_wrong_is_counted(tmp_path: Path) -> None:
+    async with tracker_server() as tracker, node_at(tracker, tmp_path) as node:
+        for ws in tracker._sockets.values():
+            await ws.send_str("{")
+            await ws.send_bytes(b"binary")
+            await ws.send_str(json.dumps({"action": "announce", "info_hash": INFOHASH, "offer": {}, "offer_id": 5}))
+        await node.until(lambda: node.transport.refused == {"tracker_message": 3})
+        assert up_count(node) == 1
+
+
+async def test_a_tracker_that_goes_and_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.webtorrent.trackers.RETRY_FIRST_S", 0.05)
+    for module in ("health", "worker"):
+        monkeypatch.setattr(f"services.webtorrent.{module}.START_GRACE_S", 0.0)
+    async with tracker_server() as tracker, node_at(tracker, tmp_path) as node:
+        await node.until(lambda: node.states[-1].state is TransportState.READY)
+        await tracker.close()
+        await node.until(lambda: node.states[-1].last_error is Cause.SIGNALLING_UNAVAILABLE)
+        with pytest.raises(TransportError) as raised:
+            await node.transport.dial(NO_HINT, 1.0)
+        assert raised.value.cause is Cause.SIGNALLING_UNAVAILABLE
+        await tracker.start(tracker.port)
+        await node.until(lambda: node.states[-1].state is TransportState.READY)
+
+
+async def test_one_tracker_down_is_no_news(tmp_path: Path) -> None:
+    async with tracker_server() as tracker:
+        document = write_document(tmp_path / "document.json", trackers=["ws://127.0.0.1:9/", "no url", tracker.url])
+        async with running(config(document, trackers=True)) as (node,):
+            await node.until(lambda: bool(node.states) and node.states[-1].state is TransportState.READY)
+
+
+async def test_the_sdp_is_a_real_one_where_aiortc_is_there(tmp_path: Path) -> None:
+    async with tracker_server() as tracker, json_peer(tracker) as peer, node_at(tracker, tmp_path) as node:
+        offer = node.transport._worker._offer  # type: ignore[union-attr]
+        await node.until(lambda: offer.sdp != EMPTY_SDP)
+        assert "m=application" in offer.sdp
+        await peer.announce()
+        node.transport._worker._trackers._members[tracker.url][0]._announced_at = 0.0  # type: ignore[union-attr]
+        await node.transport.dial(NO_HINT, 1.0)
+        assert "m=application" in (await peer.receive("offer"))["offer"]["sdp"]
+
+
+async def test_without_aiortc_it_is_degraded_and_still_meets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> object:
+        raise TransportError(Cause.IMPORT_FAILED)
+
+    monkeypatch.setattr("services.webtorrent.offer.available.load", missing)
+    async with tracker_server() as tracker, json_peer(tracker) as peer:
+        await peer.announce()
+        async with node_at(tracker, tmp_path) as node:
+            await node.until(lambda: node.states[-1].last_error is Cause.IMPORT_FAILED)
+            assert (await peer.receive("offer"))["offer"]["sdp"] == EMPTY_SDP
+
+
+async def test_how_many_offers_are_open_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.webtorrent.trackers.MIN_ANNOUNCE_S", 0.0)
+    async with tracker_server() as tracker, node_at(tracker, tmp_path) as node:
+        member = node.transport._worker._trackers._members[tracker.url][0]  # type: ignore[union-attr]
+        for _ in range(30):
+            announced_at = member._announced_at
+            await node.transport.dial(NO_HINT, 1.0)
+            await node.until(lambda at=announced_at: member._announced_at > at)  # type: ignore[misc]
+        assert len(member._offered_at) == 10 * OFFERS
+        assert up_count(node) == 1
