@@ -107,6 +107,8 @@ def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
 def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
     """What a later (or late) update adds. An event holds less than the call's own message: no link, no digest."""
     if old.state != RUNNING:
+        if update.state != old.state:
+            return old
         return _replace(old, link=old.link or update.link, manifest=old.manifest or update.manifest)
     transports = old.by_transport.keys() | update.by_transport.keys()
     return _replace(

@@ -22,7 +22,7 @@ from shared.clock import Clock
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.process.tasks import Tasks
 from shared.settings.rendezvous import PeerServer
-from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, Answer, Candidate, Offer
+from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, MAX_SERVER_FIELDS_BYTES, Answer, Candidate, Offer
 from shared.wire.peerjs.signalling import (
     Opened,
     ServerRefused,
@@ -119,7 +119,9 @@ class ServerSocket:
         token = await self._tokens.token(self.server)
         url = socket_url(self.server.url, self._peer_id, token, self.server.key)
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            ws = await self._http.ws_connect(url, heartbeat=PING_EVERY_S, max_msg_size=MAX_MESSAGE_BYTES)
+            ws = await self._http.ws_connect(
+                url, heartbeat=PING_EVERY_S, max_msg_size=MAX_MESSAGE_BYTES + MAX_SERVER_FIELDS_BYTES
+            )
         client = SignallingClient(self._peer_id, token, self.server.key, CLIENT_VERSION, self._clock())
         self._client = client
         self._ws = ws

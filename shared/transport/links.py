@@ -17,7 +17,7 @@ from shared.bus.contract import Handler, Incoming
 from shared.bus.envelopes import Accepted, Dial, LinkChanged, SendRequest
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
-from shared.ids import LinkId, PeerToken, peerjs_id, token_key
+from shared.ids import LinkId, PeerToken, peer_name, peerjs_id, token_key
 from shared.process.run import Process
 from shared.process.tasks import Tasks
 from shared.transport.asking import Asking
@@ -185,9 +185,15 @@ class Links:
 
     async def _dial_and_wait(self, peer: PeerToken, hint: PeerHint, timeout_s: float) -> None:
         waiting: asyncio.Future[Cause | None] = asyncio.get_running_loop().create_future()
-        self._dials.setdefault(peer, set()).add(waiting)
+        others = self._dials.setdefault(peer, set())
+        first = not others
+        others.add(waiting)
         try:
-            await self._transport.dial(hint, timeout_s)
+            if first:
+                try:
+                    await self._transport.dial(hint, timeout_s)
+                except TransportError as error:
+                    self._settle_dials(peer, error.cause)
             cause = await waiting
         finally:
             self._dials[peer].discard(waiting)
@@ -293,6 +299,7 @@ class Links:
         self.on_change()
         peer = session.peer
         assert peer is not None
+        log.info("link to %s %s: %s", peer_name(peer), change, cause.value if cause else "sealed")
         role = ROLE_MEMBER if peer in self._members else ROLE_GUEST
         event = LinkChanged(self._transport.name.value, self._bus.instance, peer, role, change, cause, unix_ms())
         self._tasks.start(self._publish_change(event), name="event")

@@ -150,7 +150,9 @@ async def test_the_layout_is_idempotent_and_mended(nats: NatsWorld) -> None:
     assert not flags["config"].get("subject_delete_marker_ttl")
 
 
-async def test_a_stream_made_anew_is_read_from_its_start(nats: NatsWorld) -> None:
+async def test_a_stream_made_anew_is_read_from_its_start(nats: NatsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bus.jetstream.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("shared.bus.jetstream.SILENT_S", 0.5)
     admin, reader = await nats.bus("admin"), await nats.bus("m1")
     await ensure_layout(admin.connection, NODE)
     got: list[str] = []

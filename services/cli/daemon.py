@@ -1,0 +1,81 @@
+"""Where the node is: `<home>/gateway.json` and `<home>/gateway.token`, or --url and --token-file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from services.cli import exit_codes
+from services.cli.failures import CliFailure, unusable
+from shared.settings import config
+
+ADDRESS_FILE = "gateway.json"
+TOKEN_FILE = "gateway.token"  # noqa: S105 - a file's name
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """url: of the gateway, without a slash at its end. token: the operator's."""
+
+    url: str
+    token: str
+
+
+def daemon_options(command: F) -> F:
+    """The options of every command that talks to a running node."""
+    for option in reversed(
+        (
+            click.option("--home", metavar="DIR", type=click.Path(file_okay=False), help="The node's home folder."),
+            click.option("--url", metavar="URL", help="The gateway's address, instead of a home."),
+            click.option(
+                "--token-file",
+                metavar="FILE",
+                type=click.Path(dir_okay=False),
+                help="The operator's token, with --url.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Daemon:
+    """Where to ask, and with what.
+
+    Raises: CliFailure(NOT_RUNNING) where no node has told where it is, (USAGE) for an address that is none.
+    """
+    folder = Path(home).expanduser() if home else config.load().home
+    if url is None:
+        url = _told_by(folder, named=home is not None)
+    elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+        raise unusable(f"{url} is no http address", "say for example --url http://127.0.0.1:7700")
+    return Daemon(url.rstrip("/"), _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE))
+
+
+def _told_by(folder: Path, *, named: bool) -> str:
+    try:
+        return str(json.loads((folder / ADDRESS_FILE).read_text())["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        hint = "do `swarmbridge up --home " + str(folder) + "`" if named else "do `swarmbridge up`, or name its --home"
+        raise CliFailure("not_running", f"no node runs in {folder}", hint, exit_codes.NOT_RUNNING) from None
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise CliFailure(
+            "unauthorized", f"cannot read the token in {path}", "name it with --token-file", exit_codes.REFUSED
+        ) from None
+    if not token.isascii() or not token.isprintable() or not token:
+        raise CliFailure("unauthorized", f"there is no token in {path}", "see --token-file", exit_codes.REFUSED)
+    return token

@@ -1,0 +1,76 @@
+"""What commands print: results on stdout, progress and remarks on stderr, JSON instead of both with --json."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+TRANSPORT_STYLES = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
+STATE_STYLES = {
+    "active": "bold green",
+    "ready": "green",
+    "initializing": "cyan",
+    "idle": "dim",
+    "degraded": "yellow",
+    "error": "bold red",
+}
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+PIPED_WIDTH = 200
+"""Characters of a line where nobody's terminal says how many: a script must not get cut words."""
+
+
+def result_console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def remark_console() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(body: Any) -> None:
+    """One object, indented: for `jq` and for eyes alike."""
+    print(json.dumps(body, indent=2, ensure_ascii=False))
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return made
+
+
+def size(count: int) -> str:
+    """1536 -> `1.5 KiB`."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def ago(at_ms: int | None) -> str:
+    """Wall clock ms as `12 s ago`; `never` for None."""
+    if not at_ms:
+        return "never"
+    seconds = max(0, int(time.time() - at_ms / 1000))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def by_transport(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size(count)}" for name, count in counts.items() if count) or "all of it was already here"
+
+
+def printable(text: str) -> str:
+    """A name that a peer chose, safe for a terminal: no control characters, no escape sequences."""
+    return "".join(char if char.isprintable() else "�" for char in text)

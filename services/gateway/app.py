@@ -1,0 +1,68 @@
+"""The gateway: a node's HTTP API, its page and its live events, all from the bus.
+
+Wires the pure models (transfers, status, traces, metrics) to the bus by `Feed`, puts and fetches by
+`TransferCalls`, and HTTP by `HttpServer`. Exit code 3 with one line on stderr where its port is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from services.gateway.auth import HostAllowList, Token
+from services.gateway.downloads import FileRoutes
+from services.gateway.events import EventHub
+from services.gateway.feed import Feed
+from services.gateway.guard import Guard
+from services.gateway.server import TOKEN_FILE, HttpServer, read_token, remove_address, write_address
+from services.gateway.spool import Spool
+from services.gateway.transfer_calls import TransferCalls
+from services.gateway.uploads import TransferRoutes
+from services.gateway.views import ViewRoutes
+from shared.process.run import CannotStart, Process
+
+SPOOL_FOLDER = "spool"
+
+log = logging.getLogger(__name__)
+
+
+async def app(process: Process) -> None:
+    """Serve until the process is told to stop.
+
+    Raises: CannotStart for a taken port, a home that cannot be written, a token file that cannot be read.
+    """
+    settings, home = process.config.gateway, process.config.home
+    spool = Spool(home / SPOOL_FOLDER)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        spool.sweep()
+    except OSError:
+        raise CannotStart(f"error: {home} cannot be written; see node.home") from None
+    token = Token(read_token(Path(settings.token_file) if settings.token_file else home / TOKEN_FILE))
+
+    hub = EventHub()
+    feed = Feed(process.bus, process.subjects, process.flags, hub)
+    calls = TransferCalls(process.bus, process.subjects, process.tasks, feed.transfers, feed.transfer_changed)
+    files = FileRoutes(process.bus, process.subjects)
+    server = HttpServer(
+        Guard(token, HostAllowList(settings.host, settings.allowed_hosts)),
+        [
+            *ViewRoutes(process.config.node.id, process.bus, feed, hub, process.flags, files).routes(),
+            *TransferRoutes(calls, feed.transfers, spool, settings.max_upload_bytes).routes(),
+            *files.routes(),
+        ],
+    )
+    try:
+        await feed.start()
+        await calls.start()
+        await server.start(settings.host, settings.port)
+        write_address(home, server.url)
+        process.tasks.start(feed.run(), name="feed")
+        log.info("listening")
+        await process.stopping.wait()
+    finally:
+        remove_address(home)
+        hub.close()
+        await server.close()
+        await calls.close()
+        await feed.close()

@@ -1,0 +1,40 @@
+"""What one gateway takes in at most. The first block is TRUST's HTTP row; the rest bounds our own memory and disk."""
+
+from __future__ import annotations
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# TRUST, limits, HTTP
+MAX_CONNECTIONS = 256
+MAX_HEADER_BYTES = 16 * KIB
+HEADER_TIMEOUT_S = 10.0
+MAX_JSON_BYTES = 1 * MIB
+MAX_EVENT_STREAMS = 32
+MAX_BAD_TOKENS = 5
+BAD_TOKEN_WINDOW_S = 60.0
+
+# A browser keeps a connection between requests; a forgotten one must not hold a place among 256 for long.
+KEEPALIVE_S = 30.0
+# Addresses whose bad tokens are remembered; the one seen longest ago is forgotten first.
+MAX_TRACKED_ADDRESSES = 1024
+
+# Transfers asked for here and not ended yet. Each put holds a spool file of up to gateway.max_upload_bytes.
+MAX_RUNNING_TRANSFERS = 64
+MAX_UPLOADS = 8
+UPLOAD_STALL_S = 60.0
+TRANSFER_DEADLINE_S = 3600.0
+
+# What is kept for views; the oldest goes first.
+MAX_TRANSFERS = 500
+MAX_ATTEMPTS = 5000
+MAX_DIAGNOSTICS = 200
+MAX_TRACES = 400
+MAX_SPANS = 60_000
+MAX_SPANS_A_TRACE = 6000
+
+# Messages a slow event stream may be behind before it is told to read everything again.
+MAX_QUEUED_EVENTS = 256
+STREAM_KEEPALIVE_S = 15.0
+# How long open requests have on SIGTERM.
+SHUTDOWN_S = 5.0

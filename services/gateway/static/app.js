@@ -1,0 +1,179 @@
+// The page: log in, read everything once, then follow the events. Nothing is polled but relative times.
+
+import { ApiError, get, post } from "./api.js";
+import { byId, el, keyed, setText, toast } from "./dom.js";
+import { ago, words } from "./format.js";
+import { refreshTraces, startTraces, traceArrived } from "./trace.js";
+import { showStats, tickStats } from "./transports.js";
+import { showTransfer, showTransfers, startForms, tickTransfers } from "./transfers.js";
+
+const MAX_DIAGNOSTICS = 60;
+const RETRY_MS = 2000;
+let diagnostics = [];
+const diagnosticRows = new Map();
+const peerRows = new Map();
+let stream = null;
+
+function setLive(state) {
+  byId("live").dataset.state = state;
+  setText(byId("live"), state);
+}
+
+function show(part) {
+  byId("login").hidden = part !== "login";
+  byId("dashboard").hidden = part !== "dashboard";
+  byId("logout").hidden = part !== "dashboard";
+  if (part === "login") {
+    setLive("logged out");
+    setText(byId("node"), "");
+    byId("token").focus();
+  }
+}
+
+async function login(token) {
+  await post("/api/login", { token });
+  byId("token").value = "";
+  await start();
+}
+
+async function start() {
+  try {
+    const [node] = await Promise.all([get("/api/node").catch(nodeUnknown), readAll()]);
+    setText(byId("node"), node ? `${node.node} · ${node.name}` : "");
+    show("dashboard");
+    follow();
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 401) return show("login");
+    setLive("unreachable");
+    setTimeout(start, RETRY_MS);
+  }
+}
+
+/** Without its chunk service a node does not know its name; everything else still shows. */
+function nodeUnknown(error) {
+  if (error.status === 401) throw error;
+  return null;
+}
+
+async function readAll() {
+  const [stats, transfers, found] = await Promise.all([
+    get("/api/stats"),
+    get("/api/transfers"),
+    get("/api/diagnostics"),
+    refreshTraces(),
+    refreshPeers(),
+  ]);
+  showStats(stats);
+  showTransfers(transfers);
+  diagnostics = found;
+  drawDiagnostics();
+}
+
+function follow() {
+  stream?.close();
+  stream = new EventSource("/api/events");
+  const on = (name, handler) => stream.addEventListener(name, (event) => handler(JSON.parse(event.data)));
+  let opened = false;
+  stream.addEventListener("open", () => {
+    setLive("live");
+    if (opened) readAll().catch(() => {}); // what happened while we were away
+    opened = true;
+  });
+  stream.addEventListener("error", () => {
+    setLive("reconnecting");
+    // A browser does not try again after an answer that is no stream: the session may have ended.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(start, RETRY_MS);
+  });
+  on("stats", showStats);
+  on("transfer", showTransfer);
+  on("trace", traceArrived);
+  on("link", () => refreshPeers().catch(() => {}));
+  on("status", () => refreshPeers().catch(() => {}));
+  on("resync", () => readAll().catch(() => {}));
+  on("diagnostic", (diagnostic) => {
+    diagnostics = [diagnostic, ...diagnostics].slice(0, MAX_DIAGNOSTICS);
+    drawDiagnostics();
+  });
+}
+
+async function refreshPeers() {
+  const peers = await get("/api/peers");
+  byId("no-peers").hidden = peers.length > 0;
+  keyed(byId("peers"), peerRows, peers, (peer) => peer.peer, () => {
+    const name = el("span", { class: "mono" });
+    const role = el("span", { class: "muted" });
+    const via = el("span", { class: "via" });
+    return {
+      node: el("li", {}, name, role, via),
+      update(peer) {
+        setText(name, peer.peer);
+        setText(role, peer.role ?? "");
+        via.replaceChildren(...peer.transports.map((id) => el("span", { class: "pill", data: { transport: id }, text: id })));
+      },
+    };
+  });
+}
+
+function drawDiagnostics() {
+  const shown = diagnostics.slice(0, MAX_DIAGNOSTICS);
+  byId("no-diagnostics").hidden = shown.length > 0;
+  keyed(byId("diagnostics"), diagnosticRows, shown, (entry) => entry.id, (entry) => {
+    const when = el("span", { class: "muted when" });
+    const context = Object.entries(entry.context).map(([key, value]) =>
+      el("li", {}, el("span", { class: "muted", text: `${words(key)} ` }), value),
+    );
+    const node = el(
+      "li",
+      { class: "diagnostic" },
+      el("div", { class: "line" }, el("span", { class: "badge", data: { state: entry.level }, text: entry.level }), el("span", { class: "mono", text: entry.code }), el("span", { class: "message", text: entry.message }), when),
+      el("ul", { class: "chips" }, ...context),
+    );
+    return { node, update: () => setText(when, ago(entry.timestamp)) };
+  });
+}
+
+/** `#token=…` is used once and leaves the address bar and the history before anything else happens. */
+function takeToken() {
+  const found = /^#token=(.+)$/.exec(window.location.hash);
+  if (!found) return "";
+  window.history.replaceState(null, "", window.location.pathname);
+  try {
+    return decodeURIComponent(found[1]);
+  } catch {
+    return "";
+  }
+}
+
+byId("login-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  setText(byId("login-error"), "");
+  try {
+    await login(byId("token").value.trim());
+  } catch (error) {
+    setText(byId("login-error"), error.message);
+  }
+});
+
+byId("logout").addEventListener("click", async () => {
+  stream?.close();
+  await post("/api/logout", {}).catch((error) => toast(error.message, "error"));
+  show("login");
+});
+
+startForms();
+startTraces();
+setInterval(() => {
+  tickStats();
+  tickTransfers();
+  drawDiagnostics();
+}, 1000);
+
+const token = takeToken();
+if (token) {
+  login(token).catch((error) => {
+    show("login");
+    setText(byId("login-error"), error.message);
+  });
+} else {
+  start();
+}

@@ -1,0 +1,125 @@
+"""Exit codes and the one line: what a person gets who made a mistake, or whose node is not there."""
+
+from __future__ import annotations
+
+import socket
+from importlib import metadata
+from pathlib import Path
+
+import click
+import pytest
+
+from services.cli import exit_codes
+from services.cli.__main__ import swarmbridge
+from services.cli.failures import failure_of
+from shared.errors import ConfigError
+from tests.services.cli.run_cli import run_cli
+
+Capsys = pytest.CaptureFixture[str]
+LINK = "swarmbridge:" + "ab" * 32
+
+
+async def test_without_a_command_it_shows_what_there_is(capsys: Capsys) -> None:
+    shown = await run_cli(capsys)
+    assert shown.code == exit_codes.OK
+    for name in ("up", "demo", "put", "get", "peers", "stats", "flags", "trace", "version"):
+        assert f"\n  {name} " in shown.out
+
+
+@pytest.mark.parametrize("name", sorted(swarmbridge.commands))
+async def test_every_command_has_help_with_examples_and_json(capsys: Capsys, name: str) -> None:
+    shown = await run_cli(capsys, name, "--help")
+    assert shown.code == exit_codes.OK
+    assert "Examples:" in shown.out
+    assert f"swarmbridge {name}" in shown.out
+    assert "--json" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["flag"], "No such command 'flag'"),
+        (["put"], "Missing argument"),
+        (["put", "/no/such/file"], "does not exist"),
+        (["get", "http://example"], "does not start with swarmbridge:"),
+        (["get", LINK + "#short"], "key is not"),
+        (["get", LINK, "-o", "-", "--json"], "choose one"),
+        (["flags", "nothing", "on"], "no flag nothing"),
+        (["flags", "webrtc"], "on or off is missing"),
+        (["flags", "webrtc", "maybe"], "maybe"),
+        (["stats", "--url", "nonsense"], "no http address"),
+        (["up", "--port", "70000"], "70000"),
+        (["stats", "extra"], "extra"),
+    ],
+)
+async def test_wrong_usage_is_one_line_and_code_2(capsys: Capsys, arguments: list[str], said: str) -> None:
+    result = await run_cli(capsys, *arguments)
+    assert result.code == exit_codes.USAGE
+    if "--json" in arguments:
+        assert result.json["error"]["code"] == "usage"
+        assert result.err == ""
+    else:
+        assert said in result.error_line()
+
+
+async def test_with_json_the_error_is_json(capsys: Capsys, tmp_path: Path) -> None:
+    result = await run_cli(capsys, "stats", "--home", str(tmp_path), "--json")
+    assert result.code == exit_codes.NOT_RUNNING
+    assert result.json["error"]["code"] == "not_running"
+    assert (result.err, set(result.json["error"])) == ("", {"code", "message", "hint"})
+
+
+@pytest.mark.parametrize("command", [["stats"], ["peers"], ["flags"], ["trace"], ["get", LINK]])
+async def test_no_node_is_code_4(capsys: Capsys, tmp_path: Path, command: list[str]) -> None:
+    result = await run_cli(capsys, *command, "--home", str(tmp_path))
+    assert result.code == exit_codes.NOT_RUNNING
+    assert "swarmbridge up" in result.error_line()
+
+
+async def test_a_node_that_was_killed_is_code_4(capsys: Capsys, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (tmp_path / "gateway.json").write_text(f'{{"url": "http://127.0.0.1:{port}", "pid": 1}}')
+    (tmp_path / "gateway.token").write_text("token")
+    result = await run_cli(capsys, "stats", "--home", str(tmp_path))
+    assert result.code == exit_codes.NOT_RUNNING
+    assert f"no node answers at http://127.0.0.1:{port}" in result.error_line()
+
+
+async def test_a_bad_setting_in_the_environment_is_named(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWARMBRIDGE_GATEWAY_PORT", "many")
+    result = await run_cli(capsys, "stats")
+    assert result.code == exit_codes.USAGE
+    assert "SWARMBRIDGE_GATEWAY_PORT: must be a whole number" in result.error_line()
+
+
+async def test_version(capsys: Capsys) -> None:
+    found = metadata.version("swarmbridge")
+    assert (await run_cli(capsys, "version")).out == f"swarmbridge {found}\n"
+    assert (await run_cli(capsys, "version", "--json")).json == {"version": found}
+
+
+async def test_up_and_demo_become_the_supervisor(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda path, arguments: became.append(arguments[2:]))
+    real = tmp_path / "a file"
+    real.write_text("x")
+    up = ["up", "--home", "h", "--port", "0", "--member", "k1", "--member", "k2", "--json"]
+    assert (await run_cli(capsys, *up)).code == exit_codes.OK
+    assert (await run_cli(capsys, "demo", "--size-mib", "12", "--file", str(real), "--keep")).code == exit_codes.OK
+    assert became == [
+        ["services.supervisor", "up", "--home=h", "--port=0", "--member", "k1", "--member", "k2", "--json"],
+        ["services.supervisor", "demo", "--size-mib=12", "--file", str(real), "--keep"],
+    ]
+
+
+def test_whatever_happens_there_are_words_for_it() -> None:
+    assert failure_of(KeyboardInterrupt()).exit_code == exit_codes.INTERRUPTED
+    assert failure_of(click.Abort()).exit_code == exit_codes.INTERRUPTED
+    assert failure_of(ConfigError(["a.b: no"])).exit_code == exit_codes.USAGE
+    assert failure_of(PermissionError(13, "Permission denied", "/x")).message == "Permission denied /x"
+    strange = failure_of(ValueError("secret"))
+    assert strange.exit_code == exit_codes.FAILED
+    assert "secret" not in strange.message
