@@ -17,6 +17,7 @@ from pathlib import Path
 
 from shared.bus import nats_bus
 from shared.bus.contract import Bus
+from shared.bus.permissions import inbox_prefix, micro_name
 from shared.bus.subjects import Subjects
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
@@ -96,8 +97,9 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         stopping.set()
 
     try:
-        bus = await _connect(config, instance, service, _seed(config.bus.seed_file))
-        mesh_bus = await _connect(config, instance, service, _seed(config.bus.mesh_seed_file)) if mesh else None
+        # NATS micro for the node's account only: in `mesh` no user may announce anything.
+        bus = await _connect(config, instance, service, config.bus.seed_file, announce=micro_name(service))
+        mesh_bus = await _connect(config, instance, service, config.bus.mesh_seed_file) if mesh else None
     except (BusError, OSError) as error:
         log.error("cannot reach the bus: %s", type(error).__name__)
         return EXIT_CANNOT_START
@@ -133,8 +135,10 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed: str | None) -> Bus:
-    return await nats_bus.connect(config.bus.url, instance, seed=seed, inbox_prefix=f"_INBOX_{service}")
+async def _connect(config: Config, instance: str, service: str, seed_file: str, *, announce: str = "") -> Bus:
+    return await nats_bus.connect(
+        config.bus.url, instance, seed=_seed(seed_file), inbox_prefix=inbox_prefix(service), announce=announce
+    )
 
 
 def _seed(path: str) -> str | None:

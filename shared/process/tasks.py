@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from shared.bus.ending import end_tasks
+
 log = logging.getLogger(__name__)
 
 
@@ -41,12 +43,9 @@ class Tasks:
                 self._on_crash(task.get_name())
 
     async def close(self) -> None:
-        """Cancel everything and wait until it has ended."""
-        while self._tasks:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        """Cancel everything and wait until it has ended; called from one of them, all but that one."""
+        while others := self._tasks - {asyncio.current_task()}:
+            await end_tasks(others)
 
 
 def _debug_info(error: BaseException) -> BaseException | None:

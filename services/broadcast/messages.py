@@ -1,0 +1,60 @@
+"""What broadcast workers of different nodes say to each other, as bodies of bus envelopes (account `mesh`).
+
+Links are named by the receiver's own 16-byte id. Nothing here is trusted: whoever shares the account can see
+and say all of it, and the seal on top decides who is there.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from services.broadcast.limits import LINK_ID_BYTES
+from shared.errors import Cause
+
+_INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class OpenLink(msgspec.Struct, array_like=True, frozen=True):
+    """from_link: the dialer's id for the link. from_worker: its instance. from_peer: its peer token, unproven."""
+
+    from_link: bytes
+    from_worker: str
+    from_peer: str
+
+
+class LinkOpened(msgspec.Struct, array_like=True, frozen=True):
+    to_link: bytes
+    to_worker: str
+
+
+class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+    """One record. number: 0, 1, 2… on this link and direction. Acknowledged by Done."""
+
+    link: bytes
+    number: int
+    record: memoryview
+
+
+class Probe(msgspec.Struct, array_like=True, frozen=True, tag="probe"):
+    """Is this link still there? Done, or refused with CLOSED."""
+
+    link: bytes
+
+
+class CloseLink(msgspec.Struct, array_like=True, frozen=True, tag="close"):
+    link: bytes
+    cause: Cause
+
+
+LinkMessage = Post | Probe | CloseLink
+
+
+def is_link_id(value: bytes) -> bool:
+    return len(value) == LINK_ID_BYTES
+
+
+def is_instance(value: str) -> bool:
+    """Whether it may be put into a subject."""
+    return _INSTANCE.fullmatch(value) is not None
