@@ -302,7 +302,6 @@ class MemoryBus:
         await self.ready()
         interest = _Interest(self, subject, queue, Serving(body_type, handler, max_concurrent, self.counts))
         self.hub.interests.add(interest)
-        await asyncio.sleep(0)
         return interest
 
     async def kv(self, bucket: str) -> KeyValue:
@@ -326,7 +325,6 @@ class MemoryBus:
         listener = _Listener(self, source, on_item)
         source.listeners.add(listener)
         source.catch_up(listener)
-        await asyncio.sleep(0)
         return listener
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
