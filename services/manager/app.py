@@ -1,0 +1,77 @@
+"""Wires the manager: the stream it learns from, the subjects it serves, the loops it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from services.manager.deliveries import Deliveries
+from services.manager.desk import Desk
+from services.manager.dialler import Dialler
+from services.manager.inbound import InboundDesk
+from services.manager.outbox import Outbox
+from services.manager.recorder import Recorder
+from services.manager.routing import Routing
+from services.manager.worker_watch import WorkerWatch
+from shared.bus.envelopes import Attempt
+from shared.bus.subjects import STREAM_ATTEMPTS
+from shared.clock import Clock, monotonic
+from shared.process.run import Process
+from shared.transport.names import ORDER
+
+DRAIN_GRACE_S = 5.0
+"""Deliveries under way may end for this long after SIGTERM; what is left goes to other managers."""
+
+FLUSH_GRACE_S = 2.0
+"""Receipts and records that have not left by then are lost; askers ask again, and the loss is logged."""
+
+log = logging.getLogger(__name__)
+
+
+async def app(process: Process, clock: Clock = monotonic) -> None:
+    """Serve until `process.stopping`, then drain."""
+    tasks = process.tasks
+    routing = Routing(process.flags)
+    desk = Desk(
+        process.bus,
+        process.subjects,
+        clock,
+        routing,
+        Recorder(process.bus, process.subjects, process.flags, clock, tasks),
+        Outbox(process.bus, clock, tasks),
+        Dialler(process.bus, process.subjects, routing, clock, tasks),
+        tasks,
+    )
+    deliveries = Deliveries(desk)
+    inbound = InboundDesk(process.bus, process.subjects, routing, clock)
+    watch = WorkerWatch(process.bus, process.subjects, deliveries.workers, deliveries.worker_lost)
+
+    def flags_changed() -> None:
+        for transport in ORDER:
+            if not process.flags.enabled(transport):
+                routing.book.transport_gone(transport)
+        deliveries.flags_changed()
+
+    process.flags.on_change(flags_changed)
+    history = await process.bus.follow(STREAM_ATTEMPTS, Attempt, routing.apply)
+    try:
+        tasks.start(watch.run(tasks), name="watch")
+        tasks.start(desk.dialler.keep_warm(), name="warm")
+        await inbound.start()
+        await deliveries.start()
+        await process.stopping.wait()
+        await inbound.close()
+        await deliveries.drain(DRAIN_GRACE_S)
+    finally:
+        await deliveries.close()
+        await _flush(desk)
+        await history.close()
+
+
+async def _flush(desk: Desk) -> None:
+    try:
+        async with asyncio.timeout(FLUSH_GRACE_S):
+            await desk.outbox.flushed()
+            await desk.recorder.flushed()
+    except TimeoutError:
+        log.error("stopped before every receipt and record had left")

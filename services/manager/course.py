@@ -1,0 +1,146 @@
+"""Which transport a delivery turns to next: links first, then one round of dials. Pure.
+
+Owned by the machine of a delivery (services.manager.delivery), which owns the hops; this owns the choice. What
+is passed over because it may not be used is kept in `skips` until the machine has recorded it, once a transport.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.manager.dial_round import DialRound
+from services.manager.rank import Known, Routes, rank, rank_dials
+from shared.errors import Cause
+from shared.transport.names import ORDER, TransportName
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Send on this transport now. dialled_at: when the dial of its link began, None = there was a link."""
+
+    transport: TransportName
+    dialled_at: float | None = None
+
+
+class Course:
+    """What is left to try. last_skip: why something was passed over, None = nothing was."""
+
+    def __init__(self) -> None:
+        self.skips: list[tuple[TransportName, Cause]] = []
+        self.last_skip: Cause | None = None
+        self._waiting: list[TransportName] = []
+        self._dials: DialRound | None = None
+        self._skipped: set[TransportName] = set()
+        self._retried: set[TransportName] = set()
+
+    def plan(self, routes: Routes, remaining_s: float) -> None:
+        """Line up the hops; none where no usable transport has a link."""
+        self._waiting = [hop.transport for hop in rank(routes, remaining_s)]
+
+    def next(self, routes: Routes) -> Turn | None:
+        """The next usable transport, a freshly dialled link first; None: nothing is left but dials, if those."""
+        turn = self._next_opened(routes)
+        while turn is None and self._waiting:
+            transport = self._waiting.pop(0)
+            if not self._skip(transport, routes):
+                return Turn(transport)
+        return turn
+
+    def next_hedge(self, routes: Routes) -> Turn | None:
+        """The same for a hop beside another: a luxury, so not on a transport known to have no link."""
+        turn = self._next_opened(routes)
+        if turn is not None:
+            return turn
+        for transport in [name for name in self._waiting if routes[name].link is not Known.UNLINKED]:
+            self._waiting.remove(transport)
+            if not self._skip(transport, routes):
+                return Turn(transport)
+        return None
+
+    def has_next(self, routes: Routes) -> bool:
+        """Whether `next` would find something."""
+        opened = self._dials is not None and self._dials.has_opened
+        return opened or any(routes[transport].skip is None for transport in self._waiting)
+
+    def has_next_linked(self, routes: Routes) -> bool:
+        """The same among transports that are not known to be without a link."""
+        opened = self._dials is not None and self._dials.has_opened
+        linked = (routes[name] for name in self._waiting if routes[name].link is not Known.UNLINKED)
+        return opened or any(route.skip is None for route in linked)
+
+    def retry_once(self, transport: TransportName) -> None:
+        """Put a transport that did nothing wrong in front again; at most once a delivery."""
+        if transport not in self._retried:
+            self._retried.add(transport)
+            self._waiting.insert(0, transport)
+
+    # ── dials ──
+
+    @property
+    def dialled(self) -> bool:
+        """Whether the round of dials has begun: there is only one."""
+        return self._dials is not None
+
+    @property
+    def dials_pending(self) -> bool:
+        return self._dials is not None and self._dials.pending
+
+    def begin_dials(self, routes: Routes, remaining_s: float, now: float) -> None:
+        for transport in ORDER:
+            self._skip(transport, routes)
+        self._dials = DialRound([(hop.transport, now + hop.start_after_s) for hop in rank_dials(routes, remaining_s)])
+
+    def next_dial_at(self) -> float | None:
+        return self._dials.next_start() if self._dials is not None else None
+
+    def hurry_dials(self, now: float) -> None:
+        """No hop is under way: where no dial is either, the next one does not wait for its time."""
+        if self._dials is not None:
+            self._dials.hurry(now)
+
+    def start_dials(self, routes: Routes, now: float) -> list[TransportName]:
+        """Transports to dial now."""
+        started: list[TransportName] = []
+        while self._dials is not None and (due := self._dials.start_due(now)):
+            for transport in due:
+                if self._skip(transport, routes):
+                    self._dials.failed(transport, now)
+                else:
+                    started.append(transport)
+        return started
+
+    def dial_succeeded(self, transport: TransportName) -> None:
+        if self._dials is not None:
+            self._dials.opened(transport)
+
+    def dial_failed(self, transport: TransportName, now: float) -> float | None:
+        """When the failed dial had started; None where it was none of ours."""
+        return self._dials.failed(transport, now) if self._dials is not None else None
+
+    def drop_disabled_dials(self, routes: Routes) -> list[tuple[TransportName, float]]:
+        """Forget dials of transports that went off. Returns: those under way and when they had started."""
+        if self._dials is None:
+            return []
+        return self._dials.drop(lambda transport: routes[transport].skip is Cause.DISABLED)
+
+    def drop_dials(self) -> list[tuple[TransportName, float]]:
+        """The same for all of them, at the deadline."""
+        return self._dials.drop(lambda _: True) if self._dials is not None else []
+
+    # ── within ──
+
+    def _next_opened(self, routes: Routes) -> Turn | None:
+        while self._dials is not None and (opened := self._dials.take_opened()):
+            if not self._skip(opened[0], routes):
+                return Turn(*opened)
+        return None
+
+    def _skip(self, transport: TransportName, routes: Routes) -> bool:
+        cause = routes[transport].skip
+        if cause is None:
+            return False
+        self.last_skip = cause
+        if transport not in self._skipped:
+            self._skipped.add(transport)
+            self.skips.append((transport, cause))
+        return True

@@ -1,0 +1,211 @@
+"""All deliveries of one manager: takes them, passes on what concerns them, remembers how they ended.
+
+A manager that was stopped (SIGSTOP, a frozen machine) finds its askers gone to another one; it abandons what it
+had, so that the two do not work against each other on the same links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from services.manager.delivery_run import DeliveryRun
+from services.manager.desk import Desk
+from services.manager.steps import DeliveryCancelled, FlagChanged, HopFailed, HopVerdict, WorkerLost
+from shared.bus.contract import Incoming, Subscription
+from shared.bus.envelopes import (
+    CancelDelivery,
+    CancelRequest,
+    Deliver,
+    LinkAnswer,
+    LinkFailed,
+    LinkProgress,
+    ManagerMessage,
+    Ping,
+    Pong,
+    Receipt,
+    Taken,
+    Verdict,
+)
+from shared.bus.subjects import QUEUE_MANAGER
+from shared.clock import unix_ms
+from shared.errors import Cause, RemoteFailure
+
+MAX_DELIVERIES = 2_048
+"""Under way in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
+
+BUSY_RETRY_S = 0.05
+DEFAULT_TIMEOUT_S = 30.0
+"""Where the asker gave no deadline (swarm-space's request timeout)."""
+
+RECEIPT_MARGIN_S = 0.05
+RECEIPT_MARGIN_SHARE = 0.1
+"""A delivery ends this much before the asker's deadline (at most this share of it), so that the receipt arrives."""
+
+MAX_RECEIPTS = 10_000
+RECEIPT_KEPT_S = 60.0
+"""Receipts told again to an asker that missed one."""
+
+HEARTBEAT_S = 0.25
+STOPPED_S = 1.0
+"""A heartbeat this late: we were stopped. Askers give a silent manager up after two missed pings of 250 ms."""
+
+MAX_MESSAGES = 1_024
+"""Handlers of messages from workers and askers under way; each is short and awaits nothing."""
+
+log = logging.getLogger(__name__)
+
+
+class Deliveries:
+    """Serves `route.deliver` in the queue group of the managers, and `manager.<instance>`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._runs: dict[bytes, DeliveryRun] = {}
+        self._receipts: OrderedDict[bytes, tuple[Receipt, float]] = OrderedDict()
+        self._alive_at = desk.clock()
+        self._subscriptions: list[Subscription] = []
+        self._taking: Subscription | None = None
+        self._draining = False
+        self._none_left = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[DeliveryRun]:
+        return iter(list(self._runs.values()))
+
+    async def start(self) -> None:
+        self._desk.tasks.start(self._beat(), name="heartbeat")
+        bus, subjects = self._desk.bus, self._desk.subjects
+        self._subscriptions.append(
+            await bus.serve(subjects.manager(bus.instance), ManagerMessage, self._message, max_concurrent=MAX_MESSAGES)
+        )
+        self._taking = await bus.serve(
+            subjects.deliver, Deliver, self._take, queue=QUEUE_MANAGER, max_concurrent=MAX_MESSAGES
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more; wait until those under way have ended, at most grace_s."""
+        self._draining = True
+        if self._taking is not None:
+            await self._taking.close()
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._runs:
+                    self._none_left.clear()
+                    await self._none_left.wait()
+        except TimeoutError:
+            log.info("drain ended by its grace with %d deliveries under way", len(self._runs))
+
+    async def close(self) -> None:
+        """Abandon what is left: its askers find us gone and ask another manager."""
+        self.abandon_all()
+        for subscription in self._subscriptions:
+            await subscription.close()
+
+    def flags_changed(self) -> None:
+        for run in self:
+            run.feed(FlagChanged())
+
+    def worker_lost(self, worker: str) -> None:
+        for run in self:
+            run.feed(WorkerLost(worker))
+
+    def workers(self) -> set[str]:
+        """Every worker that holds a request of ours."""
+        return set().union(*(run.workers() for run in self))
+
+    def abandon_all(self) -> None:
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            run.abandon()
+        self._none_left.set()
+
+    # ── from askers ──
+
+    async def _take(self, call: Deliver, incoming: Incoming) -> Taken:
+        self._check_stopped()
+        taken = Taken(self._desk.bus.instance)
+        run = self._runs.get(call.delivery_id)
+        if run is not None:
+            run.asked_again(call.reply_to)
+            return taken
+        remaining_s = incoming.remaining_s(unix_ms(), DEFAULT_TIMEOUT_S)
+        receipt = self._receipt(call.delivery_id)
+        if receipt is not None:
+            self._desk.outbox.post(self._desk.subjects.reply(call.reply_to), receipt, self._desk.clock() + remaining_s)
+            return taken
+        if self._draining:
+            raise RemoteFailure(Cause.DRAINING)
+        if len(self._runs) >= MAX_DELIVERIES:
+            raise RemoteFailure(Cause.BUSY, BUSY_RETRY_S)
+        remaining_s -= min(RECEIPT_MARGIN_S, remaining_s * RECEIPT_MARGIN_SHARE)
+        if remaining_s <= 0:
+            raise RemoteFailure(Cause.EXPIRED)
+        run = DeliveryRun(self._desk, call, incoming.traceparent, remaining_s, self._check_stopped, self._finished)
+        self._runs[call.delivery_id] = run
+        run.start()
+        return taken
+
+    async def _message(self, message: ManagerMessage, incoming: Incoming) -> Pong | None:
+        self._check_stopped()
+        match message:
+            case Ping():
+                return Pong([call for call in message.calls if call not in self._runs])
+            case LinkProgress() | LinkAnswer() | LinkFailed():
+                self._from_link(message)
+            case Verdict():
+                run = self._runs.get(message.delivery_id)
+                if run is not None:
+                    run.feed(HopVerdict(message.hop, message.cause, message.bytes))
+            case CancelDelivery():
+                run = self._runs.get(message.delivery_id)
+                if run is not None:
+                    run.feed(DeliveryCancelled())
+        return None
+
+    # ── from workers ──
+
+    def _from_link(self, message: LinkProgress | LinkAnswer | LinkFailed) -> None:
+        run = self._runs.get(message.request_id)
+        match message:
+            case LinkProgress() if run is not None:
+                run.link_progress(message)
+            case LinkAnswer() if run is not None:
+                run.link_answer(message)
+            case LinkFailed() if run is not None:
+                run.feed(HopFailed(message.hop, message.cause, message.retry_after_ms / 1000))
+            case LinkAnswer() if message.body is not None:
+                # Nobody waits for it: its worker need not hold it until its time is up.
+                subject = self._desk.subjects.worker(message.body.instance)
+                self._desk.outbox.post(subject, CancelRequest(message.request_id), self._desk.clock())
+
+    # ── within ──
+
+    def _finished(self, run: DeliveryRun, receipt: Receipt) -> None:
+        self._runs.pop(run.delivery_id, None)
+        if not self._runs:
+            self._none_left.set()
+        self._receipts[run.delivery_id] = (receipt, self._desk.clock())
+        while len(self._receipts) > MAX_RECEIPTS:
+            self._receipts.popitem(last=False)
+
+    def _receipt(self, delivery_id: bytes) -> Receipt | None:
+        receipt, ended_at = self._receipts.get(delivery_id, (None, 0.0))
+        return receipt if self._desk.clock() - ended_at < RECEIPT_KEPT_S else None
+
+    async def _beat(self) -> None:
+        while True:
+            self._check_stopped()
+            self._alive_at = self._desk.clock()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _check_stopped(self) -> None:
+        """First of all that runs after a stop, whichever callback that is."""
+        if self._desk.clock() - self._alive_at > STOPPED_S and self._runs:
+            log.warning("this process was stopped; %d deliveries are left to other managers", len(self._runs))
+            self._alive_at = self._desk.clock()
+            self.abandon_all()

@@ -1,0 +1,296 @@
+"""One delivery under way: feeds its machine, executes what that wants, keeps its timer.
+
+Everything is synchronous but the requests, which are tasks of the manager's; an event is dealt with in the
+moment it comes. Cancellation: `abandon` ends it without a word to the asker, who then asks another manager.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+
+from opentelemetry import trace
+from opentelemetry.trace import Span
+
+from services.manager.delivery import Delivery
+from services.manager.desk import Desk
+from services.manager.hop import HopState
+from services.manager.rank import Routes
+from services.manager.recorder import DeliveryLabel
+from services.manager.steps import (
+    AskedAgain,
+    CancelHop,
+    Command,
+    DialFailed,
+    DialSucceeded,
+    DialTransport,
+    Event,
+    Finish,
+    GiveAnswer,
+    HopAccepted,
+    HopAnswered,
+    HopFailed,
+    HopProgress,
+    HopRecord,
+    HopUnaccepted,
+    RecordHop,
+    SendOnLink,
+    TimerFired,
+)
+from shared.attempts.fold import OUTCOME_CANCELLED
+from shared.bus.envelopes import (
+    Accepted,
+    Answered,
+    CancelRequest,
+    Deliver,
+    HopReceipt,
+    LinkAnswer,
+    LinkProgress,
+    Receipt,
+    SendRequest,
+)
+from shared.clock import unix_ms
+from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure
+from shared.ids import peer_name
+from shared.telemetry.propagation import attached
+from shared.transport.names import TransportName
+
+ACCEPT_TIMEOUT_S = 1.0
+"""A worker says at once whether it takes a request; a stopped one stays in its queue group for seconds."""
+
+RECONNECT_CHECK_S = 0.05
+
+
+class DeliveryRun:
+    """awake is called before each event: it abandons us where the process was stopped for too long.
+
+    on_finished is called once, with the receipt, when the machine has finished.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        call: Deliver,
+        traceparent: str,
+        remaining_s: float,
+        awake: Callable[[], None],
+        on_finished: Callable[[DeliveryRun, Receipt], None],
+    ) -> None:
+        now = desk.clock()
+        self.delivery_id = call.delivery_id
+        self._desk = desk
+        self._call = call
+        self._reply_to = call.reply_to
+        self._started_at = now
+        self._deadline = now + remaining_s
+        self._awake = awake
+        self._on_finished = on_finished
+        self._label = DeliveryLabel(call.delivery_id.hex(), peer_name(call.peer), call.transfer, traceparent)
+        self._machine = Delivery(now, self._deadline)
+        self._spans: dict[int, Span] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+
+    # ── what the outside says ──
+
+    def start(self) -> None:
+        self._desk.routing.book.want(self._call.peer, self._started_at, unix_ms())
+        self._execute(self._machine.start(self._routes(), self._started_at))
+
+    def feed(self, event: Event) -> None:
+        """Take one event, do what follows from it."""
+        self._awake()
+        if not self._over:
+            self._execute(self._machine.handle(event, self._routes(), self._desk.clock()))
+
+    def asked_again(self, reply_to: str) -> None:
+        """The asker (or its successor) lost sight of us: go on, and tell it what it may have missed."""
+        self._reply_to = reply_to
+        self.feed(AskedAgain())
+
+    def link_progress(self, message: LinkProgress) -> None:
+        self._learn(message.hop)
+        self.feed(HopProgress(message.hop, message.bytes))
+
+    def link_answer(self, message: LinkAnswer) -> None:
+        self._learn(message.hop)
+        self.feed(HopAnswered(message.hop, message.answer, message.body))
+
+    def workers(self) -> set[str]:
+        return set() if self._over else self._machine.workers()
+
+    def abandon(self) -> None:
+        """Stop here. Its hops are written down as nobody's fault; its asker will ask another manager."""
+        if self._over:
+            return
+        self._over = True
+        self._disarm()
+        now = self._desk.clock()
+        for number, span in list(self._spans.items()):
+            hop = self._machine.hop(number)
+            if hop is not None:
+                self._write(hop.record(OUTCOME_CANCELLED, Cause.EXPIRED, now), span)
+
+    # ── what the machine wants ──
+
+    def _execute(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case SendOnLink():
+                    self._send(command)
+                case DialTransport():
+                    self._dial(command.transport)
+                case CancelHop():
+                    self._cancel(command.worker)
+                case GiveAnswer():
+                    self._give(command)
+                case RecordHop():
+                    self._write(command.record, self._spans.pop(command.record.number, None))
+                case Finish():
+                    self._finish(command)
+        self._arm()
+
+    def _send(self, command: SendOnLink) -> None:
+        hop = self._machine.hop(command.hop)
+        assert hop is not None
+        if not command.retry:
+            self._desk.routing.breakers.trial_started(self._label.peer, command.transport.value, unix_ms())
+            if hop.hedged:
+                self._desk.routing.budget.hedge_started()
+            self._spans[command.hop] = self._desk.recorder.hop_started(self._label, command.transport, hop.started_at)
+        # The task copies the context of now: the worker's spans become children of this hop's.
+        with trace.use_span(self._spans[command.hop], end_on_exit=False):
+            self._desk.tasks.start(self._ask_link(command.hop, command.transport), name="send")
+
+    async def _ask_link(self, number: int, transport: TransportName) -> None:
+        desk, book = self._desk, self._desk.routing.book
+        call = SendRequest(self.delivery_id, desk.bus.instance, number, self._call.request)
+        subject = desk.subjects.link(transport, self._call.peer)
+        try:
+            accepted = await self._request(subject, call, number)
+        except NoResponders:
+            book.unlinked(self._call.peer, transport)
+            self.feed(HopFailed(number, Cause.NO_LINK))
+        except (BusTimeout, TimeoutError):
+            self.feed(HopUnaccepted(number))
+        except RemoteFailure as error:
+            if error.cause is Cause.NO_LINK:
+                book.unlinked(self._call.peer, transport)
+            self.feed(HopFailed(number, error.cause, error.retry_after_s))
+        else:
+            if accepted is None:
+                return
+            book.linked(self._call.peer, transport, desk.clock())
+            book.round_trip(self._call.peer, transport, accepted.rtt_ms / 1000)
+            if self._over or self._machine.hop(number) is None:
+                # The hop ended while its request was on the way: now it is known whom to tell.
+                self._cancel(accepted.worker)
+            else:
+                self.feed(HopAccepted(number, accepted.worker))
+
+    async def _request(self, subject: str, call: SendRequest, number: int) -> Accepted | None:
+        """Ask the link subject; None where the hop ended while the bus was away.
+
+        The envelope carries the delivery's deadline, which the peer is told; the worker has ACCEPT_TIMEOUT_S.
+        """
+        while not self._over and self._machine.hop(number) is not None:
+            remaining_s = self._deadline - self._desk.clock()
+            if remaining_s <= 0:
+                return None
+            try:
+                async with asyncio.timeout(ACCEPT_TIMEOUT_S):
+                    return await self._desk.bus.request(subject, call, Accepted, remaining_s)
+            except BusUnavailable:
+                await asyncio.sleep(RECONNECT_CHECK_S)
+        return None
+
+    def _dial(self, transport: TransportName) -> None:
+        with attached(self._label.traceparent):
+            self._desk.tasks.start(self._await_dial(transport), name="dial")
+
+    async def _await_dial(self, transport: TransportName) -> None:
+        cause = await self._desk.dialler.dial(self._call.peer, transport)
+        self.feed(DialSucceeded(transport) if cause is None else DialFailed(transport, cause))
+
+    def _cancel(self, worker: str | None) -> None:
+        if worker is not None:
+            self._desk.outbox.post(self._desk.subjects.worker(worker), CancelRequest(self.delivery_id), self._deadline)
+
+    def _give(self, command: GiveAnswer) -> None:
+        answered = Answered(
+            self.delivery_id,
+            self._desk.bus.instance,
+            command.hop,
+            command.transport.value,
+            command.answer,
+            command.body,
+        )
+        self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), answered, self._deadline)
+
+    def _write(self, record: HopRecord, span: Span | None) -> None:
+        self._desk.recorder.hop_ended(self._label, record, span)
+
+    def _finish(self, finish: Finish) -> None:
+        self._over = True
+        records = self._machine.records
+        duplicates = sum(record.bytes for record in records if record.outcome == OUTCOME_CANCELLED)
+        self._desk.routing.budget.delivery_ended(
+            sum(record.hedged for record in records), sum(record.bytes for record in records), duplicates
+        )
+        receipt = Receipt(
+            self.delivery_id,
+            finish.outcome,
+            finish.cause,
+            [self._receipt_of(record) for record in records],
+            round((self._desk.clock() - self._started_at) * 1000, 3),
+        )
+        self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), receipt, self._deadline)
+        self._on_finished(self, receipt)
+
+    def _receipt_of(self, record: HopRecord) -> HopReceipt:
+        after_s = record.accepted_after_s
+        return HopReceipt(
+            record.number,
+            record.transport.value,
+            record.outcome,
+            record.cause,
+            self._desk.recorder.wall_ms(record.started_at),
+            round((record.ended_at - record.started_at) * 1000, 3),
+            -1.0 if after_s is None else round(after_s * 1000, 3),
+            record.bytes,
+            record.hedged,
+        )
+
+    # ── clocks ──
+
+    def _learn(self, number: int) -> None:
+        """Time the link by this sign of life, before the machine takes note of it."""
+        hop = None if self._over else self._machine.hop(number)
+        if hop is None:
+            return
+        book, now = self._desk.routing.book, self._desk.clock()
+        book.heard(self._call.peer, hop.transport, now)
+        if hop.state is HopState.SENT:
+            book.acked(self._call.peer, hop.transport, now - hop.heard_at)
+        elif hop.state is HopState.ALIVE:
+            book.gap(self._call.peer, hop.transport, now - hop.heard_at)
+
+    def _routes(self) -> Routes:
+        return self._desk.routing.routes(self._call.peer, unix_ms())
+
+    def _arm(self) -> None:
+        self._disarm()
+        due = self._machine.next_deadline()
+        if due is not None and not self._over:
+            delay_s = max(0.0, due - self._desk.clock())
+            # A fresh context: a timer must not keep the trace that was current when it was set.
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_fired, context=Context())
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timer_fired(self) -> None:
+        self.feed(TimerFired())

@@ -1,0 +1,91 @@
+"""Opens links: for deliveries that have none, and ahead of need for peers that are wanted.
+
+One dial a (peer, transport) at a time, whoever wants it. Cancellation: `tasks` ends every dial at close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+
+from services.manager.rank import DIAL_LIMIT_S
+from services.manager.routing import Routing
+from shared.bus.contract import Bus
+from shared.bus.envelopes import Dial, Dialled
+from shared.bus.subjects import Subjects
+from shared.clock import Clock
+from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
+from shared.ids import peer_name
+from shared.process.tasks import Tasks
+from shared.transport.names import ORDER, TransportName
+
+MAX_DIALS = 256
+"""Dials under way in one manager; one more is told BUSY."""
+
+MAX_PROBES = 64
+"""Of these, dials ahead of need: more wanted peers than that wait for the next look."""
+
+LOOK_INTERVAL_S = 0.5
+"""How often it is looked whom to probe; each is dialled at most every PROBE_INTERVAL_S."""
+
+
+class Dialler:
+    """Dials over the bus and tells the book and the breakers what came of it."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, routing: Routing, clock: Clock, tasks: Tasks) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._routing = routing
+        self._clock = clock
+        self._tasks = tasks
+        self._under_way: dict[tuple[str, TransportName], asyncio.Task[Cause | None]] = {}
+
+    async def dial(self, peer: str, transport: TransportName) -> Cause | None:
+        """Have a link to the peer. Returns: None when there is one, else why not. Takes DIAL_LIMIT_S at most."""
+        task = self._under_way.get((peer, transport))
+        if task is None:
+            recent = self._routing.book.recent_dial_failure(peer, transport, self._clock())
+            if recent is not None:
+                return recent
+            if len(self._under_way) >= MAX_DIALS:
+                return Cause.BUSY
+            task = self._start(peer, transport)
+        return await asyncio.shield(task)
+
+    async def keep_warm(self) -> None:
+        """Probe wanted peers until cancelled. Circuits do not matter here: probes are how they close again."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_S)
+            enabled = [transport for transport in ORDER if self._routing.enabled(transport)]
+            for peer, transport in self._routing.book.due_probes(enabled, self._clock()):
+                if len(self._under_way) >= MAX_PROBES:
+                    break
+                if (peer, transport) not in self._under_way:
+                    # Nobody's trace: a probe serves no delivery in particular.
+                    contextvars.Context().run(self._start, peer, transport)
+
+    def _start(self, peer: str, transport: TransportName) -> asyncio.Task[Cause | None]:
+        key = (peer, transport)
+        self._routing.book.dialled(peer, transport, self._clock())
+        task = self._tasks.start(self._dial(peer, transport), name="dial")
+        self._under_way[key] = task
+        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        return task
+
+    async def _dial(self, peer: str, transport: TransportName) -> Cause | None:
+        cause: Cause | None = None
+        try:
+            await self._bus.request(self._subjects.dial(transport), Dial(peer), Dialled, DIAL_LIMIT_S)
+        except (NoResponders, BusUnavailable):
+            # No worker of that transport is running, or none can be reached.
+            cause = Cause.WORKER_LOST
+        except BusTimeout:
+            cause = Cause.DIAL_TIMEOUT
+        except BusError as error:
+            cause = error.cause
+        if cause is None:
+            self._routing.book.linked(peer, transport, self._clock())
+            self._routing.breakers.probe_succeeded(peer_name(peer), transport.value)
+        else:
+            self._routing.book.dial_failed(peer, transport, cause, self._clock())
+        return cause

@@ -1,0 +1,65 @@
+"""Requests of peers to us: checked and handed to a chunk instance. Bodies never pass here: the answer says where
+the worker pulls them from."""
+
+from __future__ import annotations
+
+from services.manager.routing import Routing
+from shared.bus.contract import Bus, Handler, Incoming, Subscription
+from shared.bus.envelopes import Inbound, InboundAnswer
+from shared.bus.subjects import QUEUE_MANAGER, Subjects
+from shared.clock import Clock, unix_ms
+from shared.errors import BusTimeout, Cause, NoResponders, RemoteFailure
+from shared.transport.names import ORDER, TransportName
+
+CHUNK_TIMEOUT_S = 2.0
+"""An instance answers from the index in milliseconds; a stopped one keeps its share of the queue for seconds."""
+
+CHUNK_TRIES = 2
+"""The second is likely another instance: a killed one leaves the queue group within 26 ms (FACTS 5)."""
+
+DEFAULT_REQUEST_S = 10.0
+
+
+class InboundDesk:
+    """Serves `inbound.<transport>` of all three, in the queue group of the managers."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, routing: Routing, clock: Clock) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._routing = routing
+        self._clock = clock
+        self._subscriptions: list[Subscription] = []
+
+    async def start(self) -> None:
+        for transport in ORDER:
+            subject = self._subjects.inbound(transport)
+            handler = self._handler(transport)
+            self._subscriptions.append(await self._bus.serve(subject, Inbound, handler, queue=QUEUE_MANAGER))
+
+    async def close(self) -> None:
+        """Take no more; those under way go on."""
+        while self._subscriptions:
+            await self._subscriptions.pop().close()
+
+    def _handler(self, transport: TransportName) -> Handler[Inbound]:
+        async def handle(call: Inbound, incoming: Incoming) -> InboundAnswer:
+            if not self._routing.enabled(transport):
+                raise RemoteFailure(Cause.DISABLED)
+            # Its request came over a link, so there is one the other way too.
+            self._routing.book.linked(call.stamp.peer, transport, self._clock())
+            return await self._hand_on(call, incoming)
+
+        return handle
+
+    async def _hand_on(self, call: Inbound, incoming: Incoming) -> InboundAnswer:
+        for _ in range(CHUNK_TRIES):
+            remaining_s = incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S)
+            if remaining_s <= 0:
+                raise RemoteFailure(Cause.EXPIRED)
+            try:
+                return await self._bus.request(
+                    self._subjects.chunk_message, call, InboundAnswer, min(CHUNK_TIMEOUT_S, remaining_s)
+                )
+            except (NoResponders, BusTimeout):
+                continue
+        raise RemoteFailure(Cause.SOURCE_LOST)

@@ -1,0 +1,183 @@
+"""Writes each hop down, once, in all three places: its span, its Attempt record, and a fallback's diagnostic.
+
+They are made here from one HopRecord, so that the numbers agree wherever they are counted.
+
+Back-pressure: records wait in a bounded queue while the stream is away; beyond it they are dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from opentelemetry.trace import Span, Status, StatusCode
+
+from services.manager.steps import HopRecord
+from shared.attempts.fold import OUTCOME_FAILED
+from shared.backoff import delays_s
+from shared.bus.contract import Bus
+from shared.bus.envelopes import Attempt, Diagnostic
+from shared.bus.subjects import Subjects
+from shared.clock import Clock, unix_ms
+from shared.errors import BusError
+from shared.process.tasks import Tasks
+from shared.settings.flags import Flags
+from shared.telemetry import names, tracer
+from shared.telemetry.propagation import context_of
+from shared.transport.names import TransportName
+
+MAX_QUEUED_RECORDS = 16_384
+WRITERS = 8
+"""Appends under way: each waits for the stream's acknowledgement, about a millisecond."""
+
+RETRY_FIRST_S = 0.1
+RETRY_CAP_S = 2.0
+RECORD_KEPT_S = 100.0
+"""While the stream is away. Less than its window for duplicates (2 min): a retry must not be stored twice."""
+
+LEVEL_WARN = "warn"
+SOURCE = "manager"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLabel:
+    """What every record of one delivery carries. peer: its name, never its token."""
+
+    delivery: str
+    peer: str
+    transfer: str
+    traceparent: str
+
+
+class Recorder:
+    """Spans at once; records and diagnostics through a queue, retried with the same message id."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, flags: Flags, clock: Clock, tasks: Tasks) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._flags = flags
+        self._clock = clock
+        self._queue: asyncio.Queue[tuple[Attempt, Diagnostic | None, float]] = asyncio.Queue(MAX_QUEUED_RECORDS)
+        self.dropped_count = 0
+        for _ in range(WRITERS):
+            tasks.start(self._write_forever(), name="recorder")
+
+    def hop_started(self, label: DeliveryLabel, transport: TransportName, started_at: float) -> Span:
+        """The hop's span, a child of the asker's context; not made current."""
+        return tracer().start_span(
+            f"{names.SPAN_TRANSPORT_ATTEMPT} {transport.value}",
+            context=context_of(label.traceparent),
+            start_time=self._wall_ms(started_at) * 1_000_000,
+            attributes={names.TRANSPORT: transport.value, names.PEER_NAME: label.peer},
+        )
+
+    def hop_ended(self, label: DeliveryLabel, record: HopRecord, span: Span | None) -> None:
+        """Write the hop down. span: as `hop_started` made it, None for a hop that never came to send."""
+        if span is None:
+            span = self.hop_started(label, record.transport, record.started_at)
+        _describe(span, record)
+        span.end()
+        attempt = self._attempt(label, record, span)
+        diagnostic = _diagnostic(attempt) if attempt.fallback_from and self._flags.fallback_telemetry else None
+        try:
+            self._queue.put_nowait((attempt, diagnostic, self._clock() + RECORD_KEPT_S))
+        except asyncio.QueueFull:
+            self.dropped_count += 1
+            log.error("attempts queue full, %d dropped so far", self.dropped_count)
+
+    async def flushed(self) -> None:
+        """Wait until everything has been written, or given up."""
+        await self._queue.join()
+
+    def wall_ms(self, at: float) -> int:
+        """A time of the monotonic clock as wall-clock milliseconds."""
+        return self._wall_ms(at)
+
+    def _wall_ms(self, at: float) -> int:
+        return unix_ms() - round((self._clock() - at) * 1000)
+
+    def _attempt(self, label: DeliveryLabel, record: HopRecord, span: Span) -> Attempt:
+        context = span.get_span_context()
+        return Attempt(
+            delivery=label.delivery,
+            number=record.number,
+            transport=record.transport.value,
+            peer=label.peer,
+            outcome=record.outcome,
+            cause=record.cause,
+            fallback_from=record.fallback_from.value if record.fallback_from is not None else "",
+            fallback_cause=record.fallback_cause,
+            hedged=record.hedged,
+            started_ms=self._wall_ms(record.started_at),
+            elapsed_ms=round((record.ended_at - record.started_at) * 1000, 3),
+            bytes=record.bytes,
+            trace_id=f"{context.trace_id:032x}" if context.is_valid else "",
+            transfer=label.transfer,
+            manager=self._bus.instance,
+        )
+
+    async def _write_forever(self) -> None:
+        while True:
+            attempt, diagnostic, expires_at = await self._queue.get()
+            try:
+                if await self._append(attempt, expires_at) and diagnostic is not None:
+                    await self._bus.publish(self._subjects.event("diagnostic"), diagnostic)
+            except BusError as error:
+                log.debug("diagnostic not published: %s", error.cause.value)
+            finally:
+                self._queue.task_done()
+
+    async def _append(self, attempt: Attempt, expires_at: float) -> bool:
+        # The manager's name is part of the id: one that takes a delivery over counts its hops from 1 again,
+        # and both managers' hops really happened.
+        message_id = f"{attempt.delivery}.{attempt.number}.{attempt.manager}"
+        for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
+            try:
+                await self._bus.append(self._subjects.attempt(attempt.transport), attempt, message_id)
+            except BusError:
+                if self._clock() + delay_s >= expires_at:
+                    break
+                await asyncio.sleep(delay_s)
+            else:
+                return True
+        self.dropped_count += 1
+        log.error("an attempt was not recorded, %d so far", self.dropped_count)
+        return False
+
+
+def _describe(span: Span, record: HopRecord) -> None:
+    span.set_attribute(names.ATTEMPT_NUMBER, record.number)
+    span.set_attribute(names.ATTEMPT_OUTCOME, record.outcome)
+    span.set_attribute(names.ATTEMPT_HEDGED, record.hedged)
+    span.set_attribute(names.BODY_BYTES, record.bytes)
+    if record.fallback_from is not None and record.fallback_cause is not None:
+        span.set_attribute(names.FALLBACK_FROM, record.fallback_from.value)
+        span.set_attribute(names.FALLBACK_REASON, record.fallback_cause.value)
+    if record.cause is not None:
+        span.set_attribute(names.ERROR_TYPE, record.cause.value)
+    if record.outcome == OUTCOME_FAILED:
+        # A cancelled or skipped hop stays UNSET: nothing went wrong that was not handled (FACTS 3).
+        span.set_status(Status(StatusCode.ERROR))
+
+
+def _diagnostic(attempt: Attempt) -> Diagnostic:
+    cause = attempt.fallback_cause.value if attempt.fallback_cause is not None else ""
+    return Diagnostic(
+        id=f"{attempt.delivery}.{attempt.number}",
+        level=LEVEL_WARN,
+        source=SOURCE,
+        code=names.DIAGNOSTIC_FALLBACK,
+        message=f"{attempt.fallback_from} left for {attempt.transport} ({cause}): {attempt.outcome}",
+        timestamp_ms=attempt.started_ms,
+        context={
+            "from": attempt.fallback_from,
+            "to": attempt.transport,
+            "cause": cause,
+            "outcome": attempt.outcome,
+            "elapsedMs": str(attempt.elapsed_ms),
+            "transfer": attempt.transfer,
+        },
+    )

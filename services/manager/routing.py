@@ -1,0 +1,53 @@
+"""What is known of each transport towards one peer, at this moment: the facts that the machines decide on."""
+
+from __future__ import annotations
+
+from services.manager.breaker import Breakers
+from services.manager.budget import HedgeBudget
+from services.manager.peers import PeerBook
+from services.manager.rank import Route, Routes
+from shared.bus.envelopes import Attempt
+from shared.errors import Cause
+from shared.ids import peer_name
+from shared.settings.flags import Flags
+from shared.transport.names import ORDER, TransportName
+
+
+class Routing:
+    """Flags, circuits, links, delays and the budget of one manager, read together."""
+
+    def __init__(self, flags: Flags) -> None:
+        self.book = PeerBook()
+        self.breakers = Breakers()
+        self.budget = HedgeBudget()
+        self._flags = flags
+
+    def apply(self, record: Attempt, stored_ms: int) -> None:
+        """One record of the attempts stream."""
+        self.breakers.apply(record, stored_ms)
+        self.book.apply(record, stored_ms)
+
+    def enabled(self, transport: TransportName) -> bool:
+        return self._flags.enabled(transport)
+
+    def routes(self, peer: str, now_ms: int) -> Routes:
+        name = peer_name(peer)
+        return Routes(
+            {transport: self._route(peer, name, transport, now_ms) for transport in ORDER},
+            hedge_allowed=self.budget.allows(),
+        )
+
+    def _route(self, peer: str, name: str, transport: TransportName, now_ms: int) -> Route:
+        skip: Cause | None = None
+        if not self._flags.enabled(transport):
+            skip = Cause.DISABLED
+        elif not self.breakers.allows(name, transport.value, now_ms):
+            skip = Cause.CIRCUIT_OPEN
+        return Route(
+            transport,
+            self.book.link(peer, transport),
+            skip,
+            self.book.ack_delay_s(peer, transport),
+            self.book.stall_delay_s(peer, transport),
+            self.book.heard_at(peer, transport),
+        )

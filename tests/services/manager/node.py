@@ -1,0 +1,226 @@
+"""One node in memory around real managers: small fake workers and an asker, which can be killed and frozen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from services.manager.app import app
+from shared.bus.calls import Calls
+from shared.bus.contract import Incoming
+from shared.bus.envelopes import (
+    Accepted,
+    Answered,
+    Attempt,
+    BodyRef,
+    CancelRequest,
+    Deliver,
+    Diagnostic,
+    Dial,
+    Dialled,
+    Done,
+    LinkAnswer,
+    LinkFailed,
+    LinkProgress,
+    Ping,
+    Pong,
+    Receipt,
+    ReplyMessage,
+    SendRequest,
+    Verdict,
+    WorkerCommand,
+)
+from shared.bus.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_ATTEMPTS, Subjects
+from shared.clock import Clock, monotonic
+from shared.content.messages import ManifestData, RequestManifest
+from shared.errors import Cause, RemoteFailure
+from shared.ids import member_token
+from shared.process.run import Process
+from shared.process.tasks import Tasks
+from shared.settings.config import Config, FlagSettings
+from shared.settings.flags import Flags
+from shared.transport.names import ORDER, TransportName
+from tests.fakes.memory_bus import MemoryBus, MemoryHub
+
+PEER = member_token(bytes(range(32)))
+SUBJECTS = Subjects("node")
+ANSWER = ManifestData("00")
+BODY_BYTES = 1_000
+
+Behaviour = Callable[["FakeWorker", SendRequest], Awaitable[None]]
+"""What a worker does once it has accepted a request."""
+
+
+async def answer(worker: FakeWorker, call: SendRequest) -> None:
+    await worker.tell(call.manager, LinkProgress(call.request_id, call.hop, 0))
+    body = BodyRef(worker.bus.instance, b"token", BODY_BYTES)
+    await worker.tell(call.manager, LinkAnswer(call.request_id, call.hop, ANSWER, body))
+
+
+async def stay_silent(worker: FakeWorker, call: SendRequest) -> None:
+    pass
+
+
+async def only_ack(worker: FakeWorker, call: SendRequest) -> None:
+    await worker.tell(call.manager, LinkProgress(call.request_id, call.hop, 0))
+
+
+def fail(cause: Cause) -> Behaviour:
+    async def failing(worker: FakeWorker, call: SendRequest) -> None:
+        await worker.tell(call.manager, LinkFailed(call.request_id, call.hop, cause))
+
+    return failing
+
+
+@dataclass
+class FakeWorker:
+    """linked: whether it has a link to PEER. dial_cause: why a dial fails, None = it opens the link.
+
+    refuse: what it refuses requests with. asked, cancelled: request ids.
+    """
+
+    bus: MemoryBus
+    transport: TransportName
+    behave: Behaviour = answer
+    dial_cause: Cause | None = None
+    refuse: RemoteFailure | None = None
+    asked: list[bytes] = field(default_factory=list)
+    cancelled: list[bytes] = field(default_factory=list)
+    dialled: int = 0
+    linked: bool = False
+
+    async def start(self, *, linked: bool) -> None:
+        await self.bus.serve(SUBJECTS.worker(self.bus.instance), WorkerCommand, self._command)
+        await self.bus.serve(SUBJECTS.dial(self.transport), Dial, self._dial, queue=QUEUE_DIAL)
+        if linked:
+            await self.link()
+
+    async def link(self) -> None:
+        self.linked = True
+        subject = SUBJECTS.link(self.transport, PEER)
+        self._route = await self.bus.serve(subject, SendRequest, self._send, queue=QUEUE_LINK)
+
+    async def unlink(self) -> None:
+        self.linked = False
+        await self._route.close()
+
+    async def tell(self, manager: str, message: LinkProgress | LinkAnswer | LinkFailed) -> None:
+        await self.bus.publish(SUBJECTS.manager(manager), message)
+
+    async def _command(self, command: WorkerCommand, incoming: Incoming) -> Pong | Done:
+        if isinstance(command, CancelRequest):
+            self.cancelled.append(command.request_id)
+        return Pong() if isinstance(command, Ping) else Done()
+
+    async def _dial(self, call: Dial, incoming: Incoming) -> Dialled:
+        self.dialled += 1
+        if self.dial_cause is not None:
+            raise RemoteFailure(self.dial_cause)
+        if not self.linked:
+            await self.link()
+        return Dialled(self.bus.instance, "link-1")
+
+    async def _send(self, call: SendRequest, incoming: Incoming) -> Accepted:
+        if self.refuse is not None:
+            raise self.refuse
+        self.asked.append(call.request_id)
+        asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.behave(self, call)))
+        return Accepted(self.bus.instance, "link-1", 1.0)
+
+
+@dataclass
+class ManagerProcess:
+    process: Process
+    running: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        self.process.stopping.set()
+        await self.running
+        await self.process.tasks.close()
+
+    async def end(self) -> None:
+        """Without grace."""
+        await self.process.tasks.close()
+        self.running.cancel()
+        await asyncio.wait({self.running})
+
+
+class Node:
+    """Managers, one worker a transport, one asker. `records` and `diagnostics` are what a gateway would see."""
+
+    def __init__(self) -> None:
+        self.hub = MemoryHub()
+        self.workers: dict[TransportName, FakeWorker] = {}
+        self.managers: dict[str, ManagerProcess] = {}
+        self.records: list[Attempt] = []
+        self.diagnostics: list[Diagnostic] = []
+        self.answers: Counter[bytes] = Counter()
+        self.verdicts: dict[str, Cause] = {}
+        self.flags = Flags(FlagSettings())
+
+    async def start(self, *, managers: int = 1, linked: tuple[TransportName, ...] = ORDER) -> None:
+        self.asker = self.hub.bus("chunk-1")
+        await self.flags.start(self.asker)
+        self.calls = Calls(self.asker, SUBJECTS, SUBJECTS.manager)
+        await self.calls.start()
+        await self.asker.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: self.records.append(record))
+
+        async def diagnostic(event: Diagnostic, incoming: Incoming) -> None:
+            self.diagnostics.append(event)
+
+        await self.asker.serve(SUBJECTS.event("diagnostic"), Diagnostic, diagnostic)
+        for transport in ORDER:
+            await self.start_worker(transport, linked=transport in linked)
+        for number in range(managers):
+            await self.start_manager(f"manager-{number + 1}")
+
+    async def start_worker(self, transport: TransportName, *, linked: bool, name: str = "") -> FakeWorker:
+        worker = FakeWorker(self.hub.bus(name or f"{transport.value}-1"), transport)
+        self.workers[transport] = worker
+        await worker.start(linked=linked)
+        return worker
+
+    async def start_manager(self, instance: str, clock: Clock = monotonic) -> ManagerProcess:
+        bus = self.hub.bus(instance)
+        flags = Flags(FlagSettings())
+        await flags.start(bus)
+        process = Process("manager", instance, Config(), bus, None, SUBJECTS, flags, Tasks())
+        self.managers[instance] = ManagerProcess(process, asyncio.create_task(app(process, clock)))
+        subjects = {SUBJECTS.deliver, SUBJECTS.manager(instance)}
+        async with asyncio.timeout(5):
+            while subjects - {interest.pattern for interest in self.hub.interests if interest.bus is bus}:
+                await asyncio.sleep(0.001)
+        return self.managers[instance]
+
+    async def warm(self) -> None:
+        """Let the managers learn of every link: what a first round of deliveries and probes does."""
+        for _ in range(2 * len(self.managers)):
+            await self.deliver()
+
+    async def deliver(self, timeout_s: float = 5.0, delivery_id: bytes | None = None) -> Receipt:
+        """Ask as the chunk service does: judge each answer by `verdicts` (by transport), wait for the receipt."""
+        call_id = delivery_id or os.urandom(16)
+        call = Deliver(call_id, self.asker.instance, PEER, RequestManifest("00"), "t1")
+
+        async def on_message(message: ReplyMessage) -> bool:
+            if isinstance(message, Answered):
+                self.answers[message.delivery_id] += 1
+                verdict = Verdict(call_id, message.hop, self.verdicts.get(message.transport), BODY_BYTES)
+                await self.asker.publish(SUBJECTS.manager(message.manager), verdict)
+            return isinstance(message, Receipt)
+
+        receipt = await self.calls.call(SUBJECTS.deliver, call_id, call, timeout_s, on_message)
+        assert isinstance(receipt, Receipt)
+        return receipt
+
+    async def close(self) -> None:
+        for manager in self.managers.values():
+            await manager.end()
+        await self.calls.close()
+
+
+def hops(receipt: Receipt) -> list[tuple[str, str, str]]:
+    return [(hop.transport, hop.outcome, hop.cause or "") for hop in receipt.hops]

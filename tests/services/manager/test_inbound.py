@@ -1,0 +1,80 @@
+"""Requests of peers, through a manager to a chunk instance."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from shared.bus.contract import Incoming
+from shared.bus.envelopes import BodyRef, Inbound, InboundAnswer, Stamp
+from shared.bus.subjects import QUEUE_CHUNK
+from shared.content.messages import RequestManifest
+from shared.errors import Cause, RemoteFailure
+from shared.transport.names import ORDER
+from tests.fakes.memory_bus import MemoryBus
+from tests.fakes.waiting import until
+from tests.services.manager.node import ANSWER, PEER, SUBJECTS, Node, hops
+from tests.services.manager.rig import WEBRTC
+
+CALL = Inbound(Stamp("webrtc", "member", PEER, "link-1"), b"r" * 16, RequestManifest("00"))
+
+
+async def start_chunk(node: Node, name: str) -> MemoryBus:
+    bus = node.hub.bus(name)
+
+    async def message(call: Inbound, incoming: Incoming) -> InboundAnswer:
+        return InboundAnswer(ANSWER, BodyRef(name, b"token", 10))
+
+    await bus.serve(SUBJECTS.chunk_message, Inbound, message, queue=QUEUE_CHUNK)
+    return bus
+
+
+async def ask(node: Node, transport: str = "webrtc", timeout_s: float = 8.0) -> InboundAnswer:
+    worker = node.workers[WEBRTC].bus
+    return await worker.request(SUBJECTS.inbound(transport), CALL, InboundAnswer, timeout_s)
+
+
+@pytest.mark.parametrize("transport", [name.value for name in ORDER])
+async def test_it_is_handed_to_a_chunk_instance(node: Node, transport: str) -> None:
+    await node.start()
+    await start_chunk(node, "chunk-a")
+    answer = await ask(node, transport)
+    assert (answer.answer, answer.body) == (ANSWER, BodyRef("chunk-a", b"token", 10))
+
+
+async def test_a_frozen_chunk_instance_is_passed_over(node: Node) -> None:
+    await node.start()
+    await start_chunk(node, "chunk-a")
+    await start_chunk(node, "chunk-b")
+    node.hub.freeze("chunk-a")
+    asking = [asyncio.create_task(ask(node)) for _ in range(3)]
+    await asyncio.sleep(0)
+    node.hub.kill("chunk-a")
+    answers = await asyncio.gather(*asking)
+    assert {answer.body.instance for answer in answers if answer.body is not None} == {"chunk-b"}
+
+
+async def test_no_chunk_instance_is_our_own_loss(node: Node) -> None:
+    await node.start()
+    with pytest.raises(RemoteFailure) as failure:
+        await ask(node)
+    assert failure.value.cause is Cause.SOURCE_LOST
+
+
+async def test_a_switched_off_transport_takes_nothing_in(node: Node) -> None:
+    await node.start()
+    await start_chunk(node, "chunk-a")
+    await node.flags.set(WEBRTC, False)
+    await until(lambda: not node.managers["manager-1"].process.flags.enabled(WEBRTC))
+    with pytest.raises(RemoteFailure) as failure:
+        await ask(node)
+    assert failure.value.cause is Cause.DISABLED
+
+
+async def test_a_peer_that_asks_us_is_known_to_have_a_link(node: Node) -> None:
+    await node.start(linked=(WEBRTC,))
+    await start_chunk(node, "chunk-a")
+    await ask(node)
+    assert hops(await node.deliver()) == [("webrtc", "confirmed", "")]
+    assert node.workers[WEBRTC].dialled == 0
