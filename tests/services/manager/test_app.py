@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import pytest
 
@@ -18,13 +19,31 @@ from shared.bus.envelopes import (
     Ping,
     Pong,
     Receipt,
+    SendRequest,
     Verdict,
 )
 from shared.clock import monotonic
 from shared.errors import Cause, RemoteFailure
 from tests.fakes.waiting import until
-from tests.services.manager.node import ANSWER, PEER, SUBJECTS, Node, answer, fail, hops, only_ack, stay_silent
+from tests.services.manager.node import (
+    ANSWER,
+    PEER,
+    SUBJECTS,
+    FakeWorker,
+    Node,
+    answer,
+    fail,
+    hops,
+    only_ack,
+    stay_silent,
+)
 from tests.services.manager.rig import BROADCAST, WEBRTC, WEBTORRENT
+
+AT_ONCE_MS = 800
+"""Loose, for a busy machine; any of our timeouts is longer."""
+
+NO_TIMEOUT_MS = 1_800
+"""The same for what takes a hedge or a ping; giving up a silent hop takes 2 s."""
 
 
 async def test_a_plain_delivery(node: Node) -> None:
@@ -49,7 +68,7 @@ async def test_an_explicit_failure_falls_back_at_once(node: Node, cause: Cause) 
     node.workers[WEBRTC].behave = fail(cause)
     receipt = await node.deliver()
     assert hops(receipt) == [("webrtc", "failed", cause.value), ("webtorrent", "confirmed", "")]
-    assert receipt.elapsed_ms < 250
+    assert receipt.elapsed_ms < AT_ONCE_MS
     await until(lambda: node.diagnostics)
     assert node.diagnostics[0].code == "transport-fallback"
     context = node.diagnostics[0].context
@@ -74,7 +93,7 @@ async def test_no_interest_is_no_link_at_once(node: Node) -> None:
     node.workers[WEBRTC].dial_cause = Cause.PEER_UNKNOWN
     receipt = await node.deliver()
     assert hops(receipt) == [("webrtc", "failed", "no_link"), ("webtorrent", "confirmed", "")]
-    assert receipt.elapsed_ms < 250
+    assert receipt.elapsed_ms < AT_ONCE_MS
 
 
 async def test_silence_is_hedged_and_the_loser_is_cancelled(node: Node) -> None:
@@ -85,7 +104,7 @@ async def test_silence_is_hedged_and_the_loser_is_cancelled(node: Node) -> None:
     assert [hop.transport for hop in receipt.hops] == ["webtorrent", "webrtc"]
     assert hops(receipt)[1] == ("webrtc", "cancelled", "silent")
     assert receipt.hops[0].hedged
-    assert receipt.elapsed_ms < 600
+    assert receipt.elapsed_ms < NO_TIMEOUT_MS
     await until(lambda: node.workers[WEBRTC].cancelled == [receipt.delivery_id])
 
 
@@ -99,7 +118,7 @@ async def test_a_killed_worker_is_noticed_within_a_ping(node: Node) -> None:
     node.hub.kill(worker.bus.instance)
     receipt = await delivering
     assert hops(receipt) == [("webrtc", "failed", "worker_lost"), ("webtorrent", "confirmed", "")]
-    assert receipt.elapsed_ms < 900
+    assert receipt.elapsed_ms < NO_TIMEOUT_MS
 
 
 async def test_a_stopped_worker_costs_a_hedge_not_the_delivery(node: Node) -> None:
@@ -109,7 +128,7 @@ async def test_a_stopped_worker_costs_a_hedge_not_the_delivery(node: Node) -> No
     receipt = await node.deliver()
     assert receipt.outcome == "confirmed"
     assert receipt.hops[0].transport == "webtorrent"
-    assert receipt.elapsed_ms < 900
+    assert receipt.elapsed_ms < NO_TIMEOUT_MS
 
 
 async def test_a_bad_answer_goes_on_to_the_next_transport(node: Node) -> None:
@@ -290,6 +309,29 @@ async def test_counts_agree(node: Node) -> None:
     assert sorted(event.context["cause"] for event in node.diagnostics) == ["closed", "refused", "silent"]
     assert counters.transport(BROADCAST).attempts == {}
     assert counters.transport(WEBTORRENT).attempts == {"confirmed": 3}
+
+
+async def test_fallbacks_are_not_told_where_the_flag_is_off(node: Node) -> None:
+    await node.start()
+    await node.flags.set_named("transportFallbackTelemetry", False)
+    await until(lambda: not node.managers["manager-1"].process.flags.fallback_telemetry)
+    node.workers[WEBRTC].behave = fail(Cause.CLOSED)
+    await node.warm()
+    await until(lambda: len(node.records) == 4)
+    assert [record.fallback_from for record in node.records if record.outcome == "confirmed"] == ["webrtc"] * 2
+    assert node.diagnostics == []
+
+
+async def test_our_own_lag_is_no_links_silence(node: Node) -> None:
+    await node.start()
+    await node.warm()
+
+    async def answer_soon(worker: FakeWorker, call: SendRequest) -> None:
+        asyncio.get_running_loop().call_later(0.005, lambda: asyncio.ensure_future(answer(worker, call)))
+        time.sleep(0.3)  # the whole process stands still: longer than any hedge delay of this link
+
+    node.workers[WEBRTC].behave = answer_soon
+    assert hops(await node.deliver()) == [("webrtc", "confirmed", "")]
 
 
 async def test_a_circuit_opens_and_traffic_goes_round_it(node: Node) -> None:

@@ -1,0 +1,68 @@
+# swarmbridge: everything a person does with it from a checkout. `make` alone lists it.
+#
+# Paths are always relative and quoted where they can hold spaces, so that the checkout may live anywhere.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+SIZE_MIB ?= 32
+FILE ?=
+JSON ?=
+ARGS ?=
+TESTS ?= tests
+
+UV_STAMP := .tools/.uv-$(UV_VERSION)
+UV := .tools/bin/uv
+BIN := .venv/bin
+STAMP := .venv/.synced
+# Installing must not depend on a home directory, nor leave anything there or among the machine's temporary files.
+export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up check test clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@printf 'swarmbridge: chunks over whichever transport works\n\n'
+	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target text; \
+		do printf '%-14s %s\n' "$$target" "$$text"; done
+	@printf '\nSettings: PYTHON=%s  SIZE_MIB=%s  FILE=path  JSON=1  ARGS=…  TESTS=%s\n' '$(PYTHON)' '$(SIZE_MIB)' '$(TESTS)'
+
+setup: $(STAMP)  ## install everything into .venv (done by the others where needed)
+	@echo "ready; try: make demo" >&2
+
+demo: $(STAMP)  ## two nodes, three transports, real faults (FILE=path adds a file, SIZE_MIB=32, JSON=1)
+	@exec $(BIN)/python -m services.supervisor demo --size-mib $(SIZE_MIB) $(if $(FILE),--file "$(FILE)") $(if $(JSON),--json) $(ARGS)
+
+up: $(STAMP)  ## one node until Ctrl-C (ARGS="--port 8080")
+	@exec $(BIN)/python -m services.supervisor up $(ARGS)
+
+check: $(STAMP)  ## lint, formatting, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pytest tests/architecture
+
+test: $(STAMP)  ## every test (TESTS=tests/shared for some)
+	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+clean:  ## remove what setup and the tools made
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find services shared tests ops -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(UV_STAMP):
+	@command -v '$(PYTHON)' >/dev/null || { echo "make: no '$(PYTHON)'; install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $$('$(PYTHON)' --version) is too old; 3.11 or newer is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "make: '$(PYTHON)' has no venv module; install it (Debian: python3-venv) or name another: make PYTHON=…" >&2; exit 1; }
+	@rm -rf .tools && mkdir -p .tools/tmp
+	@echo 'setting up .tools and .venv (once)' >&2
+	@'$(PYTHON)' -m venv .tools
+	@TMPDIR="$(CURDIR)/.tools/tmp" .tools/bin/python -m pip install --quiet 'uv==$(UV_VERSION)' >&2
+	@touch $@
+
+# Only when what is installed can have changed; output on stderr, so that `make demo JSON=1` stays JSON.
+$(STAMP): pyproject.toml uv.lock | $(UV_STAMP)
+	@TMPDIR="$(CURDIR)/.tools/tmp" $(UV) sync --quiet --frozen --extra node --compile-bytecode --python '$(PYTHON)' >&2
+	@touch $(STAMP)

@@ -1,0 +1,13 @@
+"""`python -m services.supervisor up|demo`."""
+
+from __future__ import annotations
+
+import sys
+
+from services.supervisor.interrupts import exit_quietly_when_interrupted
+
+if __name__ == "__main__":
+    exit_quietly_when_interrupted()  # before the slow imports: Ctrl-C is clean from the first moment
+    from services.supervisor.app import main
+
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The supervisor's command line wired to what it does, and every ending to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import msgspec
+
+from services.supervisor.arguments import parse
+from services.supervisor.demo import DemoOptions, demo
+from services.supervisor.errors import CannotStart
+from services.supervisor.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.up import UpOptions, up
+from shared.errors import ConfigError
+from shared.settings.config import load
+
+EXIT_OK = 0
+EXIT_BAD_SETTINGS = 2
+EXIT_CANNOT_START = 3
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    """`--json` for a demo that could not even start."""
+
+    ok: bool
+    reason: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns: the exit code: 0, 1 (demo: it did not hold), 2 bad settings, 3 could not start, 130 interrupted."""
+    options = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return _up(options) if options.command == "up" else _demo(options)
+    except CannotStart as error:
+        if options.command == "demo" and options.json:
+            print(msgspec.json.encode(_Failure(False, error.line)).decode())
+        _complain(error.line, *(f"  | {line}" for line in error.details))
+        return EXIT_CANNOT_START
+    except ConfigError as error:
+        _complain(*error.problems)
+        return EXIT_BAD_SETTINGS
+
+
+def _up(options: argparse.Namespace) -> int:
+    config = load()
+    try:
+        run(
+            up(
+                config,
+                UpOptions(
+                    home=options.home,
+                    name=options.name or "",
+                    port=options.port,
+                    nats_url=options.nats_url or "",
+                    nats_binary=options.nats_binary,
+                    rendezvous=options.rendezvous,
+                    members=options.member,
+                    json=options.json,
+                ),
+            )
+        )
+    except Interrupted:
+        pass  # Ctrl-C is how one ends it
+    return EXIT_OK
+
+
+def _demo(options: argparse.Namespace) -> int:
+    # A killed worker is the demo's own doing; its log line would tear the bars.
+    logging.getLogger("services.supervisor.processes").setLevel(logging.ERROR)
+    try:
+        return run(
+            demo(
+                DemoOptions(
+                    size_mib=options.size_mib,
+                    files=options.file,
+                    json=options.json,
+                    keep=options.keep,
+                    nats_binary=options.nats_binary,
+                )
+            )
+        )
+    except Interrupted:
+        _complain("interrupted; everything is cleaned up")
+        return EXIT_INTERRUPTED
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        print(f"swarmbridge: {line}", file=sys.stderr)

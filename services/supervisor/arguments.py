@@ -1,0 +1,120 @@
+"""The command line: `up` runs one node, `demo` shows two."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from shared.errors import SwarmbridgeError
+from shared.ids import token_key
+
+DEFAULT_SIZE_MIB = 32
+MIN_SIZE_MIB = 12
+"""Eight chunks are confirmed before the first fault; fewer than four left would show nothing."""
+MAX_SIZE_MIB = 1024
+MAX_PORT = 65535
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; a wrong argument prints one line and exits with 2."""
+    parser = argparse.ArgumentParser(
+        prog="swarmbridge", description="Run swarmbridge nodes on this machine.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo")
+    _add_up(
+        commands.add_parser(
+            "up",
+            help="run one node until Ctrl-C",
+            description="Run one node until Ctrl-C: a NATS server, its workers and its gateway.",
+            epilog="Exit codes: 0 stopped as asked, 2 wrong argument or setting, 3 could not start (a line says why). "
+            "Example: swarmbridge up --home ~/node --port 8080",
+            allow_abbrev=False,
+        )
+    )
+    _add_demo(
+        commands.add_parser(
+            "demo",
+            help="two nodes, three real transports, real faults",
+            description="Move files between two nodes of this machine while transports are killed and switched off.",
+            epilog="Exit codes: 0 everything held, 1 it did not (a line says why), 2 wrong argument, 3 could not "
+            "start, 130 interrupted. Example: swarmbridge demo --size-mib 64 --file video.mp4",
+            allow_abbrev=False,
+        )
+    )
+    return parser.parse_args(arguments)
+
+
+def _add_up(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, metavar="DIR", help="where keys, chunks and logs are kept")
+    parser.add_argument("--name", metavar="NAME", help="the node's name on its bus (default: node)")
+    parser.add_argument("--port", type=_port, metavar="N", help="port of the page and the API (default: any)")
+    _add_nats(parser)
+    parser.add_argument(
+        "--rendezvous", type=_file, metavar="FILE", help="rendezvous document to use; without it, our own is started"
+    )
+    parser.add_argument(
+        "--member", type=_member, action="append", default=[], metavar="TOKEN", help="peer token of a trusted node"
+    )
+    parser.add_argument("--json", action="store_true", help="say where the node is as one JSON line")
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--size-mib",
+        type=_size,
+        default=DEFAULT_SIZE_MIB,
+        metavar="N",
+        help=f"size of each of the three files, {MIN_SIZE_MIB} to {MAX_SIZE_MIB} (default: {DEFAULT_SIZE_MIB})",
+    )
+    parser.add_argument(
+        "--file", type=_file, action="append", default=[], metavar="PATH", help="a real file to move as well"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument("--keep", action="store_true", help="keep homes and logs, and say where they are")
+    _add_nats(parser, own_server=False)
+
+
+def _add_nats(parser: argparse.ArgumentParser, *, own_server: bool = True) -> None:
+    if own_server:
+        parser.add_argument(
+            "--nats-url", metavar="URL", help="use this NATS server for this node alone; no accounts are made on it"
+        )
+    parser.add_argument("--nats-binary", default="", metavar="PATH", help="the nats-server to run")
+
+
+def _port(text: str) -> int:
+    return _whole_number(text, 0, MAX_PORT)
+
+
+def _size(text: str) -> int:
+    return _whole_number(text, MIN_SIZE_MIB, MAX_SIZE_MIB)
+
+
+def _whole_number(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be a whole number") from None
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"must be {least} to {most}")
+    return number
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"cannot read {text}: {error.strerror}") from None
+    return path.resolve()
+
+
+def _member(text: str) -> str:
+    try:
+        if token_key(text) is not None:
+            return text
+    except SwarmbridgeError:
+        pass
+    raise argparse.ArgumentTypeError("is no member's peer token (k and 52 letters)")

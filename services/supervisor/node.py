@@ -1,0 +1,223 @@
+"""One node on this machine: its configuration file, its seeds, its processes, and when it is ready.
+
+A node's home holds data that outlives a run (`root.key`, `store/`, `nats/`, `gateway.token`, `logs/`) and
+`run/`, which does not: configuration and seeds of the running processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from services.supervisor.bus_users import ADMIN, Seeds, write_private
+from services.supervisor.errors import CannotStart, failed_to_start
+from services.supervisor.gateway_client import GatewayClient, GatewayError
+from services.supervisor.processes import Child, Children, Program
+from services.supervisor.toml_text import config_toml
+from shared.bus.layout import ensure_layout
+from shared.bus.nats_connection import ConnectionOptions, NatsConnection
+from shared.bus.serving import BusCounts
+from shared.errors import BusError
+from shared.ids import new_instance_id
+from shared.settings.config import ENV_CONFIG_FILE, Config, child_environment
+from shared.transport.names import ORDER
+
+SERVICES = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway")
+STOP_ORDER = (("gateway", "webrtc", "webtorrent", "broadcast"), ("chunk",), ("manager",))
+"""Those that others ask end after those that ask."""
+ENV_SEED_FILE = "SWARMBRIDGE_BUS_SEED_FILE"
+ENV_MESH_SEED_FILE = "SWARMBRIDGE_BUS_MESH_SEED_FILE"
+READY_TIMEOUT_S = 60.0
+"""A cold machine compiles every module on the first start; a warm one takes 5 to 8 s."""
+POLL_INTERVAL_S = 0.1
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What a node is made of. config.node.home is set. seeds: by service, empty for a server without accounts.
+
+    counts: processes a service, one where none is said.
+    """
+
+    config: Config
+    nats_url: str
+    seeds: Mapping[str, Seeds] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def run_dir(self) -> Path:
+        return run_dir(self.config.home)
+
+
+def run_dir(home: Path) -> Path:
+    """Where a home keeps what belongs to one run only."""
+    return home / "run"
+
+
+class Node:
+    """A node's processes. `start` them, `ready` waits until it serves, `stop` ends them and removes `run/`."""
+
+    def __init__(self, plan: NodePlan, children: Children) -> None:
+        self.plan = plan
+        self.name = plan.config.node.id
+        self._children = children
+        self._processes: dict[str, list[Child]] = {}
+        self._token_file: Path | None = None
+        self._api: GatewayClient | None = None
+
+    def processes(self, service: str) -> list[Child]:
+        return list(self._processes.get(service, ()))
+
+    async def start(self) -> None:
+        """Lay out the bus and start every process. Raises: CannotStart."""
+        home = self.plan.config.home
+        self._token_file = _ensure_token(self.plan.config, home)
+        config = msgspec.structs.replace(
+            self.plan.config,
+            bus=msgspec.structs.replace(self.plan.config.bus, url=self.plan.nats_url),
+            gateway=msgspec.structs.replace(self.plan.config.gateway, token_file=str(self._token_file)),
+        )
+        self.plan.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config_file = self.plan.run_dir / "node.toml"
+        write_private(config_file, config_toml(config).encode())
+        (home / "gateway.json").unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
+        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, _own_seed(config))
+        for service in SERVICES:
+            for number in range(self.plan.counts.get(service, 1)):
+                program = self._program(service, number + 1, config_file)
+                self._processes.setdefault(service, []).append(self._children.start(program))
+
+    @property
+    def api(self) -> GatewayClient:
+        """The node's HTTP API, once it is ready."""
+        assert self._api is not None
+        return self._api
+
+    def token(self) -> str:
+        """The operator's token."""
+        assert self._token_file is not None
+        return self._token_file.read_text().strip()
+
+    async def ready(self) -> None:
+        """Wait until the gateway answers and every worker has reported, degraded or not.
+
+        Raises: CannotStart, when a process ended (with its last lines) or READY_TIMEOUT_S is over.
+        """
+        everything = [child for children in self._processes.values() for child in children]
+        waiting = asyncio.create_task(self._answers())
+        ended = asyncio.create_task(self._children.first_exit(everything))
+        try:
+            await asyncio.wait({waiting, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise failed_to_start(ended.result())
+            waiting.result()
+        finally:
+            waiting.cancel()
+            ended.cancel()
+
+    async def kill(self, service: str) -> None:
+        """SIGKILL every process of a service; they stay down until `revive`."""
+        await asyncio.gather(*(child.kill() for child in self.processes(service)))
+
+    def revive(self, service: str) -> None:
+        """Start the processes of a service that were killed."""
+        for child in self.processes(service):
+            child.start()
+
+    async def stop(self) -> None:
+        """End every process and remove what belongs to this run only."""
+        if self._api is not None:
+            await self._api.close()
+        await self._children.stop([[c for name in names for c in self.processes(name)] for names in STOP_ORDER])
+        (self.plan.config.home / "gateway.json").unlink(missing_ok=True)
+        shutil.rmtree(self.plan.run_dir, ignore_errors=True)
+
+    def _program(self, service: str, number: int, config_file: Path) -> Program:
+        """A service gets the node's settings, its own seeds and nobody else's."""
+        name = service if number == 1 else f"{service}-{number}"
+        settings = {ENV_CONFIG_FILE: str(config_file), **seed_settings(self.plan.seeds.get(service))}
+        return Program(
+            name=f"{self.name}/{name}",
+            arguments=service_command(service),
+            environment=child_environment(settings),
+            log=self.plan.config.home / "logs" / f"{name}.log",
+        )
+
+    async def _answers(self) -> None:
+        give_up_s = time.monotonic() + READY_TIMEOUT_S
+        waiting_for = "its gateway"
+        while time.monotonic() < give_up_s:
+            if self._api is None:
+                self._api = GatewayClient.of_home(self.plan.config.home, self._token_file)
+            if self._api is not None:
+                try:
+                    await self._api.node()
+                    missing = self._unreported(await self._api.worker_counts())
+                    if not missing:
+                        return
+                    waiting_for = f"workers of {', '.join(missing)}"
+                except GatewayError as error:
+                    waiting_for = f"its gateway, which answers {error.code}"
+            await asyncio.sleep(POLL_INTERVAL_S)
+        raise CannotStart(f"node {self.name} was not ready within {READY_TIMEOUT_S:.0f} s: waited for {waiting_for}")
+
+    def _unreported(self, workers: Mapping[str, int]) -> list[str]:
+        return [name for name in ORDER if workers.get(name, 0) < self.plan.counts.get(name, 1)]
+
+
+def service_command(service: str) -> Sequence[str]:
+    """How a service is run. -P: never import from whatever directory we were started in."""
+    return [sys.executable, "-P", "-m", f"services.{service}"]
+
+
+def seed_settings(seeds: Seeds | None) -> dict[str, str]:
+    """The settings that tell a process its own seeds; none on a server without accounts."""
+    if seeds is None:
+        return {}
+    settings = {ENV_SEED_FILE: str(seeds.node)}
+    if seeds.mesh is not None:
+        settings[ENV_MESH_SEED_FILE] = str(seeds.mesh)
+    return settings
+
+
+async def lay_out(node: str, nats_url: str, seeds: Mapping[str, Seeds], own_seed: str | None = None) -> None:
+    """Make the node's streams and buckets, as the account's admin; own_seed: of a user on one's own server.
+
+    Raises: CannotStart.
+    """
+    seed = seeds[ADMIN].node.read_text().strip() if ADMIN in seeds else own_seed
+    options = ConnectionOptions(nats_url, new_instance_id(ADMIN), seed, inbox_prefix=f"_INBOX_{ADMIN}")
+    connection = NatsConnection(options, BusCounts())
+    try:
+        await connection.open()
+        try:
+            await ensure_layout(connection, node)
+        finally:
+            await connection.close()
+    except (BusError, OSError) as error:
+        raise CannotStart(f"node {node}: the NATS server does not let us in or has no JetStream") from error
+
+
+def _own_seed(config: Config) -> str | None:
+    return Path(config.bus.seed_file).read_text().strip() if config.bus.seed_file else None
+
+
+def _ensure_token(config: Config, home: Path) -> Path:
+    """The operator's token: the configured file, else one in the home, made at the first start."""
+    if config.gateway.token_file:
+        return Path(config.gateway.token_file)
+    path = home / "gateway.token"
+    if not path.exists() or not os.path.getsize(path):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, secrets.token_urlsafe(TOKEN_BYTES).encode())
+    return path

@@ -1,0 +1,157 @@
+"""Two complete nodes on this machine that trust each other, on one nats-server and with one rendezvous.
+
+Everything is in one directory and in our own child processes. Nothing but loopback is ever listened on or dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from services.supervisor.bus_users import ADMIN, make_users, write_private
+from services.supervisor.nats_process import start_nats
+from services.supervisor.node import SERVICES, Node, NodePlan
+from services.supervisor.ports import free_port, usable_host
+from services.supervisor.processes import Children
+from services.supervisor.rendezvous_process import start_rendezvous, write_document
+from shared.content.keys import ROOT_BYTES, identity_seed, public_key
+from shared.ids import PeerToken, member_token
+from shared.settings.config import (
+    ChunkSettings,
+    Config,
+    NodeSettings,
+    RendezvousSettings,
+    TelemetrySettings,
+    TrustSettings,
+    WebrtcSettings,
+    WebtorrentSettings,
+)
+
+NAMES = ("a", "b")
+LOOPBACK = "127.0.0.1"
+NODE_HOSTS = {"a": "127.0.0.2", "b": "127.0.0.3"}
+"""libtorrent takes no two DHT nodes at one address for honest (FACTS 4)."""
+REQUEST_WINDOW = 3
+"""Chunks asked for at once: fourteen processes share one machine's cores, and a deep queue on a busy link looks
+like silence, which is hedged over another transport."""
+
+
+class Pair:
+    """Nodes A and B. `start`, then always `clear`, also where `start` raised or was cancelled.
+
+    counts: processes a service on each node, one where none is said. otlp_endpoint: where spans go as well.
+    """
+
+    def __init__(self, work: Path, counts: Mapping[str, int] | None = None, otlp_endpoint: str = "") -> None:
+        self._work = work
+        self._telemetry = TelemetrySettings(propagation="join", otlp_endpoint=otlp_endpoint)
+        self._counts = dict(counts or {})
+        self._children = Children()
+        self._nodes: list[Node] = []
+
+    @property
+    def a(self) -> Node:
+        return self._nodes[0]
+
+    @property
+    def b(self) -> Node:
+        return self._nodes[1]
+
+    @property
+    def admin(self) -> dict[str, tuple[str, Path]]:
+        """For whoever watches: each node's NATS URL and the seed file of its admin, who hears everything."""
+        return {node.name: (node.plan.nats_url, node.plan.seeds[ADMIN].node) for node in self._nodes}
+
+    def process_counts(self) -> dict[str, int]:
+        """How many processes of each kind there are."""
+        names = (child.program.name.rpartition("/")[2] for child in self._children)
+        return dict(Counter(name.partition("-")[0] if name != "nats-server" else name for name in names))
+
+    async def start(self, binary: Path) -> None:
+        """Start everything and wait until both nodes are ready. Raises: CannotStart."""
+        homes = {name: self._work / f"node-{name}" for name in NAMES}
+        members = {name: _new_identity(home) for name, home in homes.items()}
+        users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
+        base = Config(telemetry=self._telemetry, chunk=ChunkSettings(request_window=REQUEST_WINDOW))
+        nats = await start_nats(
+            self._children,
+            binary=binary,
+            run_dir=self._work / "nats",
+            store_dir=self._work / "nats" / "store",
+            log_file=self._work / "logs" / "nats-server.log",
+            accounts=users.accounts,
+        )
+        dht = {name: (_host(name), free_port(_host(name), socket.SOCK_DGRAM)) for name in NAMES}
+        document_file = await self._meeting_place(base, dht)
+        for name in NAMES:
+            config = _node_config(base, name, homes[name], members, document_file, dht[name])
+            plan = NodePlan(config, nats.url, users.of_node(name), self._counts)
+            self._nodes.append(Node(plan, self._children))
+        for node in self._nodes:
+            await node.start()
+        ready = [asyncio.create_task(node.ready()) for node in self._nodes]
+        try:
+            await asyncio.gather(*ready)
+        finally:
+            for task in ready:
+                task.cancel()
+
+    async def clear(self, *, keep: bool = False) -> None:
+        """End every process, then remove the directory unless `keep`."""
+        try:
+            await asyncio.gather(*(node.stop() for node in self._nodes))
+        finally:
+            await self._children.close()
+            if not keep:
+                await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
+
+    async def _meeting_place(self, base: Config, dht: Mapping[str, tuple[str, int]]) -> Path:
+        """Start the rendezvous and write its document. Returns: the document's path."""
+        rendezvous = await start_rendezvous(
+            self._children,
+            settings=base.rendezvous,
+            log_level=base.telemetry.log_level,
+            home=self._work / "rendezvous",
+            log_file=self._work / "logs" / "rendezvous.log",
+        )
+        document_file = self._work / "rendezvous.json"
+        write_document(document_file, rendezvous.document([f"{host}:{port}" for host, port in dht.values()]))
+        return document_file
+
+
+def _new_identity(home: Path) -> PeerToken:
+    """Make a node's root key before the node starts, to know its peer token. Returns: the token."""
+    home.mkdir(mode=0o700, parents=True)
+    root = os.urandom(ROOT_BYTES)
+    write_private(home / "root.key", root)
+    return member_token(public_key(identity_seed(root)))
+
+
+def _node_config(
+    base: Config,
+    name: str,
+    home: Path,
+    members: Mapping[str, PeerToken],
+    document_file: Path,
+    dht: tuple[str, int],
+) -> Config:
+    host, dht_port = dht
+    return msgspec.structs.replace(
+        base,
+        node=NodeSettings(id=name, home=str(home)),
+        trust=TrustSettings(members=[token for other, token in members.items() if other != name]),
+        rendezvous=RendezvousSettings(document=str(document_file)),
+        webrtc=WebrtcSettings(host=LOOPBACK),
+        webtorrent=WebtorrentSettings(host=host, dht_port=dht_port),
+    )
+
+
+def _host(name: str) -> str:
+    return NODE_HOSTS[name] if usable_host(NODE_HOSTS[name]) else LOOPBACK

@@ -1,0 +1,168 @@
+"""The demo as a person runs it: the whole story over real transports, and nothing left, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.leftovers import assert_nothing_left, environment
+from tests.e2e.secrets_scan import secrets_in
+
+pytestmark = pytest.mark.e2e
+
+SIZE_MIB = 24
+"""Large enough for a fault to hit the middle, small enough for a test."""
+RUN_TIMEOUT_S = 110
+LINE_TIMEOUT_S = 60
+
+
+def demo_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "services.supervisor", "demo", *arguments]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One whole run, with a file of one's own."""
+    base = tmp_path_factory.mktemp("demo")
+    mine = base / "holiday video.bin"
+    mine.write_bytes(os.urandom(3 * 2**20 + 17))
+    command = demo_command("--json", "--size-mib", str(SIZE_MIB), "--file", str(mine))
+    return (
+        base,
+        subprocess.run(
+            command, env=environment(base), capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def story(told: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str, Any]:
+    _, ended = told
+    assert ended.stdout, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    assert document["ok"], document["reason"]
+    assert ended.returncode == 0
+    return document
+
+
+def test_each_file_ends_on_its_transport(story: dict[str, Any]) -> None:
+    files = {file["label"]: file for file in story["files"]}
+    assert [files[f"file {n}"]["endedOn"] for n in (1, 2, 3, 4)] == ["webrtc", "webtorrent", "broadcast", "webrtc"]
+    assert all(file["sha256Ok"] for file in story["files"])
+    # A slow chunk may be hedged over another transport at any time.
+    assert files["file 1"]["byTransport"]["webrtc"] > 0.3 * files["file 1"]["bytes"], story["hops"]
+    assert {"webrtc", "webtorrent"} <= set(files["file 2"]["byTransport"])
+    assert {"webtorrent", "broadcast"} <= set(files["file 3"]["byTransport"])
+    assert files["your file 1"]["chunks"] == 4
+
+
+def test_every_transport_carried_confirmed_chunks(story: dict[str, Any]) -> None:
+    confirmed = {hop["transport"] for hop in story["hops"] if hop["outcome"] == "confirmed" and hop["bytes"] > 0}
+    assert confirmed == {"webrtc", "webtorrent", "broadcast"}
+    assert set(story["throughputMbPerS"]) == confirmed
+    assert all(check["ok"] for check in story["checks"])
+
+
+def test_a_failed_hop_has_its_cause(story: dict[str, Any]) -> None:
+    failed = [hop for hop in story["hops"] if hop["outcome"] == "failed"]
+    assert failed
+    assert all(hop["cause"] for hop in failed)
+
+
+def test_one_trace_crosses_processes_and_nodes(story: dict[str, Any]) -> None:
+    spans = story["trace"]
+    assert spans[0]["depth"] == 0
+    assert spans[0]["name"] == "chunk.fetch"
+    attempts = [span for span in spans if span["name"].startswith("transport.attempt")]
+    assert len(attempts) >= 2
+    assert "confirmed" in {span["outcome"] for span in attempts}
+    assert {span["node"] for span in spans} == {"a", "b"}
+    assert {"chunk", "manager"} <= {span["service"] for span in spans}
+
+
+def test_nothing_that_must_stay_secret_is_printed(told: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, ended = told
+    assert secrets_in(ended.stdout) == []
+    assert secrets_in(ended.stderr) == []
+    assert "holiday" not in ended.stdout
+
+
+def test_nothing_is_left(told: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    base, _ = told
+    assert_nothing_left(base)
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("0.4 s", signal.SIGINT),
+        ("starting", signal.SIGTERM),
+        ("file 2: ", signal.SIGINT),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, moment: str, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        demo_command("--size-mib", str(SIZE_MIB)),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        said = _until_moment(process, moment)
+        os.killpg(process.pid, number)  # as a terminal does
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+    assert_nothing_left(tmp_path)
+    assert secrets_in(said + out + err) == []
+
+
+def test_a_killed_demo_leaves_no_process(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        demo_command("--size-mib", str(SIZE_MIB)), env=environment(tmp_path), stdout=subprocess.PIPE, text=True
+    ) as process:
+        _until_moment(process, "processes are ready")
+        process.kill()
+    # Its directory cannot be removed by anyone: that is what SIGKILL means.
+    for path in (tmp_path / "tmp").iterdir():
+        subprocess.run(["rm", "-rf", path], check=True)
+    assert_nothing_left(tmp_path)
+
+
+def test_a_demo_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        demo_command("--nats-binary", "/bin/false"),
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 3
+    assert "nats-server ended with code 1 while starting" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert_nothing_left(tmp_path)
+
+
+def _until_moment(process: subprocess.Popen[str], moment: str) -> str:
+    """Read until a line holds `moment`, or let that many seconds pass. Returns: what was printed."""
+    if moment.endswith(" s"):
+        time.sleep(float(moment.removesuffix(" s")))
+        return ""
+    assert process.stdout is not None
+    said = ""
+    give_up_s = time.monotonic() + LINE_TIMEOUT_S
+    for line in process.stdout:
+        said += line
+        if moment in line:
+            return said
+        assert time.monotonic() < give_up_s
+    raise AssertionError(f"it ended before {moment!r}: {said}")

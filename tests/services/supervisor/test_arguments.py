@@ -1,0 +1,59 @@
+"""A wrong argument is one clear line and exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.supervisor.arguments import DEFAULT_SIZE_MIB, parse
+from shared.ids import guest_token, member_token
+
+MEMBER = member_token(bytes(32))
+
+
+def test_up_reads_what_it_needs(tmp_path: Path) -> None:
+    document = tmp_path / "rendezvous.json"
+    document.write_text("{}")
+    options = parse(
+        ["up", "--home", str(tmp_path), "--port", "8080", "--rendezvous", str(document), "--member", MEMBER, "--json"]
+    )
+    assert (options.home, options.port, options.rendezvous) == (tmp_path, 8080, document.resolve())
+    assert options.member == [MEMBER]
+    assert options.json
+
+
+def test_demo_has_defaults() -> None:
+    options = parse(["demo"])
+    assert options.size_mib == DEFAULT_SIZE_MIB
+    assert options.file == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "up|demo"),
+        (["up", "--port", "70000"], "must be 0 to 65535"),
+        (["up", "--port", "x"], "whole number"),
+        (["up", "--member", "nonsense"], "peer token"),
+        (["up", "--member", guest_token("someone")], "peer token"),
+        (["up", "--rendezvous", "/nowhere/at/all"], "is no file"),
+        (["demo", "--size-mib", "2"], "must be 12 to"),
+        (["demo", "--file", "/nowhere/at/all"], "is no file"),
+        (["demo", "--nonsense"], "unrecognized"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_help_tells_exit_codes_and_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([command, "--help"])
+    text = capsys.readouterr().out
+    assert "Exit codes" in text
+    assert "Example" in text
