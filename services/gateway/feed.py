@@ -21,7 +21,6 @@ from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.envelopes import Attempt, Diagnostic, LinkChanged, Spans, TransferUpdate, WorkerStatus
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic
-from shared.ids import peer_name
 from shared.settings.flags import Flags
 from shared.transport.names import ORDER
 
@@ -147,16 +146,15 @@ class Feed:
             self._publish_stats()
 
     async def _on_link(self, link: LinkChanged, incoming: Incoming) -> None:
-        name = peer_name(link.peer)
-        self._roles.pop(name, None)
-        self._roles[name] = link.role
+        self._roles.pop(link.peer, None)
+        self._roles[link.peer] = link.role
         if len(self._roles) > MAX_REMEMBERED_ROLES:
             del self._roles[next(iter(self._roles))]
         self._hub.publish(
             "link",
             {
                 "transport": link.transport,
-                "peer": name,
+                "peer": link.peer,
                 "role": link.role,
                 "change": link.change,
                 "cause": link.cause,

@@ -431,7 +431,7 @@ class Attempt(msgspec.Struct, array_like=True, frozen=True):
 
 
 class LinkChanged(msgspec.Struct, array_like=True, frozen=True):
-    """Event `link`. change: opened or closed. peer: token (the event stays inside the node's account)."""
+    """Event `link`. change: opened or closed. peer: peer name."""
 
     transport: str
     worker: str

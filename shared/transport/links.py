@@ -299,9 +299,10 @@ class Links:
         self.on_change()
         peer = session.peer
         assert peer is not None
-        log.info("link to %s %s: %s", peer_name(peer), change, cause.value if cause else "sealed")
         role = ROLE_MEMBER if peer in self._members else ROLE_GUEST
-        event = LinkChanged(self._transport.name.value, self._bus.instance, peer, role, change, cause, unix_ms())
+        name = peer_name(peer)
+        log.info("link to %s %s: %s", name, change, cause.value if cause else "sealed")
+        event = LinkChanged(self._transport.name.value, self._bus.instance, name, role, change, cause, unix_ms())
         self._tasks.start(self._publish_change(event), name="event")
 
     async def _publish_change(self, event: LinkChanged) -> None:

@@ -1,7 +1,6 @@
 """Everything that two nodes export, publish for views and log while files move and transports fail, scanned.
 
-Printed output is scanned in test_demo. Events `link` and `transfer` are not: they stay inside the node's account and
-exist to name peers and links.
+Printed output is scanned in test_demo.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from shared.ids import member_token
 pytestmark = pytest.mark.e2e
 
 SIZE_MIB = 12
-VIEWS = ("diagnostic", "spans", "status")
+VIEWS = ("diagnostic", "link", "spans", "status", "transfer")
 ATTEMPTS = "attempt"
 PATTERNS = {
     "a hash or an infohash": re.compile(rb"[0-9a-f]{40}"),

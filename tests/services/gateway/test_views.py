@@ -107,7 +107,7 @@ async def test_peers_and_their_roles(node: GatewayNode) -> None:
     token = member_token(bytes(32))
     name = peer_name(token)
     event = node.subjects.event
-    await node.bus.publish(event("link"), LinkChanged("webrtc", "w1", token, "member", "opened", None, 5))
+    await node.bus.publish(event("link"), LinkChanged("webrtc", "w1", name, "member", "opened", None, 5))
     for transport in ("webrtc", "broadcast"):
         status = WorkerStatus(f"{transport}-1", transport, "active", None, [name], True, False, 1)
         await node.bus.publish(event("status"), status)
