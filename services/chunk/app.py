@@ -19,18 +19,9 @@ from services.chunk.store import ChunkStore
 from services.chunk.transfers import Transfers
 from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
+from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import (
-    Certify,
-    ChunkCommand,
-    FetchFile,
-    FileQuery,
-    GetChunk,
-    Inbound,
-    PeerjsTokenRequest,
-    PutFile,
-    Taken,
-)
+from shared.bus.envelopes import Certify, Inbound, PeerjsTokenRequest, Taken
 from shared.bus.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import publish_seed

@@ -18,7 +18,7 @@ from services.chunk.progress import Progress
 from services.chunk.quota import Quota
 from services.chunk.store import ChunkStore
 from shared.backoff import delays_s
-from shared.bus.envelopes import FetchFile
+from shared.bus.chunk_api import FetchFile
 from shared.clock import Clock, monotonic, unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, verify_chunk
 from shared.content.link import MAX_HOLDERS

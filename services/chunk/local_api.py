@@ -7,8 +7,8 @@ from collections import OrderedDict
 from services.chunk.index import FileSummary, ManifestIndex
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import BodyHolder
+from shared.bus.chunk_api import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.content.chunks import decrypt_chunk
 from shared.content.manifest import Manifest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError

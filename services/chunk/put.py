@@ -15,8 +15,9 @@ from services.chunk.progress import Progress
 from services.chunk.quota import Quota
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull_ranges
+from shared.bus.chunk_api import PutFile
 from shared.bus.contract import Bus
-from shared.bus.envelopes import BodyRef, PutFile
+from shared.bus.envelopes import BodyRef
 from shared.bus.subjects import Subjects
 from shared.clock import unix_ms
 from shared.content.chunks import encrypt_chunk

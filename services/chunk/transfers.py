@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from services.chunk.progress import Progress
+from shared.bus.chunk_api import CancelCall, ChunkCommand
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import CancelCall, ChunkCommand, Done, Ping, Pong, Taken, TransferUpdate
+from shared.bus.envelopes import Done, Ping, Pong, Taken, TransferUpdate
 from shared.bus.subjects import Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, SwarmbridgeError

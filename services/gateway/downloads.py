@@ -20,8 +20,8 @@ from aiohttp import web
 from services.gateway.answers import ApiStruct, json_answer
 from services.gateway.problems import ApiProblem, not_found
 from shared.bus.bodies import pull, release
+from shared.bus.chunk_api import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.bus.contract import Bus
-from shared.bus.envelopes import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.bus.subjects import Subjects
 from shared.content.link import decode_key
 from shared.errors import SwarmbridgeError

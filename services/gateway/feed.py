@@ -18,7 +18,8 @@ from services.gateway.traces import TraceStore
 from services.gateway.transfers import Transfer, Transfers
 from shared.attempts.fold import AttemptCounters
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.envelopes import Attempt, Diagnostic, LinkChanged, Spans, TransferUpdate, WorkerStatus
+from shared.bus.envelopes import TransferUpdate
+from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic
 from shared.settings.flags import Flags

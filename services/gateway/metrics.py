@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from services.gateway.status import TransportStats
 from shared.attempts.fold import AttemptCounters, TransportCounters
-from shared.bus.envelopes import WorkerStatus
+from shared.bus.records import WorkerStatus
 from shared.telemetry import names
 from shared.transport.names import TransportState
 

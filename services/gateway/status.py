@@ -14,7 +14,7 @@ import msgspec
 
 from services.gateway.answers import ApiStruct
 from shared.attempts.fold import TransportCounters
-from shared.bus.envelopes import WorkerStatus
+from shared.bus.records import WorkerStatus
 from shared.errors import Cause
 from shared.transport.names import LABELS, ORDER, TransportName, TransportState
 

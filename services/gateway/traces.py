@@ -15,7 +15,7 @@ import msgspec
 
 from services.gateway import limits
 from services.gateway.answers import ApiStruct
-from shared.bus.envelopes import SpanRecord
+from shared.bus.records import SpanRecord
 from shared.telemetry import names
 
 SKIPPED = "skipped"

@@ -18,8 +18,9 @@ from services.gateway.spool import SpoolFile
 from services.gateway.transfers import RUNNING, Transfer, Transfers
 from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
+from shared.bus.chunk_api import CancelCall, FetchFile, PutFile
 from shared.bus.contract import Bus
-from shared.bus.envelopes import CancelCall, Done, FetchFile, PutFile, ReplyMessage, TransferUpdate
+from shared.bus.envelopes import Done, ReplyMessage, TransferUpdate
 from shared.bus.subjects import Subjects
 from shared.clock import unix_ms
 from shared.content.link import ContentLink

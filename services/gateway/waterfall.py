@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from services.gateway.answers import ApiStruct
 from services.gateway.traces import NS_PER_MS, SKIPPED, Trace, is_attempt
-from shared.bus.envelopes import SpanRecord
+from shared.bus.records import SpanRecord
 from shared.telemetry import names
 
 MAX_ROWS = 80

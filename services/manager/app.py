@@ -13,7 +13,7 @@ from services.manager.outbox import Outbox
 from services.manager.recorder import Recorder
 from services.manager.routing import Routing
 from services.manager.worker_watch import WorkerWatch
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.bus.subjects import STREAM_ATTEMPTS
 from shared.clock import Clock, monotonic
 from shared.process.run import Process
@@ -74,4 +74,4 @@ async def _flush(desk: Desk) -> None:
             await desk.outbox.flushed()
             await desk.recorder.flushed()
     except TimeoutError:
-        log.error("stopped before every receipt and record had left")
+        log.error("stopped with %d messages and %d records not sent", len(desk.outbox), len(desk.recorder))

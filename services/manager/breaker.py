@@ -20,7 +20,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from shared.attempts.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause
 
 FAILURES_TO_OPEN = 5

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator
+from time import process_time
 
 from services.manager.delivery_run import DeliveryRun
 from services.manager.desk import Desk
@@ -50,7 +51,9 @@ RECEIPT_KEPT_S = 60.0
 
 HEARTBEAT_S = 0.25
 STOPPED_S = 1.0
-"""A heartbeat this late: we were stopped. Askers give a silent manager up after two missed pings of 250 ms."""
+STOPPED_CPU_SHARE = 0.1
+"""A heartbeat this late, with this little of our own computing meanwhile: we were stopped, not merely busy.
+Askers give a silent manager up after two missed pings of 250 ms."""
 
 MAX_MESSAGES = 1_024
 """Handlers of messages from workers and askers under way; each is short and awaits nothing."""
@@ -66,6 +69,7 @@ class Deliveries:
         self._runs: dict[bytes, DeliveryRun] = {}
         self._receipts: OrderedDict[bytes, tuple[Receipt, float]] = OrderedDict()
         self._alive_at = desk.clock()
+        self._alive_cpu_s = process_time()
         self._subscriptions: list[Subscription] = []
         self._taking: Subscription | None = None
         self._draining = False
@@ -200,12 +204,15 @@ class Deliveries:
     async def _beat(self) -> None:
         while True:
             self._check_stopped()
-            self._alive_at = self._desk.clock()
+            self._alive_at, self._alive_cpu_s = self._desk.clock(), process_time()
             await asyncio.sleep(HEARTBEAT_S)
 
     def _check_stopped(self) -> None:
         """First of all that runs after a stop, whichever callback that is."""
-        if self._desk.clock() - self._alive_at > STOPPED_S and self._runs:
+        gap_s = self._desk.clock() - self._alive_at
+        if gap_s <= STOPPED_S or process_time() - self._alive_cpu_s > gap_s * STOPPED_CPU_SHARE:
+            return
+        self._alive_at, self._alive_cpu_s = self._desk.clock(), process_time()
+        if self._runs:
             log.warning("this process was stopped; %d deliveries are left to other managers", len(self._runs))
-            self._alive_at = self._desk.clock()
             self.abandon_all()

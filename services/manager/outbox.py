@@ -50,6 +50,9 @@ class Outbox:
             self.dropped_count += 1
             log.error("outbox full, %d dropped so far", self.dropped_count)
 
+    def __len__(self) -> int:
+        return self._queue.qsize()
+
     async def flushed(self) -> None:
         """Wait until everything posted has left."""
         await self._queue.join()
@@ -69,7 +72,7 @@ class Outbox:
             except BusError as error:
                 if self._clock() >= message.expires_at:
                     self.dropped_count += 1
-                    log.warning("a message was not sent: %s", error.cause.value)
+                    log.debug("a message was not sent: %s", error.cause.value)
                     return
                 await asyncio.sleep(RETRY_S)
             else:

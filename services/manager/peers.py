@@ -18,7 +18,7 @@ from services.manager.rank import (
     stall_delay_s,
 )
 from shared.attempts.fold import OUTCOME_CONFIRMED
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause
 from shared.ids import peer_name, token_key
 from shared.transport.names import ORDER, TransportName
@@ -157,6 +157,10 @@ class PeerBook:
             self._confirmed_ms.pop(key, None)
 
     # ── what follows from it ──
+
+    def name(self, peer: str) -> str:
+        """The peer's name (kept: deriving it hashes)."""
+        return self._peer(peer).name
 
     def link(self, peer: str, transport: TransportName) -> Known:
         return self._peer(peer).links[transport].known

@@ -17,7 +17,7 @@ from services.manager.steps import HopRecord
 from shared.attempts.fold import OUTCOME_FAILED
 from shared.backoff import delays_s
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Attempt, Diagnostic
+from shared.bus.records import Attempt, Diagnostic
 from shared.bus.subjects import Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError
@@ -31,10 +31,16 @@ MAX_QUEUED_RECORDS = 16_384
 WRITERS = 8
 """Appends under way: each waits for the stream's acknowledgement, about a millisecond."""
 
+APPEND_TIMEOUT_S = 1.0
+"""One try; a lost acknowledgement is asked for again, which stores nothing twice."""
+
 RETRY_FIRST_S = 0.1
 RETRY_CAP_S = 2.0
 RECORD_KEPT_S = 100.0
 """While the stream is away. Less than its window for duplicates (2 min): a retry must not be stored twice."""
+
+LOG_EACH = 1_000
+"""Of so many lost records one is logged."""
 
 LEVEL_WARN = "warn"
 SOURCE = "manager"
@@ -85,8 +91,13 @@ class Recorder:
         try:
             self._queue.put_nowait((attempt, diagnostic, self._clock() + RECORD_KEPT_S))
         except asyncio.QueueFull:
+            if not self.dropped_count % LOG_EACH:
+                log.error("too many attempts wait to be recorded, %d dropped before this one", self.dropped_count)
             self.dropped_count += 1
-            log.error("attempts queue full, %d dropped so far", self.dropped_count)
+
+    def __len__(self) -> int:
+        """Records that wait."""
+        return self._queue.qsize()
 
     async def flushed(self) -> None:
         """Wait until everything has been written, or given up."""
@@ -136,15 +147,17 @@ class Recorder:
         message_id = f"{attempt.delivery}.{attempt.number}.{attempt.manager}"
         for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
             try:
-                await self._bus.append(self._subjects.attempt(attempt.transport), attempt, message_id)
-            except BusError:
+                async with asyncio.timeout(APPEND_TIMEOUT_S):
+                    await self._bus.append(self._subjects.attempt(attempt.transport), attempt, message_id)
+            except (BusError, TimeoutError):
                 if self._clock() + delay_s >= expires_at:
                     break
                 await asyncio.sleep(delay_s)
             else:
                 return True
+        if not self.dropped_count % LOG_EACH:
+            log.error("attempts are not recorded, %d before this one", self.dropped_count)
         self.dropped_count += 1
-        log.error("an attempt was not recorded, %d so far", self.dropped_count)
         return False
 
 

@@ -6,9 +6,8 @@ from services.manager.breaker import Breakers
 from services.manager.budget import HedgeBudget
 from services.manager.peers import PeerBook
 from services.manager.rank import Route, Routes
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause
-from shared.ids import peer_name
 from shared.settings.flags import Flags
 from shared.transport.names import ORDER, TransportName
 
@@ -31,7 +30,7 @@ class Routing:
         return self._flags.enabled(transport)
 
     def routes(self, peer: str, now_ms: int) -> Routes:
-        name = peer_name(peer)
+        name = self.book.name(peer)
         return Routes(
             {transport: self._route(peer, name, transport, now_ms) for transport in ORDER},
             hedge_allowed=self.budget.allows(),

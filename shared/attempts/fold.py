@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.transport.names import ORDER, TransportName
 
 OUTCOME_CONFIRMED = "confirmed"

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from shared.bus.contract import Bus
-from shared.bus.envelopes import SpanRecord, Spans
+from shared.bus.records import SpanRecord, Spans
 from shared.bus.subjects import Subjects
 from shared.errors import BusError
 

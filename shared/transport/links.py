@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
-from shared.bus.envelopes import Accepted, Dial, LinkChanged, SendRequest
+from shared.bus.envelopes import Accepted, Dial, SendRequest
+from shared.bus.records import LinkChanged
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
 from shared.ids import LinkId, PeerToken, peer_name, peerjs_id, token_key

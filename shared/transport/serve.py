@@ -22,8 +22,8 @@ from shared.bus.envelopes import (
     Pong,
     SignalMessage,
     WorkerCommand,
-    WorkerStatus,
 )
+from shared.bus.records import WorkerStatus
 from shared.bus.subjects import QUEUE_DIAL
 from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, TransportError

@@ -25,8 +25,8 @@ from shared.bus.envelopes import (
     ManagerMessage,
     Ping,
     Pong,
-    WorkerStatus,
 )
+from shared.bus.records import WorkerStatus
 from shared.bus.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
 from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.ids import PeerToken, member_token

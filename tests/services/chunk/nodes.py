@@ -13,6 +13,7 @@ import msgspec
 from services.chunk.app import ChunkService
 from shared.bus.bodies import BodyHolder, pull, release
 from shared.bus.calls import Calls
+from shared.bus.chunk_api import FetchFile, PutFile
 from shared.bus.contract import Bus, Incoming
 from shared.bus.envelopes import (
     Answered,
@@ -20,13 +21,11 @@ from shared.bus.envelopes import (
     CancelDelivery,
     Deliver,
     Done,
-    FetchFile,
     Inbound,
     InboundAnswer,
     ManagerMessage,
     Ping,
     Pong,
-    PutFile,
     Receipt,
     ReplyMessage,
     Stamp,

@@ -6,23 +6,19 @@ import asyncio
 import hashlib
 
 from shared.bus.bodies import BodyHolder, pull
-from shared.bus.contract import Incoming, Subscription
-from shared.bus.envelopes import (
+from shared.bus.chunk_api import (
     CancelCall,
     ChunkCommand,
-    Done,
     FetchFile,
     FileList,
     FileQuery,
     FileStatus,
     GetChunk,
     GotChunk,
-    Ping,
-    Pong,
     PutFile,
-    Taken,
-    TransferUpdate,
 )
+from shared.bus.contract import Incoming, Subscription
+from shared.bus.envelopes import Done, Ping, Pong, Taken, TransferUpdate
 from shared.bus.subjects import QUEUE_CHUNK, Subjects
 from shared.content.link import ContentLink, format_link
 from shared.errors import Cause, SwarmbridgeError

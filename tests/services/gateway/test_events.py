@@ -9,7 +9,8 @@ import pytest
 
 from services.gateway import limits
 from services.gateway.events import RESYNC, EventHub
-from shared.bus.envelopes import Diagnostic, LinkChanged, Spans, TransferUpdate, WorkerStatus
+from shared.bus.envelopes import TransferUpdate
+from shared.bus.records import Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.errors import Cause
 from tests.fakes.waiting import until
 from tests.services.gateway.node import GatewayNode

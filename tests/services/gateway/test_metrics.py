@@ -3,7 +3,7 @@ from __future__ import annotations
 from services.gateway.metrics import MetricTotals, render
 from services.gateway.status import StatusBoard
 from shared.attempts.fold import TransportCounters
-from shared.bus.envelopes import Attempt, WorkerStatus
+from shared.bus.records import Attempt, WorkerStatus
 from shared.errors import Cause
 from shared.transport.names import TransportName
 

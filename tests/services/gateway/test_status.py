@@ -6,7 +6,7 @@ import pytest
 
 from services.gateway.status import WORKER_EXPIRY_S, StatusBoard, stats_of
 from shared.attempts.fold import TransportCounters
-from shared.bus.envelopes import WorkerStatus
+from shared.bus.records import WorkerStatus
 from shared.errors import Cause
 from shared.transport.names import TransportName
 

@@ -5,7 +5,7 @@ import pytest
 from services.gateway import limits
 from services.gateway.traces import TraceStore
 from services.gateway.waterfall import waterfall
-from shared.bus.envelopes import SpanRecord
+from shared.bus.records import SpanRecord
 from shared.telemetry import names
 
 MS = 1_000_000

@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 
-from shared.bus.envelopes import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
+from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.errors import Cause
 from shared.ids import member_token, peer_name
 from tests.fakes.waiting import until

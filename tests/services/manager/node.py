@@ -14,11 +14,9 @@ from shared.bus.contract import Incoming
 from shared.bus.envelopes import (
     Accepted,
     Answered,
-    Attempt,
     BodyRef,
     CancelRequest,
     Deliver,
-    Diagnostic,
     Dial,
     Dialled,
     Done,
@@ -33,6 +31,7 @@ from shared.bus.envelopes import (
     Verdict,
     WorkerCommand,
 )
+from shared.bus.records import Attempt, Diagnostic
 from shared.bus.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic
 from shared.content.messages import ManifestData, RequestManifest

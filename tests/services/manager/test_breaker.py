@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from services.manager.breaker import BACKOFF_CAP_MS, BACKOFF_FIRST_MS, STABLE_MS, Breakers
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause
 
 PEER, WEBRTC = "peer-1", "webrtc"

@@ -7,7 +7,7 @@ import pytest
 from services.manager.budget import START_ALLOWANCE_BYTES, HedgeBudget
 from services.manager.peers import DIAL_RETRY_S, MAX_PEERS, PROBE_INTERVAL_S, WANTED_S, PeerBook
 from services.manager.rank import HEDGE_MAX_S, HEDGE_MIN_S, Known
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import guest_token, member_token, peer_name
 from shared.transport.names import ORDER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.attempts.fold import AttemptCounters
-from shared.bus.envelopes import Attempt
+from shared.bus.records import Attempt
 from shared.errors import Cause
 from shared.transport.names import TransportName
 

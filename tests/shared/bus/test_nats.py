@@ -12,10 +12,11 @@ import pytest
 
 from shared.bus import nats_bus
 from shared.bus.contract import Incoming, KvEntry
-from shared.bus.envelopes import Attempt, Done, Ping, Pong, Range
+from shared.bus.envelopes import Done, Ping, Pong, Range
 from shared.bus.jetstream import OrderedReader, Record, api
 from shared.bus.layout import ensure_layout, streams, wait_for_stream
 from shared.bus.nats_connection import INBOUND_MESSAGES, _words
+from shared.bus.records import Attempt
 from shared.bus.subjects import BUCKET_FLAGS, STREAM_ATTEMPTS, Subjects
 from shared.errors import BusTimeout, BusUnavailable, NoResponders
 from tests.fakes.nats_server import NatsServer, free_port, nats_server

@@ -12,10 +12,11 @@ import pytest
 
 from shared.bus import nats_bus
 from shared.bus.contract import Incoming, KvEntry
-from shared.bus.envelopes import Attempt, Done, Ping, Pong
+from shared.bus.envelopes import Done, Ping, Pong
 from shared.bus.layout import ensure_layout
 from shared.bus.nats_bus import NatsBus
 from shared.bus.permissions import ADMIN, MESH_SERVICES, SERVICES, inbox_prefix, mesh_permissions, permissions
+from shared.bus.records import Attempt
 from shared.bus.subjects import (
     BUCKET_FLAGS,
     BUCKET_LEASES,

@@ -1,0 +1,100 @@
+"""What is told of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
+
+Nothing here names content or a place: peers by name, causes by code (TRUST 8).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.errors import Cause
+
+
+class Attempt(msgspec.Struct, array_like=True, frozen=True):
+    """One hop, as it ended: the one source of every counter, breaker and verdict (Nats-Msg-Id delivery.hop).
+
+    peer: peer *name*, never a token. outcome, cause: as in HopReceipt. fallback_from: the transport whose
+    failure or silence started this hop, "" for none; fallback_cause: why.
+    """
+
+    delivery: str
+    number: int
+    transport: str
+    peer: str
+    outcome: str
+    cause: Cause | None
+    fallback_from: str
+    fallback_cause: Cause | None
+    hedged: bool
+    started_ms: int
+    elapsed_ms: float
+    bytes: int
+    trace_id: str
+    transfer: str
+    manager: str
+
+
+class LinkChanged(msgspec.Struct, array_like=True, frozen=True):
+    """Event `link`. change: opened or closed. peer: peer name."""
+
+    transport: str
+    worker: str
+    peer: str
+    role: str
+    change: str
+    cause: Cause | None
+    at_ms: int
+
+
+class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
+    """Event `status`: a worker's heartbeat, each second and at each change.
+
+    peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
+    """
+
+    worker: str
+    transport: str
+    state: str
+    last_error: Cause | None
+    peers: list[str]
+    enabled: bool
+    draining: bool
+    at_ms: int
+    refused: dict[str, int] = {}
+    bytes_in: int = 0
+    bytes_out: int = 0
+    last_activity_ms: int = 0
+
+
+class Diagnostic(msgspec.Struct, array_like=True, frozen=True):
+    """swarm-space's diagnostics event. level: info, warn or error. context: names, causes and numbers only."""
+
+    id: str
+    level: str
+    source: str
+    code: str
+    message: str
+    timestamp_ms: int
+    context: dict[str, str]
+
+
+class SpanRecord(msgspec.Struct, array_like=True, frozen=True):
+    """One finished span, for the gateway's own trace view. Times in ns of the wall clock; ids as hex."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    name: str
+    service: str
+    node: str
+    start_ns: int
+    end_ns: int
+    status: str
+    attributes: dict[str, str | int | float | bool]
+    links: list[str] = []
+
+
+class Spans(msgspec.Struct, array_like=True, frozen=True):
+    """Event `spans`."""
+
+    spans: list[SpanRecord]
