@@ -281,7 +281,7 @@ class Delivery:
             if hop.state is not HopState.WAITING or now < hop.retry_at:
                 continue
             skip = routes[hop.transport].skip
-            if skip is Cause.DISABLED:
+            if skip is not None:
                 self._fail(hop, skip, now)
                 continue
             hop.state = HopState.SENT

@@ -413,3 +413,23 @@ def test_at_the_deadline_a_hop_says_what_it_was_waiting_for(last: list[Event], c
     assert rig.story[-1] == ("webrtc", "failed", cause)
     assert rig.finish is not None
     assert rig.finish[0] == "failed"
+
+
+@pytest.mark.parametrize("cause", [Cause.DISABLED, Cause.CIRCUIT_OPEN])
+def test_a_busy_hop_is_not_sent_again_on_what_may_not_be_used(cause: Cause) -> None:
+    rig = Rig(all_linked())
+    rig.happens(HopFailed(1, Cause.BUSY, 0.06))
+    rig.routes = with_skip(rig.routes, WEBRTC, cause)
+    rig.passes(0.07)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+    assert rig.story == [("webrtc", "failed", cause.value)]
+
+
+def test_a_verdict_on_an_answer_that_was_not_given_is_ignored() -> None:
+    rig = Rig(all_linked())
+    rig.passes(0.11)
+    rig.happens(HopAnswered(2, ANSWER, BODY))
+    rig.happens(HopAnswered(1, ANSWER, BODY))
+    assert rig.happens(HopVerdict(1, None, 1000)) == []
+    rig.happens(HopVerdict(2, None, 1000))
+    assert rig.finish == ("confirmed", None)
