@@ -1,16 +1,13 @@
 // The page: log in, read everything once, then follow the events. Nothing is polled but relative times.
 
 import { ApiError, get, post } from "./api.js";
+import { showDiagnostic, showDiagnostics, tickDiagnostics } from "./diagnostics.js";
 import { byId, el, keyed, setText, toast } from "./dom.js";
-import { ago, words } from "./format.js";
 import { refreshTraces, startTraces, traceArrived } from "./trace.js";
 import { showStats, tickStats } from "./transports.js";
 import { showTransfer, showTransfers, startForms, tickTransfers } from "./transfers.js";
 
-const MAX_DIAGNOSTICS = 60;
 const RETRY_MS = 2000;
-let diagnostics = [];
-const diagnosticRows = new Map();
 const peerRows = new Map();
 let stream = null;
 
@@ -65,8 +62,7 @@ async function readAll() {
   ]);
   showStats(stats);
   showTransfers(transfers);
-  diagnostics = found;
-  drawDiagnostics();
+  showDiagnostics(found);
 }
 
 function follow() {
@@ -90,10 +86,7 @@ function follow() {
   on("link", () => refreshPeers().catch(() => {}));
   on("status", () => refreshPeers().catch(() => {}));
   on("resync", () => readAll().catch(() => {}));
-  on("diagnostic", (diagnostic) => {
-    diagnostics = [diagnostic, ...diagnostics].slice(0, MAX_DIAGNOSTICS);
-    drawDiagnostics();
-  });
+  on("diagnostic", showDiagnostic);
 }
 
 async function refreshPeers() {
@@ -111,24 +104,6 @@ async function refreshPeers() {
         via.replaceChildren(...peer.transports.map((id) => el("span", { class: "pill", data: { transport: id }, text: id })));
       },
     };
-  });
-}
-
-function drawDiagnostics() {
-  const shown = diagnostics.slice(0, MAX_DIAGNOSTICS);
-  byId("no-diagnostics").hidden = shown.length > 0;
-  keyed(byId("diagnostics"), diagnosticRows, shown, (entry) => entry.id, (entry) => {
-    const when = el("span", { class: "muted when" });
-    const context = Object.entries(entry.context).map(([key, value]) =>
-      el("li", {}, el("span", { class: "muted", text: `${words(key)} ` }), value),
-    );
-    const node = el(
-      "li",
-      { class: "diagnostic" },
-      el("div", { class: "line" }, el("span", { class: "badge", data: { state: entry.level }, text: entry.level }), el("span", { class: "mono", text: entry.code }), el("span", { class: "message", text: entry.message }), when),
-      el("ul", { class: "chips" }, ...context),
-    );
-    return { node, update: () => setText(when, ago(entry.timestamp)) };
   });
 }
 
@@ -165,7 +140,7 @@ startTraces();
 setInterval(() => {
   tickStats();
   tickTransfers();
-  drawDiagnostics();
+  tickDiagnostics();
 }, 1000);
 
 const token = takeToken();
