@@ -24,7 +24,6 @@ from services.supervisor.rendezvous_process import start_rendezvous, write_docum
 from shared.content.keys import ROOT_BYTES, identity_seed, public_key
 from shared.ids import PeerToken, member_token
 from shared.settings.config import (
-    ChunkSettings,
     Config,
     NodeSettings,
     RendezvousSettings,
@@ -38,9 +37,6 @@ NAMES = ("a", "b")
 LOOPBACK = "127.0.0.1"
 NODE_HOSTS = {"a": "127.0.0.2", "b": "127.0.0.3"}
 """libtorrent takes no two DHT nodes at one address for honest (FACTS 4)."""
-REQUEST_WINDOW = 3
-"""Chunks asked for at once: fourteen processes share one machine's cores, and a deep queue on a busy link looks
-like silence, which is hedged over another transport."""
 
 
 class Pair:
@@ -79,7 +75,7 @@ class Pair:
         homes = {name: self._work / f"node-{name}" for name in NAMES}
         members = {name: _new_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
-        base = Config(telemetry=self._telemetry, chunk=ChunkSettings(request_window=REQUEST_WINDOW))
+        base = Config(telemetry=self._telemetry)
         nats = await start_nats(
             self._children,
             binary=binary,

@@ -36,10 +36,15 @@ FOREIGN_ENV = {
 
 
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept."""
+    """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept.
+
+    environment: production or development. Chaos flags act in development; elsewhere only with allow_chaos.
+    """
 
     id: str = "node"
     home: str = ""
+    environment: str = "production"
+    allow_chaos: bool = False
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -279,6 +284,8 @@ def _check(config: Config) -> list[str]:
     problems = []
     if not NODE_ID.fullmatch(config.node.id):
         problems.append("node.id: letters, digits, - and _ only: it is part of bus subjects")
+    if config.node.environment not in ("production", "development"):
+        problems.append("node.environment: production or development")
     if config.telemetry.propagation not in ("off", "link", "join"):
         problems.append("telemetry.propagation: off, link or join")
     if config.telemetry.log_level not in ("debug", "info", "warning", "error"):

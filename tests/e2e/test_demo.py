@@ -58,7 +58,7 @@ def test_each_file_ends_on_its_transport(story: dict[str, Any]) -> None:
     assert [files[f"file {n}"]["endedOn"] for n in (1, 2, 3, 4)] == ["webrtc", "webtorrent", "broadcast", "webrtc"]
     assert all(file["sha256Ok"] for file in story["files"])
     # A slow chunk may be hedged over another transport at any time.
-    assert files["file 1"]["byTransport"]["webrtc"] > 0.3 * files["file 1"]["bytes"], story["hops"]
+    assert files["file 1"]["byTransport"]["webrtc"] > 0.5 * files["file 1"]["bytes"], story["hops"]
     assert {"webrtc", "webtorrent"} <= set(files["file 2"]["byTransport"])
     assert {"webtorrent", "broadcast"} <= set(files["file 3"]["byTransport"])
     assert files["your file 1"]["chunks"] == 4
