@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.manager.rank import STALL_MAX_S
+from services.manager.rank import LINK_QUIET_S, STALL_MAX_S
 from services.manager.steps import HopRecord
 from shared.bus.envelopes import BodyRef
 from shared.content.messages import PeerAnswer
@@ -60,7 +60,8 @@ class LiveHop:
             delay_s = self.stall_delay_s
         else:
             return None
-        queued_until = min(self.link_heard_at + delay_s, self.heard_at + max(delay_s, STALL_MAX_S))
+        quiet_at = self.link_heard_at + max(delay_s, LINK_QUIET_S)
+        queued_until = min(quiet_at, self.heard_at + max(delay_s, STALL_MAX_S))
         return max(self.heard_at + delay_s, queued_until)
 
     def record(self, outcome: str, cause: Cause | None, now: float) -> HopRecord:

@@ -30,6 +30,10 @@ STALL_MAX_S = 2.0
 """Silence after an ack: the peer works or queues. A MiB behind five others on a 5 MB/s link waits 1.2 s, on a
 14 MB/s one (stock aiortc, FACTS 1) 0.4 s; where a worker died its ping, at 250 ms, is sooner than this."""
 
+LINK_QUIET_S = 0.25
+"""A link that gave anything for any request within this is at work, not silent: workers tell of progress each 50 ms,
+and on a machine with more processes than cores a few of those come late together."""
+
 SILENT_LIMIT_S = 2.0
 """A hop without any sign of life is given up after this, where something else is left to try."""
 
