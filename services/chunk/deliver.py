@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from shared.bus.bodies import pull, release
 from shared.bus.calls import Calls
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Answered, Deliver, Done, Receipt, ReplyMessage, Verdict
+from shared.bus.envelopes import Answered, CancelDelivery, Deliver, Done, Receipt, ReplyMessage, Verdict
 from shared.bus.subjects import Subjects
 from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
@@ -84,7 +84,12 @@ class Deliveries:
     async def _call(self, deliver: Deliver, delivery: _Delivery) -> Delivered:
         try:
             receipt = await self._calls.call(
-                self._subjects.deliver, deliver.delivery_id, deliver, DELIVERY_TIMEOUT_S, delivery.on_message
+                self._subjects.deliver,
+                deliver.delivery_id,
+                deliver,
+                DELIVERY_TIMEOUT_S,
+                delivery.on_message,
+                on_cancel=CancelDelivery(deliver.delivery_id),
             )
         except BusError as error:
             cause: Cause | None = error.cause

@@ -1,14 +1,12 @@
 """Puts and fetches at the chunk service: each an owned task that outlives the HTTP request that asked for it.
 
-*Cancellation*: `cancel` tells the chunk service and ends the call here; closing the process ends all of them,
-and a chunk instance notices that nobody asks any more. *Back-pressure*: limits.MAX_RUNNING_TRANSFERS at a time;
-one more is refused as `busy`.
+*Cancellation*: `cancel`, and closing the process, end the call here and tell the chunk instance that works on it.
+*Back-pressure*: limits.MAX_RUNNING_TRANSFERS at a time; one more is refused as `busy`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 import msgspec
@@ -20,21 +18,16 @@ from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import CancelCall, FetchFile, PutFile
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Done, ReplyMessage, TransferUpdate
+from shared.bus.envelopes import ReplyMessage, TransferUpdate
 from shared.bus.subjects import Subjects
 from shared.clock import unix_ms
 from shared.content.link import ContentLink
-from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
+from shared.errors import Cause, RemoteFailure, SwarmbridgeError
 from shared.ids import new_request_id
 from shared.process.tasks import Tasks
 
-CANCEL_TIMEOUT_S = 1.0
-# Chunk instances that were lately seen working for us, the latest last.
-MAX_REMEMBERED_INSTANCES = 32
 # A reader's body costs no memory; what is read ahead of the bus is a few ranges at a time.
 HELD_MEMORY_BYTES = 16 * limits.MIB
-
-log = logging.getLogger(__name__)
 
 
 class TransferCalls:
@@ -55,8 +48,7 @@ class TransferCalls:
         self._on_change = on_change
         # A call waits its turn in a spool file for as long as the call itself may take.
         self._holder = BodyHolder(bus, subjects, max_total_bytes=HELD_MEMORY_BYTES, ttl_s=limits.TRANSFER_DEADLINE_S)
-        self._instances: dict[str, None] = {}
-        self._calls = Calls(bus, subjects, self._instance_subject)
+        self._calls = Calls(bus, subjects, subjects.chunk_instance)
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -113,9 +105,6 @@ class TransferCalls:
         task = self._running.get(transfer_id)
         if task is None:
             return False
-        call_id = bytes.fromhex(transfer_id)
-        # Which instance works on it is Calls' business; those without the call ignore this.
-        await asyncio.gather(*(self._cancel_at(instance, call_id) for instance in self._instances))
         task.cancel()
         await asyncio.wait([task])
         self._changed(self._transfers.fail(transfer_id, Cause.CLOSED))
@@ -142,7 +131,14 @@ class TransferCalls:
 
     async def _run(self, transfer_id: str, subject: str, call_id: bytes, body: msgspec.Struct) -> None:
         try:
-            await self._calls.call(subject, call_id, body, limits.TRANSFER_DEADLINE_S, self._on_message)
+            await self._calls.call(
+                subject,
+                call_id,
+                body,
+                limits.TRANSFER_DEADLINE_S,
+                self._on_message,
+                on_cancel=CancelCall(call_id),
+            )
         except SwarmbridgeError as error:
             self._changed(self._transfers.fail(transfer_id, error.cause))
 
@@ -155,17 +151,3 @@ class TransferCalls:
     def _changed(self, transfer: Transfer | None) -> None:
         if transfer is not None:
             self._on_change(transfer)
-
-    def _instance_subject(self, instance: str) -> str:
-        self._instances.pop(instance, None)
-        self._instances[instance] = None
-        if len(self._instances) > MAX_REMEMBERED_INSTANCES:
-            del self._instances[next(iter(self._instances))]
-        return self._subjects.chunk_instance(instance)
-
-    async def _cancel_at(self, instance: str, call_id: bytes) -> None:
-        subject = self._subjects.chunk_instance(instance)
-        try:
-            await self._bus.request(subject, CancelCall(call_id), Done, CANCEL_TIMEOUT_S)
-        except BusError as error:
-            log.debug("cancel: %s", error.cause)

@@ -109,12 +109,19 @@ class Calls:
             _put(call, BusUnavailable("closing"))
 
     async def call(
-        self, subject: str, call_id: bytes, body: msgspec.Struct, timeout_s: float, on_message: OnMessage
+        self,
+        subject: str,
+        call_id: bytes,
+        body: msgspec.Struct,
+        timeout_s: float,
+        on_message: OnMessage,
+        *,
+        on_cancel: msgspec.Struct | None = None,
     ) -> ReplyMessage:
         """Ask `subject` (reply: Taken) and keep the call alive until `on_message` has seen its final message.
 
         `on_message` gets the call's messages one at a time, in order; what it raises, this raises.
-        Cancellation: ends the call here only; tell the server (CancelDelivery, CancelCall) where it matters.
+        Cancellation: ends the call here, and sends `on_cancel` (CancelDelivery, CancelCall) to the server that has it.
         Returns: the final message.
         Raises: BusTimeout at the deadline; RemoteFailure where a server refused the call (BUSY and DRAINING
             are asked again); LocalProtocolError where the id is already in use here.
@@ -131,9 +138,20 @@ class Calls:
             if limit.expired():
                 raise BusTimeout("no final answer by the deadline") from None
             raise
+        except asyncio.CancelledError:
+            await self._tell_cancelled(call, on_cancel)
+            raise
         finally:
             del self._calls[call_id]
             await end_tasks([keeper])
+
+    async def _tell_cancelled(self, call: _Call, on_cancel: msgspec.Struct | None) -> None:
+        if on_cancel is None or not call.server:
+            return
+        try:
+            await self._bus.publish(self._server_subject(call.server), on_cancel)
+        except BusError as error:
+            log.debug("cancel: %s", error.cause)  # unpinged, the server gives the call up by itself
 
     async def _receive(self, message: ReplyMessage, incoming: Incoming) -> None:
         call = self._calls.get(message.call_id if isinstance(message, TransferUpdate) else message.delivery_id)

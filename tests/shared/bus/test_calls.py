@@ -9,7 +9,7 @@ import pytest
 
 from shared.bus.calls import Calls
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Deliver, ManagerMessage, Ping, Pong, Receipt, ReplyMessage, Taken
+from shared.bus.envelopes import CancelDelivery, Deliver, ManagerMessage, Ping, Pong, Receipt, ReplyMessage, Taken
 from shared.bus.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import unix_ms
 from shared.content.messages import RequestChunk
@@ -28,6 +28,7 @@ class FakeManager:
     def __init__(self, bus: CountingBus) -> None:
         self.bus = bus
         self.taken: dict[bytes, Deliver] = {}
+        self.cancelled: list[bytes] = []
         self.asked = 0
         self.deadlines_ms: list[int] = []
         self.refusal: SwarmbridgeError | None = None
@@ -48,7 +49,10 @@ class FakeManager:
         self.taken[body.delivery_id] = body
         return Taken(self.bus.instance)
 
-    async def _message(self, body: ManagerMessage, incoming: Incoming) -> Pong:
+    async def _message(self, body: ManagerMessage, incoming: Incoming) -> Pong | None:
+        if isinstance(body, CancelDelivery):
+            self.cancelled.append(body.delivery_id)
+            return None
         assert isinstance(body, Ping)
         return Pong([call for call in body.calls if call not in self.taken])
 
@@ -60,7 +64,10 @@ class Asker:
 
     def ask(self, timeout_s: float = 5.0, call_id: bytes = CALL_ID) -> asyncio.Task[ReplyMessage]:
         body = Deliver(call_id, "chunk-1", "kpeer", RequestChunk("chunk-00"))
-        return asyncio.create_task(self.calls.call(SUBJECTS.deliver, call_id, body, timeout_s, self._on_message))
+        call = self.calls.call(
+            SUBJECTS.deliver, call_id, body, timeout_s, self._on_message, on_cancel=CancelDelivery(call_id)
+        )
+        return asyncio.create_task(call)
 
     async def _on_message(self, message: ReplyMessage) -> bool:
         self.messages.append(message)
@@ -94,6 +101,21 @@ async def test_messages_come_in_order_until_the_final_one(world: World) -> None:
     assert [message.outcome for message in asker.messages if isinstance(message, Receipt)] == ["running"] * 20 + [
         "confirmed"
     ]
+    await asker.calls.close()
+
+
+async def test_a_cancelled_call_is_told_to_its_server(world: World) -> None:
+    manager = await manager_on(await world.bus("manager-1"))
+    asker = await asker_on(await world.bus("chunk-1"))
+    task, other = asker.ask(), asker.ask(call_id=b"o" * 16)
+    await until(lambda: len(manager.taken) == 2)
+    await asyncio.sleep(0.05)  # its answer to reach the asker
+    task.cancel()
+    await until(lambda: manager.cancelled)
+    await manager.answer(b"o" * 16)
+    await other
+    assert manager.cancelled == [CALL_ID]
+    assert task.cancelled()
     await asker.calls.close()
 
 
