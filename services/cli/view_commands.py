@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from services.cli.api import Api, run
+from services.cli.chaos_command import WithChaos, in_words
 from services.cli.daemon import Daemon, daemon_options, find_daemon
 from services.cli.failures import unusable
 from services.cli.output import STATE_STYLES, TRANSPORT_STYLES, ago, print_json, result_console, table
@@ -77,7 +78,7 @@ def stats(home: str | None, url: str | None, token_file: str | None, as_json: bo
         result_console().print(_stats_view(found))
 
 
-@click.command()
+@click.command(cls=WithChaos)
 @click.argument("name", required=False)
 @click.argument("value", required=False, type=click.Choice(["on", "off"], case_sensitive=False))
 @daemon_options
@@ -86,13 +87,15 @@ def flags(
 ) -> None:
     """Show the run-time flags, or switch one for the whole node.
 
-    NAME is webrtc, webtorrent, broadcast or telemetry, or a flag's full name.
+    NAME is webrtc, webtorrent, broadcast or telemetry, or a flag's full name. `flags chaos` breaks a transport on
+    purpose, see `swarmbridge flags chaos --help`.
 
     \b
     Examples:
       swarmbridge flags
       swarmbridge flags webtorrent off
       swarmbridge flags transportFallbackTelemetry on --json
+      swarmbridge flags chaos webrtc --drop 20
     """
     if name is not None and name not in FLAG_WORDS and name not in FLAG_WORDS.values():
         raise unusable(f"there is no flag {name}", f"choose one of {', '.join(FLAG_WORDS)}")
@@ -108,8 +111,11 @@ def flags(
         print_json(found)
         return
     rows = table("FLAG", "VALUE")
+    faults = found.pop("chaos", {})
     for flag, enabled in found.items():
         rows.add_row(flag, Text("on", "green") if enabled else Text("off", "dim"))
+    for transport, fault in faults.items():
+        rows.add_row(f"chaos.{transport}", Text(in_words(fault), "yellow"))
     result_console().print(rows)
 
 

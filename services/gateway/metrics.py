@@ -1,4 +1,4 @@
-"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: six families need no client library.
+"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: seven families need no client library.
 
 Counters never go back while the process lives: they are folded from every attempt in the stream, not from the
 status counters that switching a transport off resets. After a restart they start from what the capped stream
@@ -29,17 +29,17 @@ class MetricTotals:
     def __init__(self) -> None:
         self.attempts = AttemptCounters()
         self.refused: Counter[tuple[str, str]] = Counter()
-        self._last_refused: dict[str, dict[str, int]] = {}
+        self.chaos: Counter[tuple[str, str]] = Counter()
+        self._last: dict[str, WorkerStatus] = {}
 
     def apply_status(self, status: WorkerStatus) -> None:
-        """A worker's refusals count since it was enabled; what is less than before has begun anew."""
-        before = self._last_refused.pop(status.worker, {})
-        for cause, count in status.refused.items():
-            known = before.get(cause, 0)
-            self.refused[status.transport, cause] += count - known if count >= known else count
-        self._last_refused[status.worker] = dict(status.refused)
-        if len(self._last_refused) > MAX_REMEMBERED_WORKERS:
-            del self._last_refused[next(iter(self._last_refused))]
+        """A worker's counts begin when it is enabled; what is less than before has begun anew."""
+        before = self._last.pop(status.worker, None)
+        _grow(self.refused, status.transport, before.refused if before else {}, status.refused)
+        _grow(self.chaos, status.transport, before.chaos if before else {}, status.chaos)
+        self._last[status.worker] = status
+        if len(self._last) > MAX_REMEMBERED_WORKERS:
+            del self._last[next(iter(self._last))]
 
 
 def render(totals: MetricTotals, transports: Iterable[TransportStats]) -> str:
@@ -75,6 +75,12 @@ def render(totals: MetricTotals, transports: Iterable[TransportStats]) -> str:
             "What workers refused, by limit or cause.",
             [((("transport", key[0]), ("cause", key[1])), count) for key, count in sorted(totals.refused.items())],
         ),
+        _family(
+            names.METRIC_CHAOS,
+            "counter",
+            "Requests harmed on purpose by chaos flags, and chaos flags ignored.",
+            [((("transport", key[0]), ("fault", key[1])), count) for key, count in sorted(totals.chaos.items())],
+        ),
         _family(names.METRIC_STATE, "gauge", "1 for the state a transport is in.", states),
         _family(
             names.METRIC_PEERS,
@@ -84,6 +90,12 @@ def render(totals: MetricTotals, transports: Iterable[TransportStats]) -> str:
         ),
     ]
     return "".join(families)
+
+
+def _grow(totals: Counter[tuple[str, str]], transport: str, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+    for word, count in now.items():
+        known = before.get(word, 0)
+        totals[transport, word] += count - known if count >= known else count
 
 
 def _by_transport(

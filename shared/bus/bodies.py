@@ -16,10 +16,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.ending import end_tasks
 from shared.bus.envelopes import BodyCall, BodyRef, Done, PullRange, Range, ReleaseBody
 from shared.bus.subjects import Subjects
 from shared.clock import Clock, monotonic
+from shared.ending import end_tasks
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError
 
 RANGE_BYTES = 256 * 1024

@@ -19,10 +19,10 @@ import msgspec
 
 from shared.backoff import delays_s
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.ending import end_tasks
 from shared.bus.envelopes import Ping, Pong, ReplyMessage, Taken, TransferUpdate
 from shared.bus.subjects import Subjects
 from shared.clock import monotonic
+from shared.ending import end_tasks
 from shared.errors import (
     BusError,
     BusTimeout,

@@ -112,6 +112,7 @@ class HopReceipt(msgspec.Struct, array_like=True, frozen=True):
 
     outcome: confirmed, accepted, failed, cancelled or skipped. cause: why it failed or was skipped.
     started_ms: wall clock. accepted_after_ms: -1 = never accepted. bytes: answer body bytes that arrived.
+    fallback_from, fallback_cause: as in Attempt; "" and None for a hop that is no fallback.
     """
 
     number: int
@@ -123,6 +124,8 @@ class HopReceipt(msgspec.Struct, array_like=True, frozen=True):
     accepted_after_ms: float
     bytes: int
     hedged: bool
+    fallback_from: str = ""
+    fallback_cause: Cause | None = None
 
 
 class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):

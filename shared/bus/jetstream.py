@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.backoff import delays_s
-from shared.bus.ending import end_tasks
 from shared.bus.nats_connection import Interest, NatsConnection, header
 from shared.clock import monotonic
+from shared.ending import end_tasks
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 
 API_TIMEOUT_S = 5.0

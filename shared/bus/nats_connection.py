@@ -25,8 +25,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from shared.backoff import delays_s
-from shared.bus.ending import end_tasks
 from shared.bus.serving import BusCounts
+from shared.ending import end_tasks
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
 
 CONNECT_TIMEOUT_S = 3.0

@@ -50,6 +50,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     """Event `status`: a worker's heartbeat, each second and at each change.
 
     peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
+    chaos: since then, requests by the fault that was done to them on purpose, and chaos flags `ignored`.
     """
 
     worker: str
@@ -64,6 +65,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     bytes_in: int = 0
     bytes_out: int = 0
     last_activity_ms: int = 0
+    chaos: dict[str, int] = {}
 
 
 class Diagnostic(msgspec.Struct, array_like=True, frozen=True):

@@ -20,9 +20,9 @@ from opentelemetry import trace
 
 from shared.bus.codec import decode_envelope, encode_done, encode_refusal
 from shared.bus.contract import Handler, Incoming
-from shared.bus.ending import end_tasks
 from shared.bus.envelopes import Envelope
 from shared.clock import unix_ms
+from shared.ending import end_tasks
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import attached, current_traceparent, link_to

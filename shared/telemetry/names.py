@@ -29,6 +29,8 @@ BODY_BYTES = "swarmbridge.body_bytes"
 FOUND = "swarmbridge.found"
 HOP_COUNT = "swarmbridge.hop_count"
 CHUNK_SEQ = "swarmbridge.chunk.seq"
+CHAOS_INJECTED = "chaos.injected"
+CHAOS_DELAY_MS = "chaos.delay_ms"
 NODE = "swarmbridge.node"
 
 MESSAGING_SYSTEM = "messaging.system"
@@ -43,6 +45,7 @@ METRIC_CONFIRMED_BYTES = "swarmbridge_confirmed_bytes_total"
 METRIC_STATE = "swarmbridge_transport_state"
 METRIC_PEERS = "swarmbridge_connected_peers"
 METRIC_REFUSED = "swarmbridge_refused_total"
+METRIC_CHAOS = "swarmbridge_chaos_total"
 
 _TRACED_WORDS = frozenset({"route", "link", "inbound", "dial"})
 

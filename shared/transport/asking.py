@@ -22,8 +22,10 @@ from shared.bus.subjects import Subjects
 from shared.clock import Clock, unix_ms
 from shared.content.messages import PeerAnswer
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
+from shared.settings.chaos import Fault
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import current_traceparent
+from shared.transport.chaos import Chaos
 from shared.transport.session import LinkSession
 
 MAX_ASKED = 512
@@ -42,20 +44,30 @@ DEFAULT_REQUEST_S = 10.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Asked:
+    """delayed: what will send it, where chaos delays it."""
+
     manager: str
     hop: int
     session: LinkSession
     span: Span
     told_at: float = 0.0
+    delayed: asyncio.Task[None] | None = None
 
 
 class Asking:
     """Glue between the link subjects and the sessions. Owned by TransportServer."""
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, holder: BodyHolder, transport: str, clock: Clock, traces_cross: bool
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        holder: BodyHolder,
+        transport: str,
+        clock: Clock,
+        traces_cross: bool,
+        chaos: Chaos,
     ) -> None:
         self._bus = bus
         self._subjects = subjects
@@ -63,6 +75,7 @@ class Asking:
         self._transport = transport
         self._clock = clock
         self._traces_cross = traces_cross
+        self._chaos = chaos
         self._asked: dict[bytes, _Asked] = {}
         self._none_left = asyncio.Event()
         self._answers: OrderedDict[bytes, tuple[PeerAnswer, BodyRef | None]] = OrderedDict()
@@ -93,12 +106,11 @@ class Asking:
                 names.REQUEST_KIND: type(call.request).__name__,
             },
         )
-        self._asked[call.request_id] = _Asked(call.manager, call.hop, session, span)
-        with trace.use_span(span, end_on_exit=False):
-            traceparent = current_traceparent() if self._traces_cross and is_member else ""
-        remaining_ms = int(incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S) * 1000)
-        frame = session.native.ask(call.request_id, call.request, remaining_ms, traceparent, self._clock())
-        session.send_control(frame)
+        asked = _Asked(call.manager, call.hop, session, span)
+        if self._harmed(asked, call, incoming, is_member):
+            return accepted
+        self._asked[call.request_id] = asked
+        self._put(asked, call, incoming, is_member)
         return accepted
 
     def cancel(self, request_id: bytes) -> None:
@@ -160,8 +172,43 @@ class Asking:
         for request_id in list(self._asked):
             await self.failed(request_id, cause)
 
+    def _put(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> None:
+        with trace.use_span(asked.span, end_on_exit=False):
+            traceparent = current_traceparent() if self._traces_cross and is_member else ""
+        remaining_ms = int(incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S) * 1000)
+        native = asked.session.native
+        frame = native.ask(call.request_id, call.request, remaining_ms, traceparent, self._clock())
+        asked.session.send_control(frame)
+
+    def _harmed(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> bool:
+        """Whether chaos has taken the request; to the asker a dropped or delayed one is like any other.
+
+        Raises: RemoteFailure(REFUSED).
+        """
+        assert asked.session.peer is not None
+        injection = self._chaos.injection(asked.session.peer)
+        if injection is None:
+            return False
+        asked.span.set_attribute(names.CHAOS_INJECTED, injection.fault.value)
+        if injection.fault is Fault.REFUSE:
+            self._end(asked, Cause.REFUSED)
+            raise RemoteFailure(Cause.REFUSED)
+        self._asked[call.request_id] = asked
+        if injection.fault is Fault.DELAY:
+
+            def send() -> None:
+                asked.delayed = None
+                if self._asked.get(call.request_id) is asked and incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S) > 0:
+                    self._put(asked, call, incoming, is_member)
+
+            asked.span.set_attribute(names.CHAOS_DELAY_MS, round(injection.delay_s * 1000))
+            asked.delayed = self._chaos.later(injection.delay_s, send)
+        return True
+
     def _take(self, request_id: bytes) -> _Asked | None:
         asked = self._asked.pop(request_id, None)
+        if asked is not None and asked.delayed is not None:
+            asked.delayed.cancel()
         if not self._asked:
             self._none_left.set()
         return asked

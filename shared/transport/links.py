@@ -21,7 +21,9 @@ from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, Tran
 from shared.ids import LinkId, PeerToken, peer_name, peerjs_id, token_key
 from shared.process.run import Process
 from shared.process.tasks import Tasks
+from shared.settings.chaos import chaos_allowed
 from shared.transport.asking import Asking
+from shared.transport.chaos import Chaos
 from shared.transport.contract import (
     LinkDown,
     LinkUp,
@@ -74,7 +76,8 @@ class Links:
         self._members = frozenset(process.config.trust.members)
         propagation = process.config.telemetry.propagation
         name = transport.name.value
-        self.asking = Asking(self._bus, self._subjects, holder, name, clock, propagation != "off")
+        self.chaos = Chaos(transport.name, process.flags, tasks, allowed=chaos_allowed(process.config.node))
+        self.asking = Asking(self._bus, self._subjects, holder, name, clock, propagation != "off", self.chaos)
         self.serving = Serving(self._bus, self._subjects, name, propagation, tasks)
         self._routes = Routes(
             self._bus, self._subjects, name, self._handler_for, lambda work, task: tasks.start(work, name=task)
@@ -117,6 +120,12 @@ class Links:
         refused = getattr(self._transport, "refused", None)
         return refused if isinstance(refused, Counter) else Counter()
 
+    def reset_counters(self) -> None:
+        """Switched off, or on again: what is counted starts anew, the transport's own refusals too."""
+        self.status.reset()
+        self.transport_refused().clear()
+        self.chaos.reset()
+
     # ── what the bus asks ──
 
     async def dial(self, call: Dial, timeout_s: float) -> LinkSession:
@@ -143,15 +152,15 @@ class Links:
     async def drain(self, grace_s: float) -> None:
         """Tell peers to open another link, take no more requests, let answers under way end."""
         self._routes.drop_all()
-        for live in self._live.values():
-            live.session.send_control(live.session.native.goodbye())
+        for session in self._sealed_sessions():
+            session.send_control(session.native.goodbye())
         try:
             async with asyncio.timeout(grace_s):
                 await self._routes.settled()
                 await self.serving.idle()
                 await self.asking.idle()
-                for live in list(self._live.values()):
-                    await live.session.flush()
+                for session in self._sealed_sessions():
+                    await session.flush()
         except TimeoutError:
             log.info("drain ended by its grace")
         await self.asking.all_failed(Cause.DRAINING)
@@ -164,6 +173,9 @@ class Links:
         await self._routes.settled()
 
     # ── within ──
+
+    def _sealed_sessions(self) -> list[LinkSession]:
+        return [session for sessions in self._by_peer.values() for session in sessions]
 
     def _handler_for(self, peer: PeerToken) -> Handler[SendRequest]:
         async def handle(call: SendRequest, incoming: Incoming) -> Accepted:

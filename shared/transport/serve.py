@@ -140,13 +140,13 @@ class TransportServer:
             enabled = self._process.flags.enabled(self._name) and not self._draining
             status = self._links.status
             if enabled and self._running is None:
-                status.reset()
+                self._links.reset_counters()
                 status.enabled = True
                 self._running = self._tasks.start(self._run_transport(), name="transport")
             elif not enabled and self._running is not None:
                 status.enabled = False
                 await self._stop_transport()
-                status.reset()
+                self._links.reset_counters()
             status.enabled = self._process.flags.enabled(self._name)
         self._report_now.set()
 
@@ -221,6 +221,7 @@ class TransportServer:
             refused=dict(status.refused + self._links.transport_refused()),
             bytes_in=status.bytes_in,
             bytes_out=status.bytes_out,
+            chaos=dict(self._links.chaos.counts),
         )
         try:
             await self._bus.publish(self._subjects.event("status"), report)

@@ -167,7 +167,7 @@ class LinkSession:
         self._queue_native()
 
     async def _wait(self) -> None:
-        if self._handshake or self._control or self._bodies:
+        if self._handshake or (self.peer is not None and (self._control or self._bodies)):
             return
         self._wake.clear()
         deadline = self.native.next_deadline() if self.peer else self._opened_at + HANDSHAKE_TIMEOUT_S

@@ -32,7 +32,7 @@ from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.ids import PeerToken, member_token
 from shared.process.run import Process
 from shared.process.tasks import Tasks
-from shared.settings.config import Config, TelemetrySettings, TrustSettings
+from shared.settings.config import Config, NodeSettings, TelemetrySettings, TrustSettings
 from shared.settings.flags import Flags
 from shared.transport.contract import Transport
 from shared.transport.names import TransportName
@@ -51,6 +51,7 @@ class WorkerNode:
     members: list[str] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
     propagation: str = "join"
+    environment: str = "production"
 
     def __post_init__(self) -> None:
         self.key = Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
@@ -70,7 +71,9 @@ class WorkerNode:
         for number in range(chunk_instances):
             await self._start_chunk(f"chunk-{number}")
         config = Config(
-            trust=TrustSettings(members=self.members), telemetry=TelemetrySettings(propagation=self.propagation)
+            node=NodeSettings(environment=self.environment),
+            trust=TrustSettings(members=self.members),
+            telemetry=TelemetrySettings(propagation=self.propagation),
         )
         self.flags = Flags(config.flags)
         await self.flags.start(bus)

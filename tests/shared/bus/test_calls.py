@@ -109,7 +109,7 @@ async def test_a_cancelled_call_is_told_to_its_server(world: World) -> None:
     asker = await asker_on(await world.bus("chunk-1"))
     task, other = asker.ask(), asker.ask(call_id=b"o" * 16)
     await until(lambda: len(manager.taken) == 2)
-    await asyncio.sleep(0.05)  # its answer to reach the asker
+    await until(lambda: asker.calls._calls[CALL_ID].server)
     task.cancel()
     await until(lambda: manager.cancelled)
     await manager.answer(b"o" * 16)

@@ -61,6 +61,16 @@ def test_foreign_names_switch_webtorrent(word: str) -> None:
     assert load({"FEATURE_WEBTORRENT": word, "SWARMBRIDGE_FLAGS_WEBTORRENT": "true"}).flags.webtorrent is True
 
 
+def test_a_node_is_in_production_unless_said_otherwise(tmp_path: Path) -> None:
+    assert (Config().node.environment, Config().node.allow_chaos) == ("production", False)
+    node = load({"SWARMBRIDGE_NODE_ENVIRONMENT": "development"}).node
+    assert (node.environment, node.allow_chaos) == ("development", False)
+    assert load(write(tmp_path, "[node]\nallow_chaos = true\n")).node.allow_chaos
+    assert problems({"SWARMBRIDGE_NODE_ENVIRONMENT": "Staging"}) == [
+        "node.environment: production or development",
+    ]
+
+
 def test_otlp_endpoint_by_its_own_name() -> None:
     assert load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}).telemetry.otlp_endpoint.endswith("4318")
 

@@ -1,22 +1,22 @@
-"""Flags: seeded once, in force everywhere within 100 ms, over reconnects, whatever is stored."""
+"""Flags: seeded once, in force everywhere, over reconnects, whatever is stored (test_flags_on_nats: really)."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import msgspec
 import pytest
+from openfeature.event import ProviderEvent
+from openfeature.exception import ErrorCode
+from openfeature.flag_evaluation import Reason
 
-from shared.bus import nats_bus
-from shared.bus.layout import ensure_layout
 from shared.bus.subjects import BUCKET_FLAGS
 from shared.errors import BusError
+from shared.settings.chaos import ChaosFlag
 from shared.settings.config import FlagSettings
 from shared.settings.flags import FALLBACK_TELEMETRY, FLAG_NAMES, Flags
 from shared.transport.names import TransportName
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
-from tests.fakes.nats_server import nats_server
 from tests.fakes.waiting import until
 
 WEBTORRENT = TransportName.WEBTORRENT
@@ -139,21 +139,82 @@ async def test_flags_not_started() -> None:
     await flags.close()
 
 
-async def test_on_a_real_server_within_100_ms_and_over_a_restart(tmp_path: Path) -> None:
-    async with nats_server(tmp_path) as server:
-        one, two = await nats_bus.connect(server.url, "a"), await nats_bus.connect(server.url, "b")
-        await ensure_layout(one.connection, "n1")
-        mine, theirs = Flags(FlagSettings()), Flags(FlagSettings())
-        await mine.start(one)
-        await theirs.start(two)
-        started_s = time.monotonic()
-        await mine.set(WEBTORRENT, False)
-        await until(lambda: not theirs.enabled(WEBTORRENT))
-        assert time.monotonic() - started_s < 0.1
-        await server.kill()
-        await server.start()
-        await until(lambda: one.counts.reconnects and two.counts.reconnects, 10.0)
-        await mine.set(WEBTORRENT, True)
-        await until(lambda: theirs.enabled(WEBTORRENT), 1.0)
-        await one.close()
-        await two.close()
+async def test_chaos_reaches_every_process_and_goes_again() -> None:
+    hub = MemoryHub()
+    one, two = await started(hub.bus("a")), await started(hub.bus("b"))
+    changes: list[ChaosFlag | None] = []
+    two.on_change(lambda: changes.append(two.chaos(WEBTORRENT)))
+    fault = ChaosFlag(drop=20, delay_ms=50, peer="peer-0123456789abcdef")
+    await one.set_chaos(WEBTORRENT, fault)
+    assert one.chaos(WEBTORRENT) == fault
+    assert one.chaos_snapshot() == {"webtorrent": fault}
+    await until(lambda: changes == [fault])
+    late = await started(hub.bus("c"))
+    assert late.chaos(WEBTORRENT) == fault
+    await two.set_chaos(WEBTORRENT, fault)
+    await two.set_chaos(WEBTORRENT, None)
+    assert changes == [fault, None], "the same again is no change"
+    await until(lambda: not one.chaos_snapshot() and not late.chaos_snapshot())
+    await one.set_chaos(WEBTORRENT, ChaosFlag(refuse=1))
+    await (await hub.bus("d").kv(BUCKET_FLAGS)).delete("chaos.webtorrent")
+    await until(lambda: one.chaos(WEBTORRENT) is None)
+    with pytest.raises(ValueError, match="percentages"):
+        await one.set_chaos(WEBTORRENT, ChaosFlag(drop=101))
+    with pytest.raises(BusError):
+        await Flags(FlagSettings()).set_chaos(WEBTORRENT, None)
+
+
+async def test_chaos_that_cannot_be_read_is_ignored() -> None:
+    hub = MemoryHub()
+    flags = await started(hub.bus("a"))
+    bucket = await hub.bus("b").kv(BUCKET_FLAGS)
+    for count, value in enumerate((b"", b'{"chaos": {"drop": 101}}', b'{"chaos": {"explode": 1}}'), start=1):
+        await bucket.put("chaos.webtorrent", value)
+        await until(lambda count=count: flags.malformed >= count)  # type: ignore[misc]
+    assert flags.chaos_snapshot() == {}
+
+
+async def test_openfeature_tells_the_same_and_why() -> None:
+    hub = MemoryHub()
+    flags = Flags(FlagSettings(webtorrent=False))
+    before = flags.client.get_boolean_details(NAME, True)
+    assert (before.value, before.reason, before.variant) == (False, Reason.DEFAULT, "off")
+    await flags.start(hub.bus("a"))
+    await flags.set(WEBTORRENT, True)
+    after = flags.client.get_boolean_details(NAME, False)
+    assert (after.value, after.reason, after.variant) == (True, Reason.STATIC, "on")
+    await flags.set_chaos(WEBTORRENT, ChaosFlag(drop=5))
+    chaos = flags.client.get_object_value("chaos.webtorrent", {})
+    assert isinstance(chaos, dict)
+    assert chaos["drop"] == 5
+    assert flags.client.get_object_value("chaos.webrtc", {"x": 1}) == {}
+
+
+async def test_openfeature_answers_the_default_for_what_is_no_flag() -> None:
+    client = Flags(FlagSettings()).client
+    unknown = client.get_boolean_details("noSuchFlag", True)
+    assert (unknown.value, unknown.error_code) == (True, ErrorCode.FLAG_NOT_FOUND)
+    assert client.get_string_details(NAME, "x").error_code is ErrorCode.TYPE_MISMATCH
+    assert client.get_integer_details(NAME, 3).value == 3
+    assert client.get_float_details("noSuchFlag", 3.5).error_code is ErrorCode.FLAG_NOT_FOUND
+    assert client.get_object_details(NAME, {}).error_code is ErrorCode.TYPE_MISMATCH
+    assert client.get_boolean_details("chaos.webrtc", True).error_code is ErrorCode.TYPE_MISMATCH
+
+
+async def test_openfeature_tells_its_subscribers_of_a_change() -> None:
+    flags = await started(MemoryHub().bus("a"))
+    told: list[list[str] | None] = []
+    flags.client.add_handler(
+        ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, lambda details: told.append(details.flags_changed)
+    )
+    await flags.set(WEBTORRENT, False)
+    await until(lambda: told == [[NAME]])
+    await flags.set(WEBTORRENT, False)
+    await flags.set_chaos(WEBTORRENT, ChaosFlag(drop=5))
+    await until(lambda: told[1:] == [["chaos.webtorrent"]])
+
+
+def test_processes_do_not_share_their_flags() -> None:
+    on, off = Flags(FlagSettings(webrtc=True)), Flags(FlagSettings(webrtc=False))
+    assert on.client.domain != off.client.domain
+    assert (on.client.get_boolean_value("webrtcTransport", False), off.enabled(TransportName.WEBRTC)) == (True, False)
