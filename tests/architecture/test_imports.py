@@ -20,6 +20,7 @@ ONE_HOME = {
     "libtorrent": ("services.webtorrent",),
     "obstore": ("services.chunk",),
     "click": ("services.cli",),
+    "openfeature": ("shared.settings",),
 }
 """A library -> the only packages that may import it."""
 
