@@ -19,10 +19,11 @@ from shared.clock import Clock, monotonic
 from shared.process.run import Process
 from shared.transport.names import ORDER
 
-DRAIN_GRACE_S = 5.0
-"""Deliveries under way may end for this long after SIGTERM; what is left goes to other managers."""
+DRAIN_GRACE_S = 3.0
+"""Deliveries under way may end for this long after SIGTERM; what is left goes to other managers. With the flush it
+is over before whoever sent the SIGTERM loses patience (5 s in our supervisor): a kill would lose records."""
 
-FLUSH_GRACE_S = 2.0
+FLUSH_GRACE_S = 1.0
 """Receipts and records that have not left by then are lost; askers ask again, and the loss is logged."""
 
 log = logging.getLogger(__name__)

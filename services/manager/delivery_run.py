@@ -265,6 +265,8 @@ class DeliveryRun:
             -1.0 if after_s is None else round(after_s * 1000, 3),
             record.bytes,
             record.hedged,
+            "" if record.fallback_from is None else record.fallback_from.value,
+            record.fallback_cause,
         )
 
     # ── clocks ──

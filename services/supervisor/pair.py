@@ -43,10 +43,19 @@ class Pair:
     """Nodes A and B. `start`, then always `clear`, also where `start` raised or was cancelled.
 
     counts: processes a service on each node, one where none is said. otlp_endpoint: where spans go as well.
+    environment: production, or development, in which chaos flags act.
     """
 
-    def __init__(self, work: Path, counts: Mapping[str, int] | None = None, otlp_endpoint: str = "") -> None:
+    def __init__(
+        self,
+        work: Path,
+        counts: Mapping[str, int] | None = None,
+        otlp_endpoint: str = "",
+        *,
+        environment: str = "production",
+    ) -> None:
         self._work = work
+        self._environment = environment
         self._telemetry = TelemetrySettings(propagation="join", otlp_endpoint=otlp_endpoint)
         self._counts = dict(counts or {})
         self._children = Children()
@@ -75,7 +84,7 @@ class Pair:
         homes = {name: self._work / f"node-{name}" for name in NAMES}
         members = {name: _new_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
-        base = Config(telemetry=self._telemetry)
+        base = Config(node=NodeSettings(environment=self._environment), telemetry=self._telemetry)
         nats = await start_nats(
             self._children,
             binary=binary,
@@ -141,7 +150,7 @@ def _node_config(
     host, dht_port = dht
     return msgspec.structs.replace(
         base,
-        node=NodeSettings(id=name, home=str(home)),
+        node=msgspec.structs.replace(base.node, id=name, home=str(home)),
         trust=TrustSettings(members=[token for other, token in members.items() if other != name]),
         rendezvous=RendezvousSettings(document=str(document_file)),
         webrtc=WebrtcSettings(host=LOOPBACK),

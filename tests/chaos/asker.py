@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from shared.bus.bodies import pull, release
 from shared.bus.calls import Calls
 from shared.bus.contract import Bus
 from shared.bus.envelopes import Answered, Deliver, Done, Receipt, ReplyMessage, Verdict
 from shared.bus.subjects import Subjects
 from shared.clock import monotonic
 from shared.content.messages import PeerRequest
-from shared.errors import BusError
+from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import new_request_id
 
 DEADLINE_S = 10.0
 """DESIGN 3's deadline of a delivery, every fallback included."""
+PULL_TIMEOUT_S = 8.0
 VERDICT_TIMEOUT_S = 1.0
 
 
@@ -62,11 +64,19 @@ class Asker:
         return receipt
 
     async def _judge(self, answered: Answered) -> None:
-        """The first answer is taken; the same from a second manager gets its verdict and is not taken again."""
+        """The first answer whose body arrives is taken; a later one gets its verdict and is not taken again."""
         self.offered[answered.delivery_id] += 1
-        self.taken.setdefault(answered.delivery_id, (answered.manager, answered.hop))
-        size = answered.body.length if answered.body is not None else 0
-        verdict = Verdict(answered.delivery_id, answered.hop, None, size)
+        cause: Cause | None = None
+        size = 0
+        if answered.body is not None:
+            try:
+                size = len(await pull(self.bus, self.subjects, answered.body, timeout_s=PULL_TIMEOUT_S))
+            except SwarmbridgeError:
+                cause = Cause.WORKER_LOST  # as the chunk service says it: the holder of this body is the worker
+            await release(self.bus, self.subjects, answered.body)
+        if cause is None:
+            self.taken.setdefault(answered.delivery_id, (answered.manager, answered.hop))
+        verdict = Verdict(answered.delivery_id, answered.hop, cause, size)
         try:
             await self.bus.request(self.subjects.manager(answered.manager), verdict, Done, VERDICT_TIMEOUT_S)
         except BusError:

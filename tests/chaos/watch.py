@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,19 +16,21 @@ from shared.bus.contract import Bus, Incoming
 from shared.bus.permissions import inbox_prefix
 from shared.bus.records import Attempt, Diagnostic, SpanRecord, Spans
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
-from shared.content.link import parse_link
-from shared.content.messages import RequestManifest
+from shared.content.link import ContentLink, parse_link
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
 from tests.chaos.asker import Asker
-from tests.fakes.waiting import until
 
+POLL_S = 0.02
 PUT_WITHIN_S = 20.0
 
 
 @dataclass
 class Watch:
-    """asker: asks this node's managers, as its chunk service does. records, spans, diagnostics: as they come."""
+    """asker: asks this node's managers, as its chunk service does. records, spans, diagnostics: as they come.
+
+    stored_ms: when the stream took a record, by its delivery (hex) and hop number.
+    """
 
     bus: Bus
     asker: Asker
@@ -35,6 +38,7 @@ class Watch:
     records: list[Attempt] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    stored_ms: dict[tuple[str, int], int] = field(default_factory=dict)
 
     async def listen(self, subjects: Subjects) -> None:
         async def spans(event: Spans, incoming: Incoming) -> None:
@@ -43,9 +47,13 @@ class Watch:
         async def diagnostic(event: Diagnostic, incoming: Incoming) -> None:
             self.diagnostics.append(event)
 
+        def attempt(record: Attempt, stored_ms: int) -> None:
+            self.records.append(record)
+            self.stored_ms[record.delivery, record.number] = stored_ms
+
         await self.bus.serve(subjects.event("spans"), Spans, spans)
         await self.bus.serve(subjects.event("diagnostic"), Diagnostic, diagnostic)
-        await self.bus.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: self.records.append(record))
+        await self.bus.follow(STREAM_ATTEMPTS, Attempt, attempt)
 
 
 @asynccontextmanager
@@ -67,16 +75,11 @@ async def watching(node: Node) -> AsyncIterator[Watch]:
         await bus.close()
 
 
-async def stored_manifest(api: GatewayClient, source: Path, content: bytes) -> RequestManifest:
-    """Put a file on a node. Returns: what a peer asks it for the file's manifest with."""
-    source.write_bytes(content)
+async def put(api: GatewayClient, source: Path, content: bytes) -> ContentLink:
+    """Put a file on a node. Returns: its link, which names the node as its holder."""
+    await asyncio.to_thread(source.write_bytes, content)
     transfer = await api.put(source, source.name)
-    link = ""
-
-    async def done() -> bool:
-        nonlocal link
-        link = (await api.transfer(transfer)).link or ""
-        return bool(link)
-
-    await until_async(done, PUT_WITHIN_S)
-    return RequestManifest(parse_link(link).manifest)
+    async with asyncio.timeout(PUT_WITHIN_S):
+        while not (link := (await api.transfer(transfer)).link):
+            await asyncio.sleep(POLL_S)
+    return parse_link(link)

@@ -34,7 +34,10 @@ MAX_SENDS = 2_048
 
 @dataclass
 class FakeWorker:
-    """Holds a link to one peer and answers for it. log: requests handled, by id. fails_with: instead of an answer."""
+    """Holds a link to one peer and answers for it. log: requests handled, by id.
+
+    fails_with: instead of an answer, to each `fails_each`-th request.
+    """
 
     bus: Bus
     subjects: Subjects
@@ -42,6 +45,7 @@ class FakeWorker:
     peer: str
     log: Counter[bytes] = field(default_factory=Counter)
     fails_with: Cause | None = None
+    fails_each: int = 1
     dialled: int = 0
 
     async def start(self) -> None:
@@ -69,7 +73,7 @@ class FakeWorker:
     async def _answer(self, call: SendRequest) -> None:
         await self._tell(call, LinkProgress(call.request_id, call.hop, 0))
         await asyncio.sleep(ANSWER_AFTER_S)
-        if self.fails_with is not None:
+        if self.fails_with is not None and self.log.total() % self.fails_each == 0:
             await self._tell(call, LinkFailed(call.request_id, call.hop, self.fails_with))
         else:
             await self._tell(call, LinkAnswer(call.request_id, call.hop, ManifestData("00"), None))

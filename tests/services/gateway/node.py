@@ -66,13 +66,18 @@ class GatewayNode:
 
 
 @asynccontextmanager
-async def gateway_node(home: Path, **settings: Any) -> AsyncIterator[GatewayNode]:
+async def gateway_node(
+    home: Path, *, environment: str = "production", allow_chaos: bool = False, **settings: Any
+) -> AsyncIterator[GatewayNode]:
     """Run a gateway; its token is TOKEN unless the settings name another file."""
     (home / "gateway.token").write_text(TOKEN + "\n")
     hub, subjects = MemoryHub(), Subjects("n")
     chunk = FakeChunk(hub, subjects)
     await chunk.start()
-    config = Config(node=NodeSettings(id="n", home=str(home)), gateway=GatewaySettings(**settings))
+    config = Config(
+        node=NodeSettings(id="n", home=str(home), environment=environment, allow_chaos=allow_chaos),
+        gateway=GatewaySettings(**settings),
+    )
     bus = hub.bus("gateway-1")
     flags = Flags(config.flags)
     await flags.start(bus)

@@ -45,6 +45,15 @@ def test_refusals_never_go_back() -> None:
     assert totals.refused["webrtc", "busy"] == 5 + 1 + 10
 
 
+def test_faults_done_on_purpose_are_a_family_of_their_own() -> None:
+    totals = MetricTotals()
+    for count in (2, 3, 1):
+        chaos = {"drop": count, "ignored": 1}
+        totals.apply_status(WorkerStatus("w1", "webrtc", "ready", None, [], True, False, 1, chaos=chaos))
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="drop"} 4' in render(totals, [])
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="ignored"} 1' in render(totals, [])
+
+
 def test_a_label_cannot_break_the_format() -> None:
     totals = MetricTotals()
     totals.apply_status(_status("w1", {'a"b\n\\': 1}))

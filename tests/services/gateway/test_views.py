@@ -84,6 +84,7 @@ async def test_flags_by_name(node: GatewayNode) -> None:
         "webTorrentTransport": True,
         "broadcastTransport": True,
         "transportFallbackTelemetry": True,
+        "chaos": {},
     }
     await node.ask("PUT", "/api/flags/transportFallbackTelemetry", json={"enabled": False})
     assert not (await node.get("/api/flags"))["transportFallbackTelemetry"]
