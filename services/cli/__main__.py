@@ -12,6 +12,7 @@ from services.cli.file_commands import get, put
 from services.cli.node_commands import demo, up, version
 from services.cli.trace_command import trace
 from services.cli.view_commands import flags, peers, stats
+from services.cli.why_command import why
 
 
 @click.group(invoke_without_command=True)
@@ -26,6 +27,7 @@ def swarmbridge(context: click.Context) -> None:
       swarmbridge put photo.jpg              store a file, print its link
       swarmbridge get 'swarmbridge:3f2a…'    fetch a link's file into this folder
       swarmbridge trace                      the last fallback as a waterfall
+      swarmbridge why 9c41d2                 why a transfer goes the way it goes
 
     \b
     Exit codes:
@@ -36,7 +38,7 @@ def swarmbridge(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (up, demo, put, get, peers, stats, flags, trace, version):
+for _command in (up, demo, put, get, peers, stats, flags, trace, why, version):
     swarmbridge.add_command(_command)
 
 

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from services.gateway.auth import HostAllowList, Token
+from services.gateway.chaos import ChaosRoutes
 from services.gateway.downloads import FileRoutes
 from services.gateway.events import EventHub
 from services.gateway.feed import Feed
@@ -19,6 +20,7 @@ from services.gateway.spool import Spool
 from services.gateway.transfer_calls import TransferCalls
 from services.gateway.uploads import TransferRoutes
 from services.gateway.views import ViewRoutes
+from services.gateway.why_view import WhyRoutes
 from shared.process.run import CannotStart, Process
 
 SPOOL_FOLDER = "spool"
@@ -48,8 +50,10 @@ async def app(process: Process) -> None:
         Guard(token, HostAllowList(settings.host, settings.allowed_hosts)),
         [
             *ViewRoutes(process.config.node.id, process.bus, feed, hub, process.flags, files).routes(),
+            *WhyRoutes(feed).routes(),
             *TransferRoutes(calls, feed.transfers, spool, settings.max_upload_bytes).routes(),
             *files.routes(),
+            *ChaosRoutes(process.flags, process.config.node).routes(),
         ],
     )
     try:

@@ -12,6 +12,7 @@ from collections import deque
 from services.gateway import limits
 from services.gateway.answers import ApiStruct
 from services.gateway.events import EventHub
+from services.gateway.history import History
 from services.gateway.metrics import MetricTotals
 from services.gateway.status import PeerView, Stats, StatusBoard, TransportStats, stats_of
 from services.gateway.traces import TraceStore
@@ -21,14 +22,16 @@ from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.envelopes import TransferUpdate
 from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
-from shared.clock import Clock, monotonic
-from shared.settings.flags import Flags
+from shared.clock import Clock, monotonic, unix_ms
+from shared.settings.flags import FLAG_NAMES, Flags
 from shared.transport.names import ORDER
 
 STATS_INTERVAL_S = 0.5
 """How often the page is told of changed numbers; also the resolution at which a lost worker shows."""
 
 MAX_REMEMBERED_ROLES = 4096
+
+_TRANSPORT_OF_FLAG = {flag: transport.value for transport, flag in FLAG_NAMES.items()}
 
 
 class AttemptView(ApiStruct, frozen=True):
@@ -76,6 +79,7 @@ class Feed:
         self._roles: dict[str, str] = {}
         self._last_stats: Stats | None = None
         self.board = StatusBoard(clock())
+        self.history = History(clock(), unix_ms())
         self.transfers = Transfers()
         self.traces = TraceStore()
         self.totals = MetricTotals()
@@ -92,6 +96,7 @@ class Feed:
             await bus.serve(event("spans"), Spans, self._on_spans),
             await bus.follow(STREAM_ATTEMPTS, Attempt, self._on_attempt),
         ]
+        self._note_flags()
         self._flags.on_change(self._on_flags)
 
     async def close(self) -> None:
@@ -102,6 +107,7 @@ class Feed:
         """Tell the page of changed numbers until cancelled."""
         while True:
             await asyncio.sleep(STATS_INTERVAL_S)
+            self.history.look(self.transports(), self._clock(), unix_ms(), connected=self._bus.connected)
             self._publish_stats()
 
     def stats(self) -> Stats:
@@ -132,6 +138,7 @@ class Feed:
 
     async def _on_status(self, status: WorkerStatus, incoming: Incoming) -> None:
         self.totals.apply_status(status)
+        self.history.heard(status, self._clock(), unix_ms())
         if self.board.apply(status, self._clock()):
             self._hub.publish(
                 "status",
@@ -147,6 +154,7 @@ class Feed:
             self._publish_stats()
 
     async def _on_link(self, link: LinkChanged, incoming: Incoming) -> None:
+        self.history.link_changed(link)
         self._roles.pop(link.peer, None)
         self._roles[link.peer] = link.role
         if len(self._roles) > MAX_REMEMBERED_ROLES:
@@ -190,7 +198,12 @@ class Feed:
         self.totals.attempts.apply(record, stored_ms)
         self._counters.apply(record, stored_ms)
 
+    def _note_flags(self) -> None:
+        self.history.flags_are(self._flags.snapshot(), _TRANSPORT_OF_FLAG, unix_ms())
+        self.history.chaos_is(self._flags.chaos_snapshot(), unix_ms())
+
     def _on_flags(self) -> None:
+        self._note_flags()
         self._hub.publish("flags", self._flags.snapshot())
         self._publish_stats()
 

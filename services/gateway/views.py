@@ -8,6 +8,7 @@ from aiohttp import web
 
 from services.gateway import limits, metrics
 from services.gateway.answers import ApiStruct, json_answer, json_request
+from services.gateway.chaos import flags_view
 from services.gateway.downloads import FileRoutes
 from services.gateway.events import EventHub
 from services.gateway.feed import Feed
@@ -83,7 +84,7 @@ class ViewRoutes:
         return json_answer(self._feed.stats())
 
     async def _flag_list(self, request: web.Request) -> web.Response:
-        return json_answer(self._flags.snapshot())
+        return json_answer(flags_view(self._flags))
 
     async def _attempts(self, request: web.Request) -> web.Response:
         limit = _limit(request, limits.MAX_ATTEMPTS)
@@ -115,7 +116,7 @@ class ViewRoutes:
             await self._flags.set_named(request.match_info["name"], body.enabled)
         except KeyError:
             raise not_found("no such flag", f"known: {', '.join(self._flags.snapshot())}") from None
-        return json_answer(self._flags.snapshot())
+        return json_answer(flags_view(self._flags))
 
 
 def _limit(request: web.Request, most: int) -> int:

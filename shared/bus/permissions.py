@@ -20,6 +20,9 @@ SERVICES = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
 ADMIN = "admin"
 """Makes the layout, and is the operator's own user for the `nats` tool."""
 
+FLAG_WRITERS = ("gateway",)
+"""Who may change flags: people do, through the gateway. A worker that was taken over cannot switch others off."""
+
 MESH_SERVICES = ("broadcast",)
 MICRO_VERBS = ("PING", "INFO", "STATS")
 
@@ -57,7 +60,8 @@ def permissions(service: str, node: str) -> Permissions:
     if service == ADMIN:
         return Permissions([f"sb.{node}.>", "$JS.API.>", "$JS.FC.>", "$KV.>", "$SRV.>"], _hears(ADMIN, [">"]))
     publish, subscribe = _WORK[service](subjects)
-    publish = [*publish, subjects.event("*"), *_bucket(BUCKET_FLAGS)]
+    flags = _bucket(BUCKET_FLAGS) if service in FLAG_WRITERS else _reads_bucket(BUCKET_FLAGS)
+    publish = [*publish, subjects.event("*"), *flags]
     return Permissions(publish, _hears(service, [*subscribe, *_micro(service)]))
 
 
@@ -151,8 +155,13 @@ def _hears(service: str, subscribe: list[str]) -> list[str]:
 
 def _bucket(bucket: str) -> list[str]:
     """Open, read, watch and write one KV bucket."""
+    return [f"$KV.{bucket}.>", *_reads_bucket(bucket)]
+
+
+def _reads_bucket(bucket: str) -> list[str]:
+    """Open, read and watch one KV bucket."""
     stream = f"KV_{bucket}"
-    return [f"$KV.{bucket}.>", f"$JS.API.DIRECT.GET.{stream}.>", *_stream(stream)]
+    return [f"$JS.API.DIRECT.GET.{stream}.>", *_stream(stream)]
 
 
 def _stream(stream: str) -> list[str]:

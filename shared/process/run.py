@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.permissions import inbox_prefix, micro_name
+from shared.bus.permissions import FLAG_WRITERS, inbox_prefix, micro_name
 from shared.bus.subjects import Subjects
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
@@ -109,7 +109,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     subjects = Subjects(config.node.id)
     process = Process(service, instance, config, bus, mesh_bus, subjects, flags, tasks, stopping)
     try:
-        await flags.start(bus)
+        await flags.start(bus, seed=service in FLAG_WRITERS)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
         log.info("started %s", instance)
         await app(process)

@@ -77,14 +77,16 @@ class Flags:
         self._watch: Subscription | None = None
         self.malformed = 0
 
-    async def start(self, bus: Bus) -> None:
+    async def start(self, bus: Bus, *, seed: bool = True) -> None:
         """Seed what is missing, then follow. Returns when the stored values are in force.
 
+        seed: False for a process that may read flags and not write them (shared.bus.permissions.FLAG_WRITERS);
+        where nothing is stored yet, its own start values hold.
         Raises: BusError where the bucket cannot be opened.
         """
         self._bucket = await bus.kv(BUCKET_FLAGS)
-        for name, seed in self._seeds.items():
-            await self._bucket.create(name, msgspec.json.encode(seed))
+        for name, value in self._seeds.items() if seed else ():
+            await self._bucket.create(name, msgspec.json.encode(value))
         self._watch = await self._bucket.watch(self._receive)
 
     async def close(self) -> None:

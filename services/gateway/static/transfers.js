@@ -1,6 +1,6 @@
 // Transfers with progress, coloured by the transport that brought each byte; and the forms that start them.
 
-import { post, privateContent, remove, upload } from "./api.js";
+import { get, post, privateContent, remove, upload } from "./api.js";
 import { byId, el, keyed, setText, toast } from "./dom.js";
 import { ago, size, words } from "./format.js";
 
@@ -63,12 +63,14 @@ function makeRow(first) {
   const bar = el("div", { class: "bar", attrs: { role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" } });
   bar.append(...TRANSPORTS.map((key) => segments[key]), segments.other);
   const actions = el("span", { class: "actions" });
+  const reason = el("p", { class: "muted", attrs: { "aria-live": "polite" }, props: { hidden: true } });
   const node = el(
     "li",
     { class: "transfer", data: { kind: first.kind } },
     el("div", { class: "line" }, el("span", { class: "kind", text: first.kind, data: { kind: first.kind } }), name, state),
     bar,
     el("div", { class: "line" }, detail, when, actions),
+    reason,
   );
   let shownActions = "";
 
@@ -94,7 +96,7 @@ function makeRow(first) {
     const wanted = `${transfer.state}${transfer.link}${transfer.manifest}`;
     if (wanted !== shownActions) {
       shownActions = wanted;
-      actions.replaceChildren(...makeActions(transfer));
+      actions.replaceChildren(...makeActions(transfer, reason));
     }
   }
 
@@ -115,11 +117,14 @@ function describe(transfer) {
   return parts.join(" · ");
 }
 
-function makeActions(transfer) {
+function makeActions(transfer, reason) {
   const button = (text, action, label) =>
     el("button", { class: "quiet", text, attrs: { type: "button", "aria-label": label }, on: { click: action } });
   const found = [];
   if (transfer.state === "running") found.push(button("Cancel", () => cancel(transfer), `Cancel ${transfer.name}`));
+  if (transfer.kind === "get") {
+    found.push(button("Why", () => explain(transfer, reason), `Why ${transfer.name} goes as it goes`));
+  }
   if (transfer.link) found.push(button("Copy link", () => copy(transfer.link), `Copy the link of ${transfer.name}`));
   if (transfer.state === "done" && transfer.manifest) {
     found.push(button("Save", () => save(transfer), `Save ${transfer.name}`));
@@ -130,6 +135,17 @@ function makeActions(transfer) {
 async function cancel(transfer) {
   try {
     await remove(`/api/transfers/${transfer.id}`);
+  } catch (error) {
+    toast(error.message, "error");
+  }
+}
+
+/** Show the verdict's one sentence below the transfer; a second press asks again. */
+async function explain(transfer, reason) {
+  try {
+    const found = await get(`/api/why/${transfer.id}?utcOffset=${-new Date().getTimezoneOffset()}`);
+    setText(reason, found.headline);
+    reason.hidden = false;
   } catch (error) {
     toast(error.message, "error");
   }

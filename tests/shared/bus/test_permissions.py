@@ -174,11 +174,12 @@ async def test_every_conversation_and_no_other(tmp_path: Path) -> None:
 async def test_buckets_and_attempts(tmp_path: Path) -> None:
     record = Attempt("d", 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
     async with connected(tmp_path) as services:
+        writer = await services["gateway"].kv(BUCKET_FLAGS)
         for service in SERVICES:
             entries: list[KvEntry] = []
             flags = await services[service].kv(BUCKET_FLAGS)
             watch = await flags.watch(entries.append)
-            await flags.create(service, b"{}")
+            await writer.put(service, b"{}")
             assert await flags.get(service) is not None
             assert service in await flags.keys()
             await until(partial(_has_key, entries, service))
@@ -211,6 +212,8 @@ async def test_buckets_of_others_are_closed(tmp_path: Path) -> None:
     async with connected(tmp_path) as services:
         for service, subject in [
             ("webtorrent", "$KV.leases.signal"),
+            ("webrtc", "$KV.flags.webTorrentTransport"),
+            ("manager", "$KV.flags.chaos.webrtc"),
             ("webrtc", "$KV.manifests.m"),
             ("gateway", "$KV.manifests.m"),
             ("webrtc", "$JS.API.CONSUMER.CREATE.attempts"),

@@ -1,0 +1,172 @@
+"""Every cause in words: what it means for a hop, and what to do about it. Pure.
+
+`because` follows the word "because" in a verdict and names the transport; `meaning` and `advice` make one
+sentence a cause. A test holds this table to the whole of shared.errors.Cause.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from shared.errors import Cause
+
+
+class CauseWords(NamedTuple):
+    """because: a clause with `{transport}` in it. meaning, advice: the two halves of its sentence."""
+
+    because: str
+    meaning: str
+    advice: str
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.meaning}; {self.advice}."
+
+
+CAUSE_WORDS: dict[Cause, CauseWords] = {
+    Cause.NO_LINK: CauseWords(
+        "there was no {transport} link to the peer",
+        "No worker of this node has an open link to the peer over this transport",
+        "see what closed it before, and whether both ends run a worker of it",
+    ),
+    Cause.DIAL_TIMEOUT: CauseWords(
+        "no {transport} link opened in time",
+        "A link was dialled and the peer did not complete it in time",
+        "see whether the peer runs, and whether a firewall or NAT lies between (a TURN server helps webrtc)",
+    ),
+    Cause.SIGNALLING_UNAVAILABLE: CauseWords(
+        "{transport} could reach no signalling server",
+        "No PeerServer, tracker or meeting place answers, so no new link can be arranged; open links go on",
+        "start the rendezvous, or correct the addresses in its document",
+    ),
+    Cause.ID_TAKEN: CauseWords(
+        "another process holds this node's PeerJS id",
+        "The PeerServer says that somebody else is registered under this node's id",
+        "stop the second copy of this node, or use another PeerServer",
+    ),
+    Cause.ICE_FAILED: CauseWords(
+        "no network path was found for {transport}",
+        "Signalling worked and none of the two ends' addresses could reach the other",
+        "open the UDP ports, set the advertised address, or name a TURN server in the rendezvous document",
+    ),
+    Cause.PEER_UNKNOWN: CauseWords(
+        "nobody on {transport} knows the peer",
+        "The peer is not registered where it was looked for, or no holder was named at all",
+        "see whether the peer runs and uses the same rendezvous, or take a fresh link",
+    ),
+    Cause.NO_EXTENSION: CauseWords(
+        "the peer's {transport} client does not speak swarm-space",
+        "The far end is a BitTorrent client without the swarm-space extension, which cannot take our frames",
+        "nothing is wrong here: reach that peer over another transport",
+    ),
+    Cause.NO_LISTENER: CauseWords(
+        "nobody listened on {transport}",
+        "The message was posted to a channel on which the peer does not listen",
+        "see whether the peer shares the bus, or has its page open on the same origin and channel",
+    ),
+    Cause.BUSY: CauseWords(
+        "the {transport} link was busy",
+        "The worker, the link or the far end had no room for one more request",
+        "wait, or run more workers of this transport",
+    ),
+    Cause.RATE_LIMITED: CauseWords(
+        "the peer's limit was reached over {transport}",
+        "More requests came in a short time than one end allows",
+        "wait a moment, or raise the limit at the end that refuses",
+    ),
+    Cause.TOO_LARGE: CauseWords(
+        "it was too large for {transport}",
+        "The message or the content is larger than the transport, the peer or the quota takes",
+        "use another transport, or raise the quota",
+    ),
+    Cause.SILENT: CauseWords(
+        "the peer showed no sign of life over {transport}",
+        "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
+        "see whether the peer or the network is overloaded or cut off; a far end without native links cannot ack",
+    ),
+    Cause.TIMEOUT: CauseWords(
+        "the answer over {transport} did not come in time",
+        "The peer was alive but its answer was not complete by the deadline",
+        "see how slow the link is in `swarmbridge trace`, and whether the peer is overloaded",
+    ),
+    Cause.CLOSED: CauseWords(
+        "the {transport} link was closed",
+        "The link went away under the request: the far end, the network or an operator ended it",
+        "see whether the peer's worker still runs; a new link is dialled within seconds",
+    ),
+    Cause.REFUSED: CauseWords(
+        "the peer refused over {transport}",
+        "The peer was reached and does not hold what was asked for, or will not give it",
+        "ask another holder, or put the content again",
+    ),
+    Cause.BLOCKED: CauseWords(
+        "the peer is on the blocklist",
+        "A blocklist at one end forbids this peer",
+        "take it off the list if that was not meant",
+    ),
+    Cause.FORBIDDEN: CauseWords(
+        "the peer may not do this over {transport}",
+        "The asker's role does not allow it: a guest asked for what is for members, or a stranger for private content",
+        "add the peer to `trust.members` at both ends if you trust it",
+    ),
+    Cause.UNAUTHENTICATED: CauseWords(
+        "the peer over {transport} did not prove who it is",
+        "The seal's handshake failed: another key, an expired certificate or an altered link",
+        "compare both nodes' peer tokens (`swarmbridge peers --self`) and their clocks",
+    ),
+    Cause.DISABLED: CauseWords(
+        "{transport} is switched off",
+        "The transport's flag is off on this node",
+        "switch it on with `swarmbridge flags`",
+    ),
+    Cause.CIRCUIT_OPEN: CauseWords(
+        "{transport} failed too often and is being spared",
+        "After repeated failures this transport is passed over until a probe of it succeeds",
+        "mend what failed before; it comes back by itself within seconds of that",
+    ),
+    Cause.DRAINING: CauseWords(
+        "the {transport} worker was about to stop",
+        "The worker is being stopped or replaced and takes nothing new",
+        "nothing if that was meant; else start another worker of it",
+    ),
+    Cause.EXPIRED: CauseWords(
+        "its time was over before {transport} could be tried",
+        "The deadline had passed when the process came to it: the process was stopped or the machine overloaded",
+        "see the machine's load and whether a process was suspended",
+    ),
+    Cause.WORKER_LOST: CauseWords(
+        "the {transport} worker was lost",
+        "The worker process died, hangs, or is cut off from the bus",
+        "see the worker's log; its supervisor starts a new one",
+    ),
+    Cause.SOURCE_LOST: CauseWords(
+        "the process that held the bytes was lost",
+        "One of this node's own processes died while it held the bytes to be sent; no transport is to blame",
+        "nothing, it is asked again; see that process's log if it happens often",
+    ),
+    Cause.IMPORT_FAILED: CauseWords(
+        "a package that {transport} needs is missing",
+        "An optional package of this transport cannot be imported",
+        "install swarmbridge[node]",
+    ),
+    Cause.INTEGRITY_MISMATCH: CauseWords(
+        "what came over {transport} was not what was asked for",
+        "The bytes do not match their reference or signature: the holder's copy is damaged, or it lies",
+        "fetch from another holder; nothing of it was stored",
+    ),
+    Cause.INVALID: CauseWords(
+        "the two ends did not understand each other over {transport}",
+        "One end sent what the other cannot make sense of",
+        "check the link or digest, and that both ends run compatible versions",
+    ),
+    Cause.OTHER: CauseWords(
+        "{transport} failed for a reason that has no word",
+        "Something failed that has no cause of its own, or a newer process told one that this one does not know",
+        "see the trace and the log of the service that it names",
+    ),
+}
+
+
+def because(cause: Cause, transport: str) -> str:
+    """The clause after "because" for a hop on `transport` that ended with `cause`."""
+    return CAUSE_WORDS[cause].because.format(transport=transport)

@@ -1,0 +1,116 @@
+"""The one sentence at the top of a verdict. Pure: what is so comes from services.gateway.why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from services.gateway.cause_words import CAUSE_WORDS
+from services.gateway.phases import Phase
+from services.gateway.reasons import Reason, tried_again
+from services.gateway.transfers import DONE, FAILED, Transfer
+from shared.errors import Cause
+
+PEER = "peer"
+TRANSFER = "transfer"
+
+ANSWERED_SO = frozenset(
+    {Cause.REFUSED, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INTEGRITY_MISMATCH, Cause.INVALID, Cause.TOO_LARGE}
+)
+"""Causes that a peer's answer brings about: the transport that carried it did its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Headlines:
+    """Sentences about one subject. clock_text: ms of the wall clock as people read it."""
+
+    kind: str
+    who: str
+    transfer: Transfer | None
+    clock_text: Callable[[int], str]
+
+    def direct(self, phase: Phase) -> str:
+        others = len([one for one in phase.deliveries if one.winner and one.winner.transport != phase.transport])
+        nothing = f"; {others} of {len(phase.deliveries)} deliveries were won by a hedge" if others else ""
+        return f"{self._goes_over(phase)}, the first choice{nothing}"
+
+    def fallback(self, phase: Phase, reasons: Sequence[Reason], links: Sequence[str], *, looks_away: bool) -> str:
+        parts = [self._goes_over(phase) + _because(reasons)]
+        parts += filter(None, (tried_again(reason, phase.since_ms) for reason in reasons))
+        if looks_away:
+            parts.append("nothing on this node explains it: look at the other end or the network")
+        if not self._over and (back := [reason.transport for reason in reasons if reason.transport in links]):
+            parts.append(f"{_joined(back)} {'is' if len(back) == 1 else 'are'} linked again now")
+        return "; ".join(parts)
+
+    def returned(self, phase: Phase, left: Phase, reasons: Sequence[Reason]) -> str:
+        span = f"from {self.clock_text(left.since_ms)} to {self.clock_text(left.until_ms)}"
+        return (
+            f"{self.who} {self._verb} over {phase.transport} again {self._from(phase.since_ms)}; "
+            f"{span} it went over {left.transport}{_because(reasons)}"
+        )
+
+    def mixed(self, carried: Counter[str], reasons: Sequence[Reason]) -> str:
+        shares = ", ".join(f"{transport} {count}" for transport, count in carried.most_common())
+        causes = ", ".join(f"{reason.transport}: {reason.cause.value}" for reason in reasons)
+        tail = f"; what was left, and why: {causes}" if causes else ""
+        return (
+            f"{self.who} {self._verb} by turns over several transports ({shares} of the last {carried.total()}){tail}"
+        )
+
+    def stuck(self, reasons: Sequence[Reason], since_ms: int, before: Phase | None, links: Sequence[str]) -> str:
+        last = f"; it last went over {before.transport} at {self.clock_text(before.until_ms)}" if before else ""
+        now = f"; it is linked over {_joined(links)} now" if links else ""
+        return f"nothing gets through for {self.who} since {self.clock_text(since_ms)}: {_each(reasons)}{last}{now}"
+
+    def failed(self, cause: Cause, ended_ms: int | None, reached: Phase | None, reasons: Sequence[Reason]) -> str:
+        """ended_ms: of its last hop, None where no peer was asked."""
+        meaning = CAUSE_WORDS[cause].meaning
+        when = f"at {self.clock_text(ended_ms)}" if ended_ms is not None else "before any peer was asked"
+        head = f"{self.who} failed {when} ({cause.value}): {meaning[0].lower()}{meaning[1:]}"
+        if reached is not None and cause in ANSWERED_SO:
+            return f"{head}; the peer was reached over {reached.transport}, so no transport is to blame"
+        if reached is not None:
+            return f"{head}; the last answer came over {reached.transport}"
+        return f"{head}; {_each(reasons)}" if reasons else head
+
+    def idle(self, links: Sequence[str]) -> str:
+        """No delivery was made for it."""
+        transfer = self.transfer
+        if transfer is None:
+            linked = f"it is linked over {_joined(links)}" if links else "it has no link to this node now"
+            return f"nothing was asked of {self.who} yet; {linked}"
+        if transfer.kind == "put":
+            return f"{self.who} is kept on this node: a put asks no peer"
+        if transfer.state == DONE:
+            return f"{self.who} was already here: no peer was asked"
+        return f"{self.who} has had no answer from any peer yet, and nothing has failed either"
+
+    @property
+    def _over(self) -> bool:
+        return self.transfer is not None and self.transfer.state in (DONE, FAILED)
+
+    @property
+    def _verb(self) -> str:
+        if self.kind == PEER:
+            return "is reached"
+        return "arrived" if self._over else "arrives"
+
+    def _from(self, at_ms: int) -> str:
+        return f"from {self.clock_text(at_ms)} on" if self._over else f"since {self.clock_text(at_ms)}"
+
+    def _goes_over(self, phase: Phase) -> str:
+        return f"{self.who} {self._verb} over {phase.transport} {self._from(phase.since_ms)}"
+
+
+def _because(reasons: Sequence[Reason]) -> str:
+    return " because " + " and ".join(reason.words for reason in reasons) if reasons else ", whose link opened first"
+
+
+def _each(reasons: Sequence[Reason]) -> str:
+    return "; ".join(f"{reason.transport}: {reason.words}" for reason in reasons) or "no transport is left"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
