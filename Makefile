@@ -7,6 +7,7 @@ UV_VERSION := 0.13.9
 SIZE_MIB ?= 32
 FILE ?=
 JSON ?=
+QUICK ?=
 ARGS ?=
 TESTS ?= tests
 
@@ -19,13 +20,13 @@ export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test clean
+.PHONY: help setup demo up check test bench-fallback clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
 	@printf 'swarmbridge: chunks over whichever transport works\n\n'
 	@sed -n 's/^\([a-z][a-z-]*\):.*##  *\(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r target text; \
-		do printf '%-14s %s\n' "$$target" "$$text"; done
+		do printf '%-23s %s\n' "$$target" "$$text"; done
 	@printf '\nSettings: PYTHON=%s  SIZE_MIB=%s  FILE=path  JSON=1  ARGS=…  TESTS=%s\n' '$(PYTHON)' '$(SIZE_MIB)' '$(TESTS)'
 
 setup: $(STAMP)  ## install everything into .venv (done by the others where needed)
@@ -45,6 +46,9 @@ check: $(STAMP)  ## lint, formatting, types, import rules
 
 test: $(STAMP)  ## every test (TESTS=tests/shared for some)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+
+bench-fallback: $(STAMP)  ## latency that faults add, beside two plain ladders (under 10 min; QUICK=1 under one, JSON=1)
+	@exec $(BIN)/python -m ops.bench fallback $(if $(QUICK),--quick) $(if $(JSON),--json) $(ARGS)
 
 clean:  ## remove what setup and the tools made
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -98,7 +98,7 @@ class Api:
                 return transfer
             if transfer["state"] == "failed":
                 cause = str(transfer.get("cause") or "other")
-                raise CliFailure(cause, f"the transfer failed: {cause}", _hint(cause))
+                raise CliFailure(cause, f"the transfer failed: {cause}", f"see `swarmbridge why {transfer_id}`")
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
@@ -152,9 +152,3 @@ async def _failure(response: aiohttp.ClientResponse, url: str) -> CliFailure:
 
 def _no_gateway(url: str) -> CliFailure:
     return CliFailure("invalid", f"what answers at {url} is no swarmbridge gateway", "see --url")
-
-
-def _hint(cause: str) -> str:
-    if cause in ("no_link", "peer_unknown", "dial_timeout", "timeout"):
-        return "see `swarmbridge peers` and `swarmbridge trace`"
-    return "see `swarmbridge trace` and `swarmbridge stats`"
