@@ -1,0 +1,220 @@
+"""The stage of the bus: a real nats-server and real manager processes; workers and asker are in this process.
+
+For what transports would only blur: how many deliveries a manager decides, and faults that a worker tells or shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ops.bench.asker import Asker, Order
+from ops.bench.bus_workers import Behaviour, BusWorker
+from ops.bench.policies import Policy
+from ops.bench.rounds import Rounds
+from ops.bench.samples import Measured, Sample
+from services.supervisor.bus_users import ADMIN, make_users, write_private
+from services.supervisor.interrupts import unbroken
+from services.supervisor.nats_process import NatsServer, start_nats
+from services.supervisor.node import lay_out, seed_settings
+from services.supervisor.processes import Child, Children, Program
+from services.supervisor.toml_text import config_toml
+from shared.bus import nats_bus
+from shared.bus.contract import Bus
+from shared.bus.permissions import inbox_prefix
+from shared.bus.subjects import Subjects
+from shared.content.messages import PeerAnswer, RequestManifest
+from shared.ids import member_token, new_instance_id
+from shared.settings.config import ENV_CONFIG_FILE, BusSettings, Config, NodeSettings, child_environment
+from shared.transport.names import ORDER
+
+NODE = "bench"
+SERVICE = "manager"
+PEER = member_token(bytes(range(32)))
+START_LIMIT_S = 20.0
+POLL_S = 0.05
+WARM_DELIVERIES = 24
+HEALTHY_BETWEEN = 2
+"""Good deliveries before each bad one: the error budget, half of the last 20, stays in credit."""
+CONCURRENT = 64
+"""Deliveries under way in the throughput measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """managers: processes. per_second: deliveries confirmed a second. per_core: for one CPU second of the managers.
+
+    *_cpu_percent: of one core, this process (asker and workers) and the server. None: the system does not tell.
+    """
+
+    managers: int
+    per_second: float
+    per_core: float | None
+    p50_ms: float
+    p99_ms: float
+    failed: int
+    bench_cpu_percent: float
+    nats_cpu_percent: float | None
+
+
+class BusStage:
+    """Made by `running_bus`. `use` says who decides."""
+
+    def __init__(self, children: Children, server: NatsServer, template: Program, asker: Asker, bus: Bus) -> None:
+        self._children = children
+        self._server = server
+        self._template = template
+        self._bus = bus
+        self._managers: list[Child] = []
+        self._order = Order(PEER, RequestManifest("00"), _anything)
+        self.asker = asker
+        self.workers: list[BusWorker] = []
+
+    async def use(self, policy: Policy, count: int = 1) -> None:
+        """Replace what decides by `count` processes of this policy, and warm them up."""
+        await self._children.stop([self._managers])
+        self._managers = [
+            self._children.start(
+                Program(
+                    f"{policy.name}-{number}",
+                    policy.command(),
+                    self._template.environment,
+                    self._template.log.with_name(f"{policy.name}-{number}.log"),
+                )
+            )
+            for number in range(count)
+        ]
+        await self._announced(count)
+        for _ in range(count):
+            await self.asker.burst(self._order, WARM_DELIVERIES)
+
+    async def fault(self, behaviour: Behaviour, rounds: Rounds, quiet_s: float = 0.0) -> Measured:
+        """One delivery after another; each third one meets a first transport that behaves so, after quiet_s."""
+        measured = Measured([], [])
+        primary = self.workers[0]
+        for _ in rounds:
+            for _ in range(HEALTHY_BETWEEN):
+                measured.healthy.append(await self.asker.deliver(self._order))
+            primary.behaviour = behaviour
+            await asyncio.sleep(quiet_s)
+            try:
+                measured.faulty.append(await self.asker.deliver(self._order))
+            finally:
+                primary.behaviour = Behaviour.ANSWER
+        return measured
+
+    async def throughput(self, seconds: float) -> Throughput:
+        """CONCURRENT deliveries at a time for so long, answers without a body."""
+        for worker in self.workers:
+            worker.with_body = False
+        try:
+            return await self._throughput(seconds)
+        finally:
+            for worker in self.workers:
+                worker.with_body = True
+
+    async def _throughput(self, seconds: float) -> Throughput:
+        samples: list[Sample] = []
+        end = time.monotonic() + seconds
+
+        async def one_after_another() -> None:
+            while time.monotonic() < end:
+                samples.append(await self.asker.deliver(self._order))
+
+        managers_before, nats_before = _cpu_s(self._managers), _cpu_s([self._server.child])
+        started, own_before = time.monotonic(), time.process_time()
+        await asyncio.gather(*(one_after_another() for _ in range(CONCURRENT)))
+        took_s, own_s = time.monotonic() - started, time.process_time() - own_before
+        managers_s, nats_s = _since(managers_before, self._managers), _since(nats_before, [self._server.child])
+        good = sorted(one.elapsed_ms for one in samples if one.confirmed)
+        return Throughput(
+            managers=len(self._managers),
+            per_second=round(len(good) / took_s, 1),
+            per_core=round(len(good) / managers_s, 1) if managers_s else None,
+            p50_ms=round(good[len(good) // 2], 2) if good else 0.0,
+            p99_ms=round(good[len(good) * 99 // 100], 2) if good else 0.0,
+            failed=len(samples) - len(good),
+            bench_cpu_percent=round(100 * own_s / took_s, 1),
+            nats_cpu_percent=round(100 * nats_s / took_s, 1) if nats_s is not None else None,
+        )
+
+    async def _announced(self, count: int) -> None:
+        """Wait until every manager takes deliveries: until each has taken one."""
+        async with asyncio.timeout(START_LIMIT_S):
+            self.asker.managers.clear()
+            while len(self.asker.managers) < count:
+                await self.asker.burst(self._order, count * 2)
+                await asyncio.sleep(POLL_S)
+
+
+@asynccontextmanager
+async def running_bus(work: Path, binary: Path) -> AsyncIterator[BusStage]:
+    """A server, workers and an asker in `work`; no manager yet. Everything is ended at the end."""
+    children = Children()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(lambda: unbroken(children.close()))
+        users = make_users(work / "seeds", {NODE: (SERVICE,)})
+        server = await start_nats(
+            children,
+            binary=binary,
+            run_dir=work / "nats",
+            store_dir=work / "nats" / "store",
+            log_file=work / "logs" / "nats-server.log",
+            accounts=users.accounts,
+        )
+        seeds = users.of_node(NODE)
+        await lay_out(NODE, server.url, seeds)
+        seed = seeds[ADMIN].node.read_text().strip()
+        subjects = Subjects(NODE)
+
+        async def connected(name: str) -> Bus:
+            bus = await nats_bus.connect(server.url, new_instance_id(name), seed=seed, inbox_prefix=inbox_prefix(ADMIN))
+            stack.push_async_callback(bus.close)
+            return bus
+
+        bus = await connected("asker")
+        asker = Asker(bus, subjects)
+        await asker.start()
+        stack.push_async_callback(asker.close)
+        stage = BusStage(children, server, _template(work, server.url, seed_settings(seeds[SERVICE])), asker, bus)
+        for transport in ORDER:
+            worker = BusWorker(await connected(transport.value), subjects, transport, PEER, with_body=True)
+            await worker.start()
+            stack.push_async_callback(worker.close)
+            stage.workers.append(worker)
+        yield stage
+
+
+def _template(work: Path, url: str, settings: dict[str, str]) -> Program:
+    """A manager's environment and log, whatever it runs."""
+    config = Config(node=NodeSettings(id=NODE, home=str(work)), bus=BusSettings(url=url))
+    config_file = work / "node.toml"
+    write_private(config_file, config_toml(config).encode())
+    environment = child_environment({ENV_CONFIG_FILE: str(config_file), **settings})
+    return Program(SERVICE, [], environment, work / "logs" / f"{SERVICE}.log")
+
+
+def _anything(answer: PeerAnswer, body: bytes) -> None:
+    """Made-up answers hold nothing to check."""
+
+
+def _cpu_s(children: Sequence[Child]) -> float | None:
+    """CPU seconds used so far; None where the system does not tell (no /proc)."""
+    ticks = 0
+    for child in children:
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        ticks += int(fields[11]) + int(fields[12])  # utime, stime: proc(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _since(before: float | None, children: Sequence[Child]) -> float | None:
+    now = _cpu_s(children)
+    return None if before is None or now is None else now - before
