@@ -132,10 +132,10 @@ class DeliveryRun:
         self._over = True
         self._disarm()
         now = self._desk.clock()
-        for number, span in list(self._spans.items()):
+        for number in list(self._spans):
             hop = self._machine.hop(number)
             if hop is not None:
-                self._write(hop.record(OUTCOME_CANCELLED, Cause.EXPIRED, now), span)
+                self._end(hop.record(OUTCOME_CANCELLED, Cause.EXPIRED, now))
 
     # ── what the machine wants ──
 
@@ -151,7 +151,7 @@ class DeliveryRun:
                 case GiveAnswer():
                     self._give(command)
                 case RecordHop():
-                    self._write(command.record, self._spans.pop(command.record.number, None))
+                    self._end(command.record)
                 case Finish():
                     self._finish(command)
         self._arm()
@@ -164,6 +164,7 @@ class DeliveryRun:
             if hop.hedged:
                 self._desk.routing.budget.hedge_started()
             self._spans[command.hop] = self._desk.recorder.hop_started(self._label, command.transport, hop.started_at)
+            self._desk.routing.book.hop_started(self._call.peer, command.transport)
         # The task copies the context of now: the worker's spans become children of this hop's.
         with trace.use_span(self._spans[command.hop], end_on_exit=False):
             self._desk.tasks.start(self._ask_link(command.hop, command.transport), name="send")
@@ -233,7 +234,10 @@ class DeliveryRun:
         )
         self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), answered, self._deadline)
 
-    def _write(self, record: HopRecord, span: Span | None) -> None:
+    def _end(self, record: HopRecord) -> None:
+        span = self._spans.pop(record.number, None)
+        if span is not None:  # it was sent, not skipped or failed in its dial
+            self._desk.routing.book.hop_ended(self._call.peer, record.transport)
         self._desk.recorder.hop_ended(self._label, record, span)
 
     def _finish(self, finish: Finish) -> None:

@@ -1,6 +1,7 @@
 """One round of dials with staggered starts (RFC 8305): what is planned, under way, open. Pure.
 
-The next planned dial starts when its time comes, or at once when one under way has failed.
+The next planned dial starts when its time comes, or at once when one under way has failed; those after it keep
+their distance.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class DialRound:
 
     def hurry(self, now: float) -> None:
         """Where none is under way, the next planned dial is due now."""
-        if self._planned and not self._under_way:
-            self._planned[0] = (self._planned[0][0], now)
+        if not self._under_way:
+            self._pull_forward(now)
 
     def start_due(self, now: float) -> list[TransportName]:
         """The dials to start now; they count as under way."""
@@ -59,10 +60,15 @@ class DialRound:
     def failed(self, transport: TransportName, now: float) -> float | None:
         """A dial has failed: the next one starts now. Returns: when it started; None for one not under way."""
         started_at = self._under_way.pop(transport, None)
-        if started_at is not None and self._planned:
-            following, _ = self._planned[0]
-            self._planned[0] = (following, now)
+        if started_at is not None:
+            self._pull_forward(now)
         return started_at
+
+    def _pull_forward(self, now: float) -> None:
+        """The next planned dial is due now, and those after it by as much earlier."""
+        if self._planned:
+            earlier_s = max(0.0, self._planned[0][1] - now)
+            self._planned = [(transport, start_at - earlier_s) for transport, start_at in self._planned]
 
     def drop(self, unwanted: Callable[[TransportName], bool]) -> list[tuple[TransportName, float]]:
         """Forget the dials of some transports. Returns: those that were under way."""

@@ -30,7 +30,7 @@ PENDING = (HopState.SENT, HopState.ALIVE, HopState.WAITING)
 @dataclass(slots=True)
 class LiveHop:
     """heard_at: the last sign of life, or when the request was sent. link_heard_at: when its link gave anything
-    at all: a request behind others in a link's queue is slow, not silent.
+    at all; queued: it shares the link with others. A request behind others in a queue is slow, not silent.
     """
 
     number: int
@@ -40,6 +40,7 @@ class LiveHop:
     ack_delay_s: float
     stall_delay_s: float
     link_heard_at: float = float("-inf")
+    queued: bool = False
     fallback_from: TransportName | None = None
     fallback_cause: Cause | None = None
     hedged: bool = False
@@ -60,7 +61,7 @@ class LiveHop:
             delay_s = self.stall_delay_s
         else:
             return None
-        quiet_at = self.link_heard_at + max(delay_s, LINK_QUIET_S)
+        quiet_at = self.link_heard_at + (max(delay_s, LINK_QUIET_S) if self.queued else delay_s)
         queued_until = min(quiet_at, self.heard_at + max(delay_s, STALL_MAX_S))
         return max(self.heard_at + delay_s, queued_until)
 

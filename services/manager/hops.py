@@ -45,9 +45,10 @@ class Hops:
         return max(known) if known and len(known) == len(overdue) else None
 
     def note_links(self, routes: Routes) -> None:
-        """Take over when each hop's link was last heard."""
+        """Take over when each hop's link was last heard, and whether others wait on it."""
         for hop in self:
-            hop.link_heard_at = routes[hop.transport].heard_at
+            route = routes[hop.transport]
+            hop.link_heard_at, hop.queued = route.heard_at, route.in_flight > 1
 
     def timers(self) -> list[float]:
         """When a waiting hop is to be sent again, and when a silent one reaches its limit."""

@@ -72,6 +72,7 @@ class _Link:
     known: Known = Known.UNKNOWN
     seen_at: float = float("-inf")
     heard_at: float = float("-inf")
+    in_flight: int = 0
     probed_at: float = float("-inf")
     dial_failed_at: float = float("-inf")
     dial_cause: Cause | None = None
@@ -131,6 +132,13 @@ class PeerBook:
         self.linked(peer, transport, now)
         self._peer(peer).links[transport].heard_at = now
 
+    def hop_started(self, peer: str, transport: TransportName) -> None:
+        self._peer(peer).links[transport].in_flight += 1
+
+    def hop_ended(self, peer: str, transport: TransportName) -> None:
+        link = self._peer(peer).links[transport]
+        link.in_flight = max(0, link.in_flight - 1)  # the peer may have been forgotten and learnt again meanwhile
+
     def acked(self, peer: str, transport: TransportName, after_s: float) -> None:
         self._peer(peer).links[transport].ack.learn(after_s)
 
@@ -178,6 +186,10 @@ class PeerBook:
 
     def heard_at(self, peer: str, transport: TransportName) -> float:
         return self._peer(peer).links[transport].heard_at
+
+    def in_flight(self, peer: str, transport: TransportName) -> int:
+        """Our requests on the link without an end."""
+        return self._peer(peer).links[transport].in_flight
 
     def recent_dial_failure(self, peer: str, transport: TransportName, now: float) -> Cause | None:
         """The cause of a dial that failed less than DIAL_RETRY_S ago."""

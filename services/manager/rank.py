@@ -31,8 +31,8 @@ STALL_MAX_S = 2.0
 14 MB/s one (stock aiortc, FACTS 1) 0.4 s; where a worker died its ping, at 250 ms, is sooner than this."""
 
 LINK_QUIET_S = 0.25
-"""A link that gave anything for any request within this is at work, not silent: workers tell of progress each 50 ms,
-and on a machine with more processes than cores a few of those come late together."""
+"""A link with other requests of ours that gave anything for any of them within this is at work, not silent: workers
+tell of progress each 50 ms, and on a machine with more processes than cores a few of those come late together."""
 
 SILENT_LIMIT_S = 2.0
 """A hop without any sign of life is given up after this, where something else is left to try."""
@@ -61,7 +61,7 @@ class Route:
 
     skip: why it may not be used (DISABLED, CIRCUIT_OPEN), None = it may. ack_delay_s: silence after a request
     that starts a hedge; stall_delay_s: the same after a sign of life. heard_at: when anything last came over the
-    link, for whichever request.
+    link, for whichever request; in_flight: our requests on it.
     """
 
     transport: TransportName
@@ -70,6 +70,7 @@ class Route:
     ack_delay_s: float = HEDGE_MAX_S
     stall_delay_s: float = STALL_MAX_S / 2
     heard_at: float = float("-inf")
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,4 +49,5 @@ class Routing:
             self.book.ack_delay_s(peer, transport),
             self.book.stall_delay_s(peer, transport),
             self.book.heard_at(peer, transport),
+            self.book.in_flight(peer, transport),
         )

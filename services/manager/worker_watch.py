@@ -1,7 +1,7 @@
 """Notices workers that die or stop while they hold requests of ours: one ping loop for all of them.
 
-A killed worker's subject has no responders within one interval; a stopped one misses twice. Without this its
-hops would wait out their silence, or their deadline where they had been acked.
+A killed worker's subject has no responders within one interval; a stopped one leaves two pings unanswered. Without
+this its hops would wait out their silence, or their deadline where they had been acked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from shared.bus.subjects import Subjects
 from shared.errors import BusError, BusTimeout, NoResponders
 from shared.process.tasks import Tasks
 
-PING_INTERVAL_S = 0.25
+PING_INTERVAL_S = 0.05
+"""Nearly all of what a killed worker costs its requests (measured: 150 ms with 250 ms between pings)."""
+
+PING_TIMEOUT_S = 0.45
 MAX_MISSES = 2
+"""Half a second without an answer in all: a worker on a busy machine may be late by a few hundred milliseconds."""
 
 
 class WorkerWatch:
@@ -42,7 +46,7 @@ class WorkerWatch:
 
     async def _ping(self, worker: str) -> None:
         try:
-            await self._bus.request(self._subjects.worker(worker), Ping(), Pong, PING_INTERVAL_S)
+            await self._bus.request(self._subjects.worker(worker), Ping(), Pong, PING_TIMEOUT_S)
         except NoResponders:
             self._lost(worker)
         except BusTimeout:

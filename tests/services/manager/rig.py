@@ -44,8 +44,10 @@ def with_link(routes: Routes, transport: TransportName, known: Known) -> Routes:
     return replace(routes, routes={**routes.routes, transport: replace(routes[transport], link=known)})
 
 
-def with_heard(routes: Routes, transport: TransportName, at: float) -> Routes:
-    return replace(routes, routes={**routes.routes, transport: replace(routes[transport], heard_at=at)})
+def with_heard(routes: Routes, transport: TransportName, at: float, in_flight: int = 2) -> Routes:
+    """A link that gave something at `at`, with that many requests on it."""
+    route = replace(routes[transport], heard_at=at, in_flight=in_flight)
+    return replace(routes, routes={**routes.routes, transport: route})
 
 
 class Rig:

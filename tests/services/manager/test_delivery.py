@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.manager.rank import DIAL_STAGGER_S, MIN_RETRY_S, SILENT_LIMIT_S, Known
+from services.manager.rank import DIAL_STAGGER_S, LINK_QUIET_S, MIN_RETRY_S, SILENT_LIMIT_S, Known
 from services.manager.steps import (
     AskedAgain,
     DeliveryCancelled,
@@ -121,6 +121,22 @@ def test_a_request_queued_on_a_busy_link_is_not_silent() -> None:
         rig.passes(0.09)
         rig.routes = with_heard(rig.routes, WEBRTC, rig.now)
     assert rig.sent[:2] == [(1, WEBRTC), (2, WEBTORRENT)], "but not for ever"
+
+
+def test_a_request_alone_on_a_link_is_hedged_after_the_learnt_delay() -> None:
+    rig = Rig(with_heard(all_linked(), WEBRTC, 99.99, in_flight=1))
+    rig.happens(HopAccepted(1, "w1"))
+    rig.passes(0.11)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)], "what came before it was sent says nothing of it"
+
+
+def test_a_request_behind_others_waits_until_the_link_has_been_quiet() -> None:
+    rig = Rig(with_heard(all_linked(), WEBRTC, 100.0))
+    rig.happens(HopAccepted(1, "w1"))
+    rig.passes(LINK_QUIET_S - 0.01)
+    assert rig.sent == [(1, WEBRTC)]
+    rig.passes(0.02)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
 
 
 def test_the_budget_forbids_a_hedge_and_silence_becomes_a_failure() -> None:
