@@ -68,7 +68,9 @@ class DialRound:
         """The next planned dial is due now, and those after it by as much earlier."""
         if self._planned:
             earlier_s = max(0.0, self._planned[0][1] - now)
-            self._planned = [(transport, start_at - earlier_s) for transport, start_at in self._planned]
+            shifted = [(transport, start_at - earlier_s) for transport, start_at in self._planned]
+            # Exactly now: what rounding leaves above it would not be due.
+            self._planned = [(shifted[0][0], min(now, shifted[0][1])), *shifted[1:]]
 
     def drop(self, unwanted: Callable[[TransportName], bool]) -> list[tuple[TransportName, float]]:
         """Forget the dials of some transports. Returns: those that were under way."""
