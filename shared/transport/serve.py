@@ -70,7 +70,8 @@ class TransportServer:
         self._holder = BodyHolder(process.bus, process.subjects, max_total_bytes=HELD_BODY_BYTES)
         self._links = Links(process, transport, self._holder, self._tasks, clock)
         self._clock = clock
-        self._subscriptions: list[Subscription] = []
+        self._commands: Subscription | None = None
+        self._dialling: Subscription | None = None
         self._draining = False
         self._running: asyncio.Task[None] | None = None
         self._switch = asyncio.Lock()
@@ -88,10 +89,8 @@ class TransportServer:
         self._transport.set_identity(identity.certificate.identity_key)
         self._tasks.start(self._renew(identity), name="renew")
         serve = self._bus.serve
-        self._subscriptions = [
-            await serve(self._subjects.worker(self._bus.instance), WorkerCommand, self._command),
-            await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL),
-        ]
+        self._commands = await serve(self._subjects.worker(self._bus.instance), WorkerCommand, self._command)
+        self._dialling = await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL)
         self._links.on_change = self._report_now.set
         self._process.flags.on_change(self._flag_changed)
         await self._obey_flag()
@@ -100,15 +99,16 @@ class TransportServer:
         """No new dials, requests or links; answers under way go on for DRAIN_GRACE_S at most."""
         self._draining = True
         self._report_now.set()
-        if len(self._subscriptions) > 1:
-            await self._subscriptions.pop().close()
+        if self._dialling is not None:
+            await self._dialling.close()
         await self._links.drain(DRAIN_GRACE_S)
 
     async def close(self) -> None:
         async with self._switch:
             await self._stop_transport()
-        for subscription in self._subscriptions:
-            await subscription.close()
+        for subscription in (self._commands, self._dialling):
+            if subscription is not None:
+                await subscription.close()
         await self._tasks.close()
         await self._holder.close()
 
