@@ -62,7 +62,16 @@ def up(
 @click.option("--file", "files", metavar="PATH", type=FILE, multiple=True, help="A real file to move as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
 @click.option("--keep", is_flag=True, help="Keep homes and logs, and say where they are.")
-def demo(size_mib: int | None, files: tuple[str, ...], as_json: bool, keep: bool) -> None:
+@click.option("--nats-url", metavar="URL", help="Use this NATS server instead of an own one.")
+@click.option("--nats-binary", metavar="PATH", type=FILE, help="The nats-server to run.")
+def demo(
+    size_mib: int | None,
+    files: tuple[str, ...],
+    as_json: bool,
+    keep: bool,
+    nats_url: str | None,
+    nats_binary: str | None,
+) -> None:
     """Two nodes, three real transports: files move while transports are killed and switched off.
 
     \b
@@ -78,6 +87,8 @@ def demo(size_mib: int | None, files: tuple[str, ...], as_json: bool, keep: bool
         *(part for path in files for part in ("--file", path)),
         *_switch("--json", as_json),
         *_switch("--keep", keep),
+        *_option("--nats-url", nats_url),
+        *_option("--nats-binary", nats_binary),
     )
     _become("demo", options)
 

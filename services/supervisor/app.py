@@ -54,7 +54,7 @@ def _up(options: argparse.Namespace) -> int:
                     home=options.home,
                     name=options.name or "",
                     port=options.port,
-                    nats_url=options.nats_url or "",
+                    nats_url=options.nats_url,
                     nats_binary=options.nats_binary,
                     rendezvous=options.rendezvous,
                     members=options.member,
@@ -79,6 +79,7 @@ def _demo(options: argparse.Namespace) -> int:
                     json=options.json,
                     keep=options.keep,
                     nats_binary=options.nats_binary,
+                    nats_url=options.nats_url,
                 )
             )
         )

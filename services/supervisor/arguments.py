@@ -71,14 +71,16 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument("--keep", action="store_true", help="keep homes and logs, and say where they are")
-    _add_nats(parser, own_server=False)
+    _add_nats(parser)
 
 
-def _add_nats(parser: argparse.ArgumentParser, *, own_server: bool = True) -> None:
-    if own_server:
-        parser.add_argument(
-            "--nats-url", metavar="URL", help="use this NATS server for this node alone; no accounts are made on it"
-        )
+def _add_nats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nats-url",
+        default="",
+        metavar="URL",
+        help="use this NATS server (with JetStream); no accounts are made on it",
+    )
     parser.add_argument("--nats-binary", default="", metavar="PATH", help="the nats-server to run")
 
 

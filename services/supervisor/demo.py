@@ -42,18 +42,22 @@ EXIT_FAILED = 1
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """size_mib: of each of the three files. files: real ones to move as well. keep: leave homes and logs."""
+    """size_mib: of each of the three files. files: real ones to move as well. keep: leave homes and logs.
+
+    nats_url: a server of one's own, with JetStream; its accounts are not used, names keep the nodes apart.
+    """
 
     size_mib: int
     files: Sequence[Path] = ()
     json: bool = False
     keep: bool = False
     nats_binary: str = ""
+    nats_url: str = ""
 
 
 async def demo(options: DemoOptions) -> int:
     """Show it. Returns: the exit code. Raises: CannotStart; CancelledError after everything is cleaned up."""
-    binary = find_binary(options.nats_binary)
+    binary = None if options.nats_url else find_binary(options.nats_binary)
     view = choose_view(json=options.json)
     work = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
     pair = Pair(work)
@@ -69,11 +73,11 @@ async def demo(options: DemoOptions) -> int:
     return EXIT_OK if report.ok else EXIT_FAILED
 
 
-async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path, sources: Path) -> Report:
+async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | None, sources: Path) -> Report:
     """Start everything, tell the story, report. Raises: CannotStart."""
     started_s = time.monotonic()
-    view.say("starting nats-server, a rendezvous and nodes A and B")
-    await pair.start(binary)
+    view.say(f"starting {'nats-server, ' if binary else ''}a rendezvous and nodes A and B")
+    await pair.start(binary, options.nats_url)
     start_seconds = time.monotonic() - started_s
     processes = pair.process_counts()
     view.say(f"{sum(processes.values())} processes are ready after {start_seconds:.1f} s")

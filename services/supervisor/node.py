@@ -23,7 +23,7 @@ from services.supervisor.errors import CannotStart, failed_to_start
 from services.supervisor.gateway_client import GatewayClient, GatewayError
 from services.supervisor.processes import Child, Children, Program
 from services.supervisor.toml_text import config_toml
-from shared.bus.layout import ensure_layout
+from shared.bus.layout import ensure_layout, remove_layout
 from shared.bus.nats_connection import ConnectionOptions, NatsConnection
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
@@ -58,6 +58,11 @@ class NodePlan:
     def run_dir(self) -> Path:
         return run_dir(self.config.home)
 
+    @property
+    def scope(self) -> str:
+        """What its names on the bus carry: on a server without accounts other nodes may be beside it."""
+        return "" if self.seeds else self.config.node.id
+
 
 def run_dir(home: Path) -> Path:
     """Where a home keeps what belongs to one run only."""
@@ -84,14 +89,14 @@ class Node:
         self._token_file = _ensure_token(self.plan.config, home)
         config = msgspec.structs.replace(
             self.plan.config,
-            bus=msgspec.structs.replace(self.plan.config.bus, url=self.plan.nats_url),
+            bus=msgspec.structs.replace(self.plan.config.bus, url=self.plan.nats_url, scoped=self.plan.scope != ""),
             gateway=msgspec.structs.replace(self.plan.config.gateway, token_file=str(self._token_file)),
         )
         self.plan.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         config_file = self.plan.run_dir / "node.toml"
         write_private(config_file, config_toml(config).encode())
         (home / "gateway.json").unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
-        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, _own_seed(config))
+        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, _own_seed(config), scope=self.plan.scope)
         for service in SERVICES:
             for number in range(self.plan.counts.get(service, 1)):
                 program = self._program(service, number + 1, config_file)
@@ -190,8 +195,16 @@ def seed_settings(seeds: Seeds | None) -> dict[str, str]:
     return settings
 
 
-async def lay_out(node: str, nats_url: str, seeds: Mapping[str, Seeds], own_seed: str | None = None) -> None:
-    """Make the node's streams and buckets, as the account's admin; own_seed: of a user on one's own server.
+async def lay_out(
+    node: str,
+    nats_url: str,
+    seeds: Mapping[str, Seeds],
+    own_seed: str | None = None,
+    *,
+    scope: str = "",
+    remove: bool = False,
+) -> None:
+    """Make, or remove, the node's streams and buckets, as the account's admin; own_seed: of a user on one's own server.
 
     Raises: CannotStart.
     """
@@ -201,7 +214,7 @@ async def lay_out(node: str, nats_url: str, seeds: Mapping[str, Seeds], own_seed
     try:
         await connection.open()
         try:
-            await ensure_layout(connection, node)
+            await (remove_layout if remove else ensure_layout)(connection, node, scope)
         finally:
             await connection.close()
     except (BusError, OSError) as error:

@@ -6,6 +6,7 @@ Everything is in one directory and in our own child processes. Nothing but loopb
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -16,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from services.supervisor.bus_users import ADMIN, make_users, write_private
+from services.supervisor.errors import CannotStart
 from services.supervisor.nats_process import start_nats
-from services.supervisor.node import SERVICES, Node, NodePlan
+from services.supervisor.node import SERVICES, Node, NodePlan, lay_out
 from services.supervisor.ports import free_port, usable_host
 from services.supervisor.processes import Children
 from services.supervisor.rendezvous_process import start_rendezvous, write_document
@@ -79,25 +81,30 @@ class Pair:
         names = (child.program.name.rpartition("/")[2] for child in self._children)
         return dict(Counter(name.partition("-")[0] if name != "nats-server" else name for name in names))
 
-    async def start(self, binary: Path) -> None:
-        """Start everything and wait until both nodes are ready. Raises: CannotStart."""
+    async def start(self, binary: Path | None, nats_url: str = "") -> None:
+        """Start everything and wait until both nodes are ready. Raises: CannotStart.
+
+        nats_url: of a server of one's own, where no binary is given.
+        """
         homes = {name: self._work / f"node-{name}" for name in NAMES}
         members = {name: _new_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
         base = Config(node=NodeSettings(environment=self._environment), telemetry=self._telemetry)
-        nats = await start_nats(
-            self._children,
-            binary=binary,
-            run_dir=self._work / "nats",
-            store_dir=self._work / "nats" / "store",
-            log_file=self._work / "logs" / "nats-server.log",
-            accounts=users.accounts,
-        )
+        if binary is not None:
+            nats = await start_nats(
+                self._children,
+                binary=binary,
+                run_dir=self._work / "nats",
+                store_dir=self._work / "nats" / "store",
+                log_file=self._work / "logs" / "nats-server.log",
+                accounts=users.accounts,
+            )
+            nats_url = nats.url
         dht = {name: (_host(name), free_port(_host(name), socket.SOCK_DGRAM)) for name in NAMES}
         document_file = await self._meeting_place(base, dht)
         for name in NAMES:
             config = _node_config(base, name, homes[name], members, document_file, dht[name])
-            plan = NodePlan(config, nats.url, users.of_node(name), self._counts)
+            plan = NodePlan(config, nats_url, users.of_node(name) if binary else {}, self._counts)
             self._nodes.append(Node(plan, self._children))
         for node in self._nodes:
             await node.start()
@@ -112,10 +119,17 @@ class Pair:
         """End every process, then remove the directory unless `keep`."""
         try:
             await asyncio.gather(*(node.stop() for node in self._nodes))
+            await self._clear_own_server()
         finally:
             await self._children.close()
             if not keep:
                 await asyncio.to_thread(shutil.rmtree, self._work, ignore_errors=True)
+
+    async def _clear_own_server(self) -> None:
+        """On somebody's own server nothing of ours stays; one that is gone has nothing to clear."""
+        for plan in (node.plan for node in self._nodes if node.plan.scope):
+            with contextlib.suppress(CannotStart):
+                await lay_out(plan.config.node.id, plan.nats_url, {}, scope=plan.scope, remove=True)
 
     async def _meeting_place(self, base: Config, dht: Mapping[str, tuple[str, int]]) -> Path:
         """Start the rendezvous and write its document. Returns: the document's path."""

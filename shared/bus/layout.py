@@ -36,18 +36,33 @@ NAME_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
 
 
-async def ensure_layout(connection: NatsConnection, node: str) -> None:
+def scoped_name(name: str, scope: str) -> str:
+    """What a bucket or stream is called in an account that several nodes share; scope "" = the account is ours."""
+    return f"{name}_{scope}" if scope else name
+
+
+async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") -> None:
     """Make the layout of a node, or bring it up to date. Needs the `admin` user's permissions.
 
     Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout.
     """
-    for config in streams(node):
+    for config in streams(node, scope):
         try:
             await api(connection, f"STREAM.CREATE.{config['name']}", config)
         except JetStreamError as error:
             if error.err_code != NAME_IN_USE:
                 raise
             await api(connection, f"STREAM.UPDATE.{config['name']}", config)
+
+
+async def remove_layout(connection: NatsConnection, node: str, scope: str) -> None:
+    """Remove the layout and all that it holds; what is not there is no error. Raises: as ensure_layout."""
+    for config in streams(node, scope):
+        try:
+            await api(connection, f"STREAM.DELETE.{config['name']}", {})
+        except JetStreamError as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
 
 
 async def wait_for_stream(connection: NatsConnection, stream: str, timeout_s: float = WAIT_FOR_LAYOUT_S) -> None:
@@ -68,16 +83,17 @@ async def wait_for_stream(connection: NatsConnection, stream: str, timeout_s: fl
         await asyncio.sleep(delay_s)
 
 
-def streams(node: str) -> list[dict[str, Any]]:
+def streams(node: str, scope: str = "") -> list[dict[str, Any]]:
     """The configuration of every stream of a node, in the words of JetStream's API."""
-    return [*(_bucket(bucket) for bucket in (BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS)), _attempts(node)]
+    buckets = [_bucket(bucket, scope) for bucket in (BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS)]
+    return [*buckets, _attempts(node, scope)]
 
 
-def _bucket(bucket: str) -> dict[str, Any]:
+def _bucket(bucket: str, scope: str) -> dict[str, Any]:
     """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (FACTS 5)."""
     return {
-        "name": f"KV_{bucket}",
-        "subjects": [f"$KV.{bucket}.>"],
+        "name": f"KV_{scoped_name(bucket, scope)}",
+        "subjects": [f"$KV.{scoped_name(bucket, scope)}.>"],
         "storage": "file",
         "retention": "limits",
         "discard": "new",
@@ -96,9 +112,9 @@ def _bucket(bucket: str) -> dict[str, Any]:
     }
 
 
-def _attempts(node: str) -> dict[str, Any]:
+def _attempts(node: str, scope: str) -> dict[str, Any]:
     return {
-        "name": STREAM_ATTEMPTS,
+        "name": scoped_name(STREAM_ATTEMPTS, scope),
         "subjects": [f"sb.{node}.attempt.>"],
         "storage": "file",
         "retention": "limits",

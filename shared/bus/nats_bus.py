@@ -16,7 +16,7 @@ from shared.bus.codec import decode_envelope, decode_reply, encode_envelope
 from shared.bus.contract import Handler, KeyValue, Subscription
 from shared.bus.jetstream import OrderedReader, Record
 from shared.bus.kv import NatsKeyValue
-from shared.bus.layout import wait_for_stream
+from shared.bus.layout import scoped_name, wait_for_stream
 from shared.bus.nats_connection import ConnectionOptions, Interest, NatsConnection
 from shared.bus.serving import BusCounts, Serving, send_span
 from shared.clock import unix_ms
@@ -36,6 +36,7 @@ async def connect(
     seed: str | None = None,
     inbox_prefix: str = "_INBOX",
     announce: str = "",
+    scope: str = "",
 ) -> NatsBus:
     """Connect a process to its account.
 
@@ -45,12 +46,13 @@ async def connect(
         seed: nkey seed (`SU…`) of its user; None where the server asks for none.
         inbox_prefix: what its replies' subjects start with, by its user's permissions.
         announce: its service's name in NATS micro (PING, INFO, STATS), "" to stay out of it.
+        scope: the node's id where several nodes share the account (layout.scoped_name), else "".
     Raises: BusUnavailable; BusError(FORBIDDEN) where the server refuses the user.
     """
     counts = BusCounts()
     connection = NatsConnection(ConnectionOptions(url, instance, seed, inbox_prefix, announce), counts)
     await connection.open()
-    return NatsBus(instance, connection, counts)
+    return NatsBus(instance, connection, counts, scope)
 
 
 class _Served:
@@ -69,10 +71,11 @@ class _Served:
 class NatsBus:
     """Implements shared.bus.contract.Bus."""
 
-    def __init__(self, instance: str, connection: NatsConnection, counts: BusCounts) -> None:
+    def __init__(self, instance: str, connection: NatsConnection, counts: BusCounts, scope: str = "") -> None:
         self.instance = instance
         self.connection = connection
         self.counts = counts
+        self._scope = scope
         self._served: dict[_Served, None] = {}
         self._unserved: dict[_Served, None] = {}
 
@@ -116,8 +119,9 @@ class NatsBus:
             self._unserved[served] = None
 
     async def kv(self, bucket: str) -> KeyValue:
-        await wait_for_stream(self.connection, f"KV_{bucket}")
-        return NatsKeyValue(self.connection, bucket)
+        name = scoped_name(bucket, self._scope)
+        await wait_for_stream(self.connection, f"KV_{name}")
+        return NatsKeyValue(self.connection, name)
 
     async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
         data = encode_envelope(body, 0, current_traceparent())
@@ -135,8 +139,9 @@ class NatsBus:
                 return
             on_record(body, record.stored_ms)
 
-        await wait_for_stream(self.connection, stream)
-        reader = OrderedReader(self.connection, stream, on_stored)
+        name = scoped_name(stream, self._scope)
+        await wait_for_stream(self.connection, name)
+        reader = OrderedReader(self.connection, name, on_stored)
         await reader.start()
         return reader
 

@@ -137,7 +137,12 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
 
 async def _connect(config: Config, instance: str, service: str, seed_file: str, *, announce: str = "") -> Bus:
     return await nats_bus.connect(
-        config.bus.url, instance, seed=_seed(seed_file), inbox_prefix=inbox_prefix(service), announce=announce
+        config.bus.url,
+        instance,
+        seed=_seed(seed_file),
+        inbox_prefix=inbox_prefix(service),
+        announce=announce,
+        scope=config.node.id if config.bus.scoped else "",
     )
 
 

@@ -48,11 +48,16 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`."""
+    """seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
+
+    scoped: nodes share one account (a server of one's own, without ours): names of buckets and streams carry the
+    node's id. What they keep apart is names only, not permissions.
+    """
 
     url: str = "nats://127.0.0.1:4222"
     seed_file: str = ""
     mesh_seed_file: str = ""
+    scoped: bool = False
 
 
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from shared.bus import nats_bus
+from shared.bus.jetstream import api
 from tests.e2e.leftovers import assert_nothing_left, environment
 from tests.e2e.secrets_scan import secrets_in
+from tests.fakes.nats_server import nats_server
 
 pytestmark = pytest.mark.e2e
 
@@ -166,3 +170,21 @@ def _until_moment(process: subprocess.Popen[str], moment: str) -> str:
             return said
         assert time.monotonic() < give_up_s
     raise AssertionError(f"it ended before {moment!r}: {said}")
+
+
+async def test_it_runs_on_a_server_of_ones_own_and_leaves_nothing_there(tmp_path: Path) -> None:
+    async with nats_server(tmp_path / "nats") as server:
+        command = demo_command("--json", "--size-mib", "12", "--nats-url", server.url)
+        process = await asyncio.create_subprocess_exec(
+            *command, env=environment(tmp_path), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), RUN_TIMEOUT_S)
+        document = json.loads(out)
+        assert document["ok"], document["reason"]
+        assert process.returncode == 0
+        assert "nats-server" not in document["processes"]
+        bus = await nats_bus.connect(server.url, "test-1")
+        try:
+            assert (await api(bus.connection, "STREAM.NAMES", {}))["total"] == 0
+        finally:
+            await bus.close()
