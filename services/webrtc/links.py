@@ -42,6 +42,7 @@ from shared.wire.peerjs.messages import (
     SessionDescription,
     decode_message,
 )
+from shared.wire.sealed.binding import webrtc_binding
 
 DIAL_TIMEOUT_S = 3.0
 """From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (FACTS 1)."""
@@ -270,7 +271,7 @@ class Links:
         held.up = True
         # Signalling is over for this link; its connection id may come again.
         self._connections.pop((held.peer, held.connection_id), None)
-        self._emit(LinkUp(held.id, held.dialer, dialer_print + listener_print, held.expected_key))
+        self._emit(LinkUp(held.id, held.dialer, webrtc_binding(dialer_print, listener_print), held.expected_key))
         if not held.opened.done():
             held.opened.set_result(None)
 
