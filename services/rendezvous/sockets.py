@@ -29,7 +29,7 @@ from services.rendezvous.machines import Machine
 from shared.clock import Clock
 from shared.errors import Cause
 from shared.process.tasks import Tasks
-from shared.wire.peerjs.token_bucket import TokenBucket
+from shared.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+from shared.token_bucket import TokenBucket
+
 MAX_LINKS = 1_000
 """Links of one worker, half-open ones included (TRUST)."""
 MAX_HALF_OPEN = 64
@@ -32,25 +34,6 @@ REFUSED_MESSAGE = "signalling_message"
 REFUSED_BUSY = "signalling_busy"
 REFUSED_NO_WORKER = "no_worker"
 REFUSED_RECORD = "record"
-
-
-class TokenBucket:
-    """At most `rate_per_s` on average, `burst` at once."""
-
-    def __init__(self, rate_per_s: float, burst: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._burst = burst
-        self._tokens = burst
-        self._at: float | None = None
-
-    def take(self, now: float) -> bool:
-        if self._at is not None:
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate_per_s)
-        self._at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
 
 
 class OfferLimiter:

@@ -30,31 +30,6 @@ REFUSED_TRACKER_MESSAGE = "tracker_message"
 REFUSED_TRACKER_RATE = "tracker_rate"
 
 
-class TokenBucket:
-    """At most `rate_per_s` on average and at once."""
-
-    def __init__(self, rate_per_s: float, now: float) -> None:
-        self._rate_per_s = rate_per_s
-        self._tokens = rate_per_s
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        self._fill(now)
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
-
-    def ready_at(self, now: float) -> float:
-        """When `take` will next succeed; `now` if it would already."""
-        self._fill(now)
-        return now + max(0.0, 1.0 - self._tokens) / self._rate_per_s
-
-    def _fill(self, now: float) -> None:
-        self._tokens = min(self._rate_per_s, self._tokens + max(0.0, now - self._at) * self._rate_per_s)
-        self._at = now
-
-
 class Admission:
     """Counts wires by address and by age; says who is too many. The caller gives each Seat back once."""
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.webtorrent.endpoints import Endpoint
-from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER, TokenBucket
+from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER
 from shared.backoff import delays_s
 from shared.errors import Cause
+from shared.token_bucket import TokenBucket
 
 MAX_KNOWN = 512
 """Endpoints kept: as many as there may be links (TRUST)."""
@@ -97,7 +98,7 @@ class Swarm:
         self._delays = delays
         self._known: dict[Endpoint, _Known] = {}
         self._ours: Endpoint | None = None
-        self._bucket = TokenBucket(DIALS_PER_S, now)
+        self._bucket = TokenBucket(DIALS_PER_S, DIALS_PER_S, now)
 
     # ── discovery ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,7 +154,7 @@ class Swarm:
     def next_deadline(self, now: float) -> float | None:
         """When `due` may next return something; None while nothing waits."""
         soonest = min((known.dial_at for known in self._known.values() if known.idle), default=None)
-        return None if soonest is None else max(soonest, self._bucket.ready_at(now))
+        return None if soonest is None else max(soonest, now + self._bucket.wait_s(now))
 
     # ── what became of it ───────────────────────────────────────────────────────────────────────────────
 

@@ -20,7 +20,6 @@ from services.webtorrent.limits import (
     REFUSED_TRACKER_MESSAGE,
     REFUSED_TRACKER_RATE,
     TRACKER_ANSWERS_PER_S,
-    TokenBucket,
 )
 from services.webtorrent.offer import EMPTY_SDP
 from services.webtorrent.swarm import THEIR_TURN_S
@@ -28,6 +27,7 @@ from shared.backoff import delays_s
 from shared.clock import Clock
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
 from shared.process.tasks import Tasks
+from shared.token_bucket import TokenBucket
 from shared.wire.wstracker.client import (
     OFFER_LIFETIME_S,
     Announced,
@@ -162,7 +162,7 @@ class TrackerMember:
         self._search_wanted = False
         self._announced_at = float("-inf")
         self._offered_at: deque[float] = deque()
-        self._answers = TokenBucket(TRACKER_ANSWERS_PER_S, context.clock())
+        self._answers = TokenBucket(TRACKER_ANSWERS_PER_S, TRACKER_ANSWERS_PER_S, context.clock())
 
     def search(self) -> None:
         self._search_wanted = True

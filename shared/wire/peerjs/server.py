@@ -25,6 +25,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from shared.errors import Cause, RemoteProtocolError
+from shared.token_bucket import TokenBucket
 from shared.wire.peerjs.messages import (
     MAX_ID_BYTES,
     MAX_TOKEN_BYTES,
@@ -39,7 +40,6 @@ from shared.wire.peerjs.messages import (
     decode_relayed,
     encode_message,
 )
-from shared.wire.peerjs.token_bucket import TokenBucket
 
 DEFAULT_KEY = "peerjs"
 """The API key that every PeerJS client has unless told otherwise; it is no secret."""

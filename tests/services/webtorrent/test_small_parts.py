@@ -15,7 +15,6 @@ from services.webtorrent.limits import (
     REFUSED_HALF_OPEN,
     REFUSED_LINKS,
     Admission,
-    TokenBucket,
 )
 from shared.errors import Cause, TransportError
 from shared.settings.config import WebtorrentSettings
@@ -98,11 +97,3 @@ def test_admission_by_address_half_open_and_in_all() -> None:
     for each in range(MAX_LINKS - len(seats) + 1 - len(half_open)):
         admission.take(f"10.2.{each // 200}.{each % 200}").opened()
     assert admission.refusal("10.0.0.2") == REFUSED_LINKS
-
-
-def test_token_bucket() -> None:
-    bucket = TokenBucket(2.0, 0.0)
-    assert [bucket.take(0.0) for _ in range(3)] == [True, True, False]
-    assert bucket.ready_at(0.0) == 0.5
-    assert [bucket.take(0.5), bucket.take(0.5)] == [True, False]
-    assert [bucket.take(100.0) for _ in range(3)] == [True, True, False]

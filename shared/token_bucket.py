@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 
 class TokenBucket:
-    """`rate` tokens a second, at most `burst` kept; full at first. One bucket costs three numbers."""
+    """`rate` tokens a second, at most `burst` kept; full at first. One bucket costs four numbers."""
 
     __slots__ = ("_at_s", "_burst", "_rate", "_tokens")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
+    def __init__(self, rate: float, burst: float, now: float = -math.inf) -> None:
         self._rate, self._burst = rate, burst
         self._tokens, self._at_s = burst, now
 
