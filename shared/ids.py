@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 from typing import NewType
 
 from shared.errors import Cause, SwarmbridgeError
@@ -23,6 +24,7 @@ LinkId = NewType("LinkId", str)
 IDENTITY_KEY_BYTES = 32
 REQUEST_ID_BYTES = 16
 MAX_GUEST_ID_BYTES = 64
+PEER_NAME = re.compile(r"(peer|guest)-[0-9a-f]{16}")
 
 
 def member_token(identity_key: bytes) -> PeerToken:
@@ -65,6 +67,11 @@ def peer_name(token: str) -> str:
     """How a peer is called where people or telemetry see it. Never the key, the guest's own id or an address."""
     key = token_key(token)
     return peerjs_id(key) if key is not None else "guest-" + hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def is_peer_name(text: str) -> bool:
+    """Whether it has the form of what `peer_name` makes."""
+    return PEER_NAME.fullmatch(text) is not None
 
 
 def new_instance_id(service: str) -> str:

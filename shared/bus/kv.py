@@ -31,6 +31,10 @@ from shared.errors import BusUnavailable, NoResponders
 MIN_TTL_S = 1
 """NATS counts a message's TTL in whole seconds, at least one (ADR-43)."""
 
+DELETION_KEPT_S = 7 * 86_400
+"""What says that a key was deleted goes away after this long, so that a bucket is not filled by what is no longer in
+it. A watch that was away for longer misses the deletion."""
+
 OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
 
@@ -66,7 +70,7 @@ class NatsKeyValue:
         return await self._write(key, value, revision, ttl_s)
 
     async def delete(self, key: str) -> None:
-        await append(self._connection, self._prefix + key, b"", {OPERATION: "DEL"})
+        await append(self._connection, self._prefix + key, b"", {OPERATION: "DEL", TTL: f"{DELETION_KEPT_S}s"})
 
     async def keys(self) -> list[str]:
         live: dict[str, bool] = {}

@@ -1,4 +1,4 @@
-"""What JetStream holds for a node: three KV buckets and the attempts stream, made once by an `admin` user.
+"""What JetStream holds for a node: four KV buckets and the attempts stream, made once by an `admin` user.
 
 Services only open them, and wait a while for a layout that is still being made. Making it again changes what
 differs and nothing else.
@@ -12,7 +12,7 @@ from typing import Any
 from shared.backoff import delays_s
 from shared.bus.jetstream import JetStreamError, api
 from shared.bus.nats_connection import NatsConnection
-from shared.bus.subjects import BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_ATTEMPTS
+from shared.bus.subjects import BUCKET_BLOCKLIST, BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_ATTEMPTS
 from shared.clock import monotonic
 from shared.errors import BusError, BusTimeout
 
@@ -23,8 +23,18 @@ MAX_ATTEMPTS_BYTES = 64 * 2**20
 DEDUPE_WINDOW_S = 120.0
 """How long the same `Nats-Msg-Id` is stored once: far longer than a delivery may last."""
 
-MAX_VALUE_BYTES = {BUCKET_FLAGS: 4096, BUCKET_LEASES: 4096, BUCKET_MANIFESTS: 64 * 1024}
-MAX_BUCKET_BYTES = {BUCKET_FLAGS: 2**20, BUCKET_LEASES: 4 * 2**20, BUCKET_MANIFESTS: 256 * 2**20}
+MAX_VALUE_BYTES = {
+    BUCKET_FLAGS: 4096,
+    BUCKET_BLOCKLIST: 4096,
+    BUCKET_LEASES: 4096,
+    BUCKET_MANIFESTS: 64 * 1024,
+}
+MAX_BUCKET_BYTES = {
+    BUCKET_FLAGS: 2**20,
+    BUCKET_BLOCKLIST: 8 * 2**20,
+    BUCKET_LEASES: 4 * 2**20,
+    BUCKET_MANIFESTS: 256 * 2**20,
+}
 
 WAIT_FOR_LAYOUT_S = 10.0
 POLL_FIRST_S = 0.02
@@ -85,7 +95,7 @@ async def wait_for_stream(connection: NatsConnection, stream: str, timeout_s: fl
 
 def streams(node: str, scope: str = "") -> list[dict[str, Any]]:
     """The configuration of every stream of a node, in the words of JetStream's API."""
-    buckets = [_bucket(bucket, scope) for bucket in (BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS)]
+    buckets = [_bucket(bucket, scope) for bucket in MAX_BUCKET_BYTES]
     return [*buckets, _attempts(node, scope)]
 
 

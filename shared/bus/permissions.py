@@ -13,15 +13,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shared.bus.subjects import BUCKET_FLAGS, BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_ATTEMPTS, Subjects
+from shared.bus.subjects import (
+    BUCKET_BLOCKLIST,
+    BUCKET_FLAGS,
+    BUCKET_LEASES,
+    BUCKET_MANIFESTS,
+    STREAM_ATTEMPTS,
+    Subjects,
+)
 from shared.transport.names import TransportName
 
 SERVICES = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
 ADMIN = "admin"
 """Makes the layout, and is the operator's own user for the `nats` tool."""
 
-FLAG_WRITERS = ("gateway",)
-"""Who may change flags: people do, through the gateway. A worker that was taken over cannot switch others off."""
+SETTINGS_BUCKETS = (BUCKET_FLAGS, BUCKET_BLOCKLIST)
+"""What every service reads: flags, and who is blocked."""
+
+SETTINGS_WRITERS = ("gateway",)
+"""Who may change them: people do, through the gateway. A worker that was taken over cannot switch others off, nor
+unblock whom it serves."""
 
 MESH_SERVICES = ("broadcast",)
 MICRO_VERBS = ("PING", "INFO", "STATS")
@@ -60,8 +71,8 @@ def permissions(service: str, node: str) -> Permissions:
     if service == ADMIN:
         return Permissions([f"sb.{node}.>", "$JS.API.>", "$JS.FC.>", "$KV.>", "$SRV.>"], _hears(ADMIN, [">"]))
     publish, subscribe = _WORK[service](subjects)
-    flags = _bucket(BUCKET_FLAGS) if service in FLAG_WRITERS else _reads_bucket(BUCKET_FLAGS)
-    publish = [*publish, subjects.event("*"), *flags]
+    opens = _bucket if service in SETTINGS_WRITERS else _reads_bucket
+    publish = [*publish, subjects.event("*"), *(subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket))]
     return Permissions(publish, _hears(service, [*subscribe, *_micro(service)]))
 
 

@@ -16,6 +16,7 @@ QUEUE_CHUNK = "chunk"
 QUEUE_SIGNAL = "signal"
 
 BUCKET_FLAGS = "flags"
+BUCKET_BLOCKLIST = "blocklist"
 BUCKET_LEASES = "leases"
 BUCKET_MANIFESTS = "manifests"
 STREAM_ATTEMPTS = "attempts"

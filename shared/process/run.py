@@ -17,11 +17,12 @@ from pathlib import Path
 
 from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.permissions import FLAG_WRITERS, inbox_prefix, micro_name
+from shared.bus.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
 from shared.bus.subjects import Subjects
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
 from shared.telemetry.setup import Telemetry
@@ -45,6 +46,7 @@ class Process:
     mesh: Bus | None
     subjects: Subjects
     flags: Flags
+    blocklist: Blocklist
     tasks: Tasks
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -107,9 +109,11 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     tasks = Tasks(on_crash)
     flags = Flags(config.flags)
     subjects = Subjects(config.node.id)
-    process = Process(service, instance, config, bus, mesh_bus, subjects, flags, tasks, stopping)
+    blocklist = Blocklist()
+    process = Process(service, instance, config, bus, mesh_bus, subjects, flags, blocklist, tasks, stopping)
     try:
-        await flags.start(bus, seed=service in FLAG_WRITERS)
+        await flags.start(bus, seed=service in SETTINGS_WRITERS)
+        await blocklist.start(bus)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
         log.info("started %s", instance)
         await app(process)
@@ -129,6 +133,7 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
         await telemetry.bus_exporter.flush(process.bus, process.subjects)
     finally:
         await process.flags.close()
+        await process.blocklist.close()
         await process.bus.close()
         if process.mesh is not None:
             await process.mesh.close()

@@ -7,12 +7,12 @@ lives beside the other flags, in the KV bucket `flags` under `chaos.<transport>`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
 
+from shared.ids import is_peer_name
 from shared.settings.config import NodeSettings
 from shared.transport.names import TransportName
 
@@ -20,9 +20,6 @@ MAX_DELAY_MS = 60_000
 """Far beyond every delivery's deadline: longer is `drop`."""
 
 ALL_PERCENT = 100
-PEER_NAME = re.compile(r"(peer|guest)-[0-9a-f]{16}")
-"""What `shared.ids.peer_name` makes."""
-
 CHAOS_KEYS: dict[str, TransportName] = {f"chaos.{name.value}": name for name in TransportName}
 
 
@@ -61,7 +58,7 @@ class ChaosFlag(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
             return "percent is 1 to 100"
         if not (self.drop or self.refuse or self.delay_ms):
             return "one of drop, delayMs and refuse must be set"
-        if self.peer and not PEER_NAME.fullmatch(self.peer):
+        if self.peer and not is_peer_name(self.peer):
             return "peer is a peer's name: peer- or guest- and 16 hex digits"
         return ""
 

@@ -80,7 +80,7 @@ class Flags:
     async def start(self, bus: Bus, *, seed: bool = True) -> None:
         """Seed what is missing, then follow. Returns when the stored values are in force.
 
-        seed: False for a process that may read flags and not write them (shared.bus.permissions.FLAG_WRITERS);
+        seed: False for a process that may read flags and not write them (shared.bus.permissions.SETTINGS_WRITERS);
         where nothing is stored yet, its own start values hold.
         Raises: BusError where the bucket cannot be opened.
         """

@@ -32,6 +32,7 @@ from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.ids import PeerToken, member_token
 from shared.process.run import Process
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, NodeSettings, TelemetrySettings, TrustSettings
 from shared.settings.flags import Flags
 from shared.transport.contract import Transport
@@ -77,8 +78,11 @@ class WorkerNode:
         )
         self.flags = Flags(config.flags)
         await self.flags.start(bus)
+        self.blocklist = Blocklist()
+        await self.blocklist.start(bus)
+        name = transport.name.value
         self.process = Process(
-            transport.name.value, bus.instance, config, bus, None, self.subjects, self.flags, Tasks()
+            name, bus.instance, config, bus, None, self.subjects, self.flags, self.blocklist, Tasks()
         )
         self.serving = asyncio.create_task(serve_transport(self.process, transport))
 

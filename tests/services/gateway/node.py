@@ -16,6 +16,7 @@ from services.gateway.app import app
 from shared.bus.subjects import Subjects
 from shared.process.run import Process
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, GatewaySettings, NodeSettings
 from shared.settings.flags import Flags
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
@@ -81,7 +82,9 @@ async def gateway_node(
     bus = hub.bus("gateway-1")
     flags = Flags(config.flags)
     await flags.start(bus)
-    process = Process("gateway", "gateway-1", config, bus, None, subjects, flags, Tasks())
+    blocklist = Blocklist()
+    await blocklist.start(bus)
+    process = Process("gateway", "gateway-1", config, bus, None, subjects, flags, blocklist, Tasks())
     serving = asyncio.create_task(app(process))
     address = home / "gateway.json"
     await until(lambda: address.exists() or serving.done())

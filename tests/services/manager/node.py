@@ -39,6 +39,7 @@ from shared.errors import Cause, RemoteFailure
 from shared.ids import member_token
 from shared.process.run import Process
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, FlagSettings
 from shared.settings.flags import Flags
 from shared.transport.names import ORDER, TransportName
@@ -186,7 +187,9 @@ class Node:
         bus = self.hub.bus(instance)
         flags = Flags(FlagSettings())
         await flags.start(bus)
-        process = Process("manager", instance, Config(), bus, None, SUBJECTS, flags, Tasks())
+        blocklist = Blocklist()
+        await blocklist.start(bus)
+        process = Process("manager", instance, Config(), bus, None, SUBJECTS, flags, blocklist, Tasks())
         self.managers[instance] = ManagerProcess(process, asyncio.create_task(app(process, clock)))
         subjects = {SUBJECTS.deliver, SUBJECTS.manager(instance)}
         async with asyncio.timeout(5):

@@ -15,10 +15,17 @@ from shared.bus.contract import Incoming, KvEntry
 from shared.bus.envelopes import Done, Ping, Pong
 from shared.bus.layout import ensure_layout
 from shared.bus.nats_bus import NatsBus
-from shared.bus.permissions import ADMIN, MESH_SERVICES, SERVICES, inbox_prefix, mesh_permissions, permissions
+from shared.bus.permissions import (
+    ADMIN,
+    MESH_SERVICES,
+    SERVICES,
+    SETTINGS_BUCKETS,
+    inbox_prefix,
+    mesh_permissions,
+    permissions,
+)
 from shared.bus.records import Attempt
 from shared.bus.subjects import (
-    BUCKET_FLAGS,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
     STREAM_ATTEMPTS,
@@ -174,16 +181,17 @@ async def test_every_conversation_and_no_other(tmp_path: Path) -> None:
 async def test_buckets_and_attempts(tmp_path: Path) -> None:
     record = Attempt("d", 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
     async with connected(tmp_path) as services:
-        writer = await services["gateway"].kv(BUCKET_FLAGS)
-        for service in SERVICES:
-            entries: list[KvEntry] = []
-            flags = await services[service].kv(BUCKET_FLAGS)
-            watch = await flags.watch(entries.append)
-            await writer.put(service, b"{}")
-            assert await flags.get(service) is not None
-            assert service in await flags.keys()
-            await until(partial(_has_key, entries, service))
-            await watch.close()
+        for name in SETTINGS_BUCKETS:
+            writer = await services["gateway"].kv(name)
+            for service in SERVICES:
+                entries: list[KvEntry] = []
+                bucket = await services[service].kv(name)
+                watch = await bucket.watch(entries.append)
+                await writer.put(service, b"{}")
+                assert await bucket.get(service) is not None
+                assert service in await bucket.keys()
+                await until(partial(_has_key, entries, service))
+                await watch.close()
         leases = await services["webrtc"].kv(BUCKET_LEASES)
         revision = await leases.create("signal", b"w1", 10.0)
         assert revision is not None
@@ -214,6 +222,7 @@ async def test_buckets_of_others_are_closed(tmp_path: Path) -> None:
             ("webtorrent", "$KV.leases.signal"),
             ("webrtc", "$KV.flags.webTorrentTransport"),
             ("manager", "$KV.flags.chaos.webrtc"),
+            ("webrtc", "$KV.blocklist.peer-0123456789abcdef"),
             ("webrtc", "$KV.manifests.m"),
             ("gateway", "$KV.manifests.m"),
             ("webrtc", "$JS.API.CONSUMER.CREATE.attempts"),
