@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from shared.bus.envelopes import ROLE_GUEST, ROLE_MEMBER
 from shared.content.manifest import ContentClass
-
-ROLE_MEMBER = "member"
-ROLE_GUEST = "guest"
 
 _OPEN_TO: dict[str, frozenset[ContentClass]] = {
     # Private content is worthless without the key in its link, and members carry each other's replicas.

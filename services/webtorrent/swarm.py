@@ -5,7 +5,7 @@ Driven by: `learn` and `hint` (discovery), `due` (the dialler), `dial_failed`, `
 States of an endpoint:
     waiting  -- due -->          dialling
     dialling -- linked -->       linked          -- dial_failed --> waiting, longer each time
-    linked   -- unlinked -->     waiting, from the start
+    linked   -- unlinked -->     waiting, from the start where the link had lasted
     any      -- mark_own -->     never dialled
 Invariants: an endpoint with a link, ours or theirs, is not dialled; at most MAX_KNOWN endpoints are kept, and
 linked or dialling ones are never forgotten; DIALS_PER_S holds whatever is learnt.
@@ -30,6 +30,8 @@ MAX_KNOWN = 512
 REDIAL_FIRST_S = 1.0
 REDIAL_CAP_S = 300.0
 """FACTS 2: 2 s doubling to 5 min; halved at the start, because a restarted worker is back within a second."""
+PROVEN_AFTER_S = 5.0
+"""A link that ended sooner proves nothing (one end may have blocked the other): its delays go on growing."""
 USELESS_PAUSE_S = 600.0
 """For an endpoint that is no node of this swarm, or a stranger to whoever asked for it."""
 HURRY_SPACING_S = 1.0
@@ -69,6 +71,7 @@ class _Known:
     delays: Iterator[float]
     not_before: float
     tried_at: float = float("-inf")
+    linked_at: float = 0.0
     dialling: bool = False
     links: int = 0
     own: bool = False
@@ -173,6 +176,7 @@ class Swarm:
         if known is not None:
             known.dialling = False
             known.links += 1
+            known.linked_at = now
 
     def unlinked(self, endpoint: Endpoint, cause: Cause, now: float, we_dialled: bool) -> None:
         """One link with it is down; the last one's end makes it wait for a dial, ours or first theirs."""
@@ -181,7 +185,8 @@ class Swarm:
             return
         known.links -= 1
         known.heard_at = now
-        known.delays = self._delays()
+        if now - known.linked_at >= PROVEN_AFTER_S:
+            known.delays = self._delays()
         self._wait(known, cause, now)
         if not we_dialled:
             known.dial_at += THEIR_TURN_S

@@ -259,10 +259,14 @@ class SignalTaken(msgspec.Struct, array_like=True, frozen=True):
 # ── peers' requests to us ───────────────────────────────────────────────────────────────────────────────
 
 
+ROLE_MEMBER, ROLE_GUEST = "member", "guest"
+"""What a peer may be to this node (TRUST 1)."""
+
+
 class Stamp(msgspec.Struct, array_like=True, frozen=True):
     """Who a message is from, as the worker's seal proved it; services authorise on this alone (TRUST 4).
 
-    role: member or guest. peer: peer token.
+    role: ROLE_MEMBER or ROLE_GUEST. peer: peer token.
     """
 
     transport: str

@@ -168,6 +168,12 @@ class Asking:
         for request_id in [key for key, asked in self._asked.items() if asked.session is session]:
             await self.failed(request_id, cause)
 
+    async def withdraw(self, session: LinkSession, cause: Cause) -> None:
+        """Want no answer of this peer any more: it is told, and so are the managers."""
+        for request_id in [key for key, asked in self._asked.items() if asked.session is session]:
+            session.send_control(session.native.cancel(request_id))
+            await self.failed(request_id, cause)
+
     async def all_failed(self, cause: Cause) -> None:
         for request_id in list(self._asked):
             await self.failed(request_id, cause)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
-from shared.bus.envelopes import Accepted, Dial, SendRequest
+from shared.bus.envelopes import ROLE_GUEST, ROLE_MEMBER, Accepted, Dial, SendRequest
 from shared.bus.records import LinkChanged
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
-from shared.ids import LinkId, PeerToken, peer_name, peerjs_id, token_key
+from shared.ids import LinkId, PeerToken, peerjs_id, token_key
 from shared.process.run import Process
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Direction
 from shared.settings.chaos import chaos_allowed
 from shared.transport.asking import Asking
 from shared.transport.chaos import Chaos
@@ -33,6 +34,7 @@ from shared.transport.contract import (
     Transport,
     TransportEvent,
 )
+from shared.transport.gate import Gate
 from shared.transport.identity import LinkIdentity
 from shared.transport.names import TransportState
 from shared.transport.routes import Routes
@@ -48,12 +50,11 @@ from shared.wire.native.link import (
     RequestCancelled,
     RequestFailed,
     RequestReceived,
+    RequestRefused,
 )
 
 MAX_QUEUED_EVENTS = 4096
 """Answers and failures waiting to be told; progress is dropped and the link closed beyond it."""
-
-ROLE_MEMBER, ROLE_GUEST = "member", "guest"
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ class Links:
         name = transport.name.value
         self.chaos = Chaos(transport.name, process.flags, tasks, allowed=chaos_allowed(process.config.node))
         self.asking = Asking(self._bus, self._subjects, holder, name, clock, propagation != "off", self.chaos)
-        self.serving = Serving(self._bus, self._subjects, name, propagation, tasks)
+        self.serving = Serving(self._bus, self._subjects, name, propagation, tasks, self.status.refuse)
+        self._gate = Gate(process.blocklist, self.status)
+        process.blocklist.on_change(self._block_changed)
         self._routes = Routes(
             self._bus, self._subjects, name, self._handler_for, lambda work, task: tasks.start(work, name=task)
         )
@@ -137,6 +140,7 @@ class Links:
         key = token_key(peer)
         if key is None:
             raise TransportError(Cause.PEER_UNKNOWN)
+        self._gate.check_outbound(peer)
         try:
             async with asyncio.timeout(timeout_s):
                 if not self._usable(peer):
@@ -183,9 +187,12 @@ class Links:
             if session is None:
                 raise RemoteFailure(Cause.NO_LINK)
             try:
+                self._gate.check_outbound(peer)
                 return await self.asking.send(session, call, incoming, peer in self._members)
             except SwarmbridgeError as error:
                 self.status.send_failed(error.cause)
+                if error.cause is Cause.BUSY:
+                    self.status.refuse(error.cause)
                 raise
 
         return handle
@@ -232,6 +239,10 @@ class Links:
         if token_key(session.peer) == self.identity.certificate.identity_key:
             session.close_soon(Cause.REFUSED)  # another worker of this node, met in the swarm
             return
+        refusal = self._gate.refusal_of_link(session, len(self._by_peer.get(session.peer, ())))
+        if refusal is not None:
+            self._tasks.start(session.dismiss(refusal), name="dismiss")
+            return
         self._by_peer.setdefault(session.peer, []).append(session)
         self._routes.want(session.peer)
         self._settle_dials(session.peer, None)
@@ -242,7 +253,7 @@ class Links:
         if live is None:
             return
         session = live.session
-        cause = session.closed_cause or down.cause
+        cause = session.closed_cause or session.parting_cause or down.cause
         session.closed_cause = cause
         live.task.cancel()
         self.status.bytes_out += session.bytes_out
@@ -273,12 +284,15 @@ class Links:
         self.status.message_came(self._clock())
         match event:
             case RequestReceived():
-                role = ROLE_MEMBER if session.peer in self._members else ROLE_GUEST
-                self.serving.start(session, event, role)
+                self._serve(session, event)
+            case RequestRefused():
+                self.status.refuse(event.cause)
             case RequestCancelled():
                 self.serving.cancel(session, event.request_id)
             case PeerLeft():
                 session.leaving = True
+                if event.cause is not None:
+                    session.close_soon(event.cause)
             case AnswerProgressed():
                 if self.asking.progress_due(event.request_id, event.bytes):
                     self._queue(session, event)
@@ -286,6 +300,26 @@ class Links:
                 self._queue(session, event)
             case PeerFellSilent():
                 pass
+
+    def _serve(self, session: LinkSession, event: RequestReceived) -> None:
+        refusal = self._gate.refusal_of_request(session)
+        if refusal is not None:
+            session.send_control(session.native.fail(event.request_id, refusal))
+            return
+        self.serving.start(session, event, self._role(session))
+
+    def _role(self, session: LinkSession) -> str:
+        return ROLE_MEMBER if session.peer in self._members else ROLE_GUEST
+
+    def _block_changed(self, peer: str) -> None:
+        """The blocklist has changed for the peer with this name: it is in force on its open links now."""
+        for session in [one for one in self._sealed_sessions() if one.peer_name == peer]:
+            if self._gate.blocked(session, Direction.INBOUND):
+                self.serving.refuse_open(session, Cause.BLOCKED)
+            if self._gate.blocked(session, Direction.OUTBOUND):
+                self._tasks.start(self.asking.withdraw(session, Cause.BLOCKED), name="withdraw")
+            if self._gate.blocked(session, Direction.ALL):
+                self._tasks.start(session.dismiss(Cause.BLOCKED), name="dismiss")
 
     def _queue(self, session: LinkSession, event: Event | LinkDown) -> None:
         try:
@@ -310,12 +344,9 @@ class Links:
 
     def _announce(self, session: LinkSession, change: str, cause: Cause | None) -> None:
         self.on_change()
-        peer = session.peer
-        assert peer is not None
-        role = ROLE_MEMBER if peer in self._members else ROLE_GUEST
-        name = peer_name(peer)
-        log.info("link to %s %s: %s", name, change, cause.value if cause else "sealed")
-        event = LinkChanged(self._transport.name.value, self._bus.instance, name, role, change, cause, unix_ms())
+        name, worker = self._transport.name.value, self._bus.instance
+        log.info("link to %s %s: %s", session.peer_name, change, cause.value if cause else "sealed")
+        event = LinkChanged(name, worker, session.peer_name, self._role(session), change, cause, unix_ms())
         self._tasks.start(self._publish_change(event), name="event")
 
     async def _publish_change(self, event: LinkChanged) -> None:

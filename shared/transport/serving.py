@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Span, StatusCode
 
 from shared.bus import bodies
 from shared.bus.contract import Bus
-from shared.bus.envelopes import BodyRef, Inbound, InboundAnswer, Stamp
+from shared.bus.envelopes import ROLE_MEMBER, BodyRef, Inbound, InboundAnswer, Stamp
 from shared.bus.subjects import Subjects
 from shared.content.messages import NotFound
 from shared.errors import Cause, NoResponders, RemoteFailure, SwarmbridgeError
@@ -34,18 +35,44 @@ SOURCE_TRIES = 3
 
 SOURCE_RETRY_S = 0.1
 
+WOULD_NOT = frozenset(
+    {
+        Cause.BLOCKED,
+        Cause.BUSY,
+        Cause.RATE_LIMITED,
+        Cause.FORBIDDEN,
+        Cause.TOO_LARGE,
+        Cause.INVALID,
+        Cause.DISABLED,
+        Cause.DRAINING,
+    }
+)
+"""Refusals, which are counted; the other causes say that we could not."""
+
 log = logging.getLogger(__name__)
 
 
 class Serving:
-    """Glue between the sessions and `inbound`. Owned by TransportServer; tasks are the server's."""
+    """Glue between the sessions and `inbound`. Owned by TransportServer; tasks are the server's.
 
-    def __init__(self, bus: Bus, subjects: Subjects, transport: str, propagation: str, tasks: Tasks) -> None:
+    refused: counts a refusal, whichever process of the node it came from.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        transport: str,
+        propagation: str,
+        tasks: Tasks,
+        refused: Callable[[Cause], None],
+    ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._transport = transport
         self._propagation = propagation
         self._tasks = tasks
+        self._refused = refused
         self._running: dict[tuple[str, bytes], asyncio.Task[None]] = {}
 
     async def idle(self) -> None:
@@ -68,6 +95,13 @@ class Serving:
         for (link, _), task in list(self._running.items()):
             if link == session.link:
                 task.cancel()
+
+    def refuse_open(self, session: LinkSession, cause: Cause) -> None:
+        """Stop serving the link's requests and tell the peer why; it may send others."""
+        self.link_down(session)
+        for request_id in session.native.open_requests():
+            self._refused(cause)
+            session.send_control(session.native.fail(request_id, cause))
 
     async def _serve(self, session: LinkSession, event: RequestReceived, role: str) -> None:
         span = self._start_span(event, role)
@@ -132,13 +166,15 @@ class Serving:
         await bodies.release(self._bus, self._subjects, body)
 
     def _fail(self, session: LinkSession, request_id: bytes, cause: Cause, retry_after_s: float, span: Span) -> None:
+        if cause in WOULD_NOT:
+            self._refused(cause)
         session.send_control(session.native.fail(request_id, cause, int(retry_after_s * 1000)))
         span.set_attribute(names.ERROR_TYPE, cause.value)
         span.set_status(StatusCode.ERROR)
 
     def _start_span(self, event: RequestReceived, role: str) -> Span:
         # A stranger's trace context is not taken: it would choose our trace ids and tell others of our work.
-        crossing = self._propagation if role == "member" else "off"
+        crossing = self._propagation if role == ROLE_MEMBER else "off"
         return tracer().start_span(
             names.SPAN_LINK_SERVE,
             context=context_of(event.traceparent if crossing == "join" else ""),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from shared.clock import Clock, unix_ms
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError, TransportError
-from shared.ids import LinkId, PeerToken, member_token
+from shared.ids import LinkId, PeerToken, member_token, peer_name
 from shared.transport.contract import LinkUp, Transport
 from shared.wire.native.link import Event, NativeLink, PeerFellSilent
 from shared.wire.sealed.sealed_link import FrameOpened, Sealed, SealedLink
@@ -31,13 +31,18 @@ CONTROL_QUEUE_FRAMES = 1024
 HANDSHAKE_TIMEOUT_S = 10.0
 """TRUST: 10 s a handshake."""
 
+PARTING_S = 1.0
+"""A peer that was told why its link ends has this long to close it; then we do. Closing at once would lose the word:
+a data channel that is closed drops what it has queued."""
+
 log = logging.getLogger(__name__)
 
 
 class LinkSession:
     """A link from LinkUp to LinkDown. Its owner starts `run` in a task and cancels it on LinkDown.
 
-    peer: set once the seal has proved who is there. closed_cause: why we closed it, None while it is open.
+    peer, peer_name: set once the seal has proved who is there. dialer: we opened it. leaving: the peer drains.
+    closed_cause: why we closed it, None while it is open; parting_cause: why we told the peer to close it.
     """
 
     def __init__(
@@ -50,10 +55,13 @@ class LinkSession:
         clock: Clock,
     ) -> None:
         self.link: LinkId = up.link
+        self.dialer = up.dialer
         self.expected_key = up.expected_key
         self.peer: PeerToken | None = None
+        self.peer_name = ""
         self.leaving = False
         self.closed_cause: Cause | None = None
+        self.parting_cause: Cause | None = None
         self.bytes_in = 0
         self.bytes_out = 0
         self.native = NativeLink(clock())
@@ -93,6 +101,7 @@ class LinkSession:
             for event in self._seal.receive_record(record, unix_ms() // 1000):
                 if isinstance(event, Sealed):
                     self.peer = member_token(event.identity_key)
+                    self.peer_name = peer_name(self.peer)
                     self._on_sealed(self)
                 elif isinstance(event, FrameOpened):
                     self._receive_frame(event.frame)
@@ -128,6 +137,18 @@ class LinkSession:
         while (self._control or self._bodies or self._handshake) and self.closed_cause is None:
             self._room.clear()
             await self._room.wait()
+
+    async def dismiss(self, cause: Cause) -> None:
+        """Tell the peer why the link ends and let it close it; close it ourselves after PARTING_S."""
+        self.parting_cause = cause
+        self.send_control(self.native.goodbye(cause))
+        try:
+            async with asyncio.timeout(PARTING_S):
+                while self.closed_cause is None:
+                    self._room.clear()
+                    await self._room.wait()
+        except TimeoutError:
+            await self.close(cause)
 
     async def close(self, cause: Cause) -> None:
         """Close the link with the transport; the transport's LinkDown follows."""

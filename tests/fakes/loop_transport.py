@@ -78,6 +78,10 @@ class LoopTransport:
         far.emit(LinkUp(theirs, dialer=False, binding=binding, expected_key=None))
         self.emit(LinkUp(ours, dialer=True, binding=binding, expected_key=hint.key))
 
+    async def dial_unasked(self, key: bytes) -> None:
+        """Open a link that nobody above asked for, as a swarm does."""
+        await self.dial(PeerHint(key, ""), 1.0)
+
     def join(self, link: LinkId, far: LoopTransport, far_link: LinkId) -> None:
         self._far[link] = (far, far_link)
         self._window[link] = asyncio.Semaphore(WINDOW_RECORDS)

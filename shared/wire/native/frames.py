@@ -10,6 +10,7 @@ Layout:   kind:u8 | rest
     6 CANCEL    request_id:16                  the asker wants no (more of an) answer
     7 PING      token:u64      8 PONG  token:u64
     9 GOODBYE   (empty)                        draining: open another link
+                the cause's word, ASCII        close this link: there is to be none, for this cause
 
 An unknown kind is skipped, so that later versions may add some. Integers are big-endian.
 """
@@ -34,6 +35,8 @@ MAX_BODY_BYTES = 4 * 2**20
 """TRUST's reassembly limit a message; a chunk is 1 MiB and 16 bytes."""
 
 MAX_TRACEPARENT_CHARS = 55
+MAX_CAUSE_BYTES = 32
+"""Longer than every word of ours; a newer version's is read as OTHER."""
 
 _PING = struct.Struct(">BQ")
 _KIND_REQUEST, _KIND_ACK, _KIND_ANSWER, _KIND_BODY, _KIND_FAILED = 1, 2, 3, 4, 5
@@ -92,7 +95,9 @@ class PongFrame:
 
 @dataclass(frozen=True, slots=True)
 class GoodbyeFrame:
-    pass
+    """cause: why the link must end, which its receiver does at once; None = we drain, what is under way goes on."""
+
+    cause: Cause | None = None
 
 
 Frame = (
@@ -125,7 +130,7 @@ def encode_frame(frame: Frame) -> bytes:
         case PongFrame():
             return _PING.pack(_KIND_PONG, frame.token)
         case GoodbyeFrame():
-            return bytes((_KIND_GOODBYE,))
+            return bytes((_KIND_GOODBYE,)) + (frame.cause.value.encode() if frame.cause is not None else b"")
 
 
 def decode_frame(data: bytes) -> Frame | None:
@@ -147,7 +152,7 @@ def decode_frame(data: bytes) -> Frame | None:
         (_, token) = _PING.unpack(_exact(data, _PING.size))
         return PingFrame(token) if kind == _KIND_PING else PongFrame(token)
     if kind == _KIND_GOODBYE:
-        return GoodbyeFrame()
+        return _decode_goodbye(data[1:])
     if kind in (_KIND_REQUEST, _KIND_ANSWER, _KIND_FAILED):
         return _decode_packed(kind, data)
     return None
@@ -187,6 +192,14 @@ def _decode_packed(kind: int, data: bytes) -> Frame:
     if isinstance(frame, RequestFrame) and len(frame.traceparent) > MAX_TRACEPARENT_CHARS:
         raise RemoteProtocolError("traceparent too long", Cause.TOO_LARGE)
     return frame
+
+
+def _decode_goodbye(word: bytes) -> GoodbyeFrame:
+    if not word:
+        return GoodbyeFrame()
+    if len(word) > MAX_CAUSE_BYTES or not word.isascii():
+        raise RemoteProtocolError("a cause is one short word")
+    return GoodbyeFrame(Cause(word.decode("ascii")))
 
 
 def _exact(data: bytes, length: int) -> bytes:

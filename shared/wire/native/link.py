@@ -54,6 +54,13 @@ class RequestReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """The peer has too many requests open; it is being told so."""
+
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
 class RequestCancelled:
     """The peer wants no answer any more; send nothing further for it."""
 
@@ -84,7 +91,9 @@ class RequestFailed:
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft:
-    """The peer drains: answers may still come, new requests belong on another link."""
+    """The peer drains: answers may still come, new requests belong on another link. cause: close the link for it."""
+
+    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,14 @@ class PeerFellSilent:
 
 
 Event = (
-    RequestReceived | RequestCancelled | AnswerProgressed | AnswerReceived | RequestFailed | PeerLeft | PeerFellSilent
+    RequestReceived
+    | RequestRefused
+    | RequestCancelled
+    | AnswerProgressed
+    | AnswerReceived
+    | RequestFailed
+    | PeerLeft
+    | PeerFellSilent
 )
 
 
@@ -120,7 +136,6 @@ class NativeLink:
         self._ping_count = 0
         self.rtt_s = 0.0
         self.stray_count = 0
-        self.refused_count = 0
 
     @property
     def asked_count(self) -> int:
@@ -155,6 +170,10 @@ class NativeLink:
         """Whether the peer still waits for this answer."""
         return request_id in self._open
 
+    def open_requests(self) -> list[bytes]:
+        """The peer's requests that we still work on."""
+        return list(self._open)
+
     def finish(self, request_id: bytes) -> None:
         """The answer's last BODY frame was handed over."""
         self._open.discard(request_id)
@@ -166,8 +185,9 @@ class NativeLink:
         self._open.discard(request_id)
         return encode_frame(FailedFrame(request_id, cause, retry_after_ms))
 
-    def goodbye(self) -> bytes:
-        return encode_frame(GoodbyeFrame())
+    def goodbye(self, cause: Cause | None = None) -> bytes:
+        """Tell the peer that we drain, or for which cause it is to close the link."""
+        return encode_frame(GoodbyeFrame(cause))
 
     def frames_to_send(self) -> list[bytes]:
         """Acks, pongs, pings and refusals that came up since the last call."""
@@ -227,15 +247,14 @@ class NativeLink:
                     self._ping = None
                 return []
             case GoodbyeFrame():
-                return [PeerLeft()]
+                return [PeerLeft(frame.cause)]
 
     def _receive_request(self, frame: RequestFrame) -> list[Event]:
         if frame.request_id in self._open:
             return self._stray()  # asked again on the same link: the answer is on its way
         if len(self._open) >= MAX_OPEN_REQUESTS:
-            self.refused_count += 1
             self._to_send.append(encode_frame(FailedFrame(frame.request_id, Cause.BUSY, int(PING_AFTER_S * 1000))))
-            return []
+            return [RequestRefused(Cause.BUSY)]
         self._open.add(frame.request_id)
         self._to_send.append(encode_frame(AckFrame(frame.request_id)))
         return [RequestReceived(frame.request_id, frame.request, frame.remaining_ms, frame.traceparent)]

@@ -138,6 +138,20 @@ def test_a_link_that_held_is_sought_again_at_once_after_long_failures() -> None:
     assert s.next_deadline(1000.0) == 1001.0
 
 
+def test_a_link_that_did_not_last_proves_nothing() -> None:
+    s = swarm()
+    s.learn([A], Source.DHT, 0.0)
+    now, waits = 0.0, []
+    for _ in range(4):
+        dialled(s, now)
+        s.linked(A, now)
+        s.unlinked(A, Cause.BLOCKED, now + 0.1, we_dialled=True)
+        waits.append((s.next_deadline(now + 0.1) or 0.0) - now - 0.1)
+        now = s.next_deadline(now + 0.1) or 0.0
+    assert waits == sorted(waits)
+    assert waits[-1] > 2 * waits[0]
+
+
 def test_a_hint_is_dialled_now_for_its_key_and_for_anyone_later() -> None:
     s = swarm()
     key = b"k" * 32

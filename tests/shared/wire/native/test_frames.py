@@ -55,7 +55,7 @@ any_frame = (
     | st.builds(CancelFrame, request_id=ids)
     | st.builds(PingFrame, token=st.integers(0, 2**64 - 1))
     | st.builds(PongFrame, token=st.integers(0, 2**64 - 1))
-    | st.builds(GoodbyeFrame)
+    | st.builds(GoodbyeFrame, st.none() | st.sampled_from(Cause))
     | st.builds(
         BodyFrame,
         request_id=ids,
