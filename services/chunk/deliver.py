@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from shared.bus.bodies import pull, release
 from shared.bus.calls import Calls
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Answered, CancelDelivery, Deliver, Done, Receipt, ReplyMessage, Verdict
+from shared.bus.envelopes import Answered, CancelDelivery, Deliver, Done, Receipt, ReplyMessage, Slowed, Verdict
 from shared.bus.subjects import Subjects
 from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
@@ -26,6 +26,9 @@ DELIVERY_TIMEOUT_S = 10.0
 """DESIGN 3's deadline of a delivery, every fallback included."""
 PULL_TIMEOUT_S = 8.0
 VERDICT_TIMEOUT_S = 1.0
+
+Slow = Callable[[float], None]
+"""Told when the peer, or a link to it, has no room: seconds until there may be; 0 = not said."""
 
 Accept = Callable[[PeerAnswer, bytes], Awaitable[None]]
 """Check an answer and keep it. A raised SwarmbridgeError is the verdict on the peer's answer."""
@@ -60,11 +63,18 @@ class Deliveries:
         self._calls = calls
 
     async def ask(
-        self, peer: str, request: PeerRequest, max_bytes: int, accept: Accept, *, transfer: str = ""
+        self,
+        peer: str,
+        request: PeerRequest,
+        max_bytes: int,
+        accept: Accept,
+        *,
+        transfer: str = "",
+        on_slow: Slow = lambda _: None,
     ) -> Delivered:
         """Get one answer from one peer, over whichever transport works.
 
-        Args:     peer: token. max_bytes: of the answer's body. transfer: for people, "" for none.
+        Args:     peer: token. max_bytes: of the answer's body. transfer: for people, "" for none. on_slow: see Slow.
         Returns:  how it ended; a failure is a result here, not an error.
         """
         # A root of its own: the transfer outlives any one trace.
@@ -75,7 +85,7 @@ class Deliveries:
             span.set_attribute(names.REQUEST_KIND, "chunk" if isinstance(request, RequestChunk) else "manifest")
             if transfer:
                 span.set_attribute(names.TRANSFER, transfer)
-            delivery = _Delivery(self._bus, self._subjects, request, max_bytes, accept)
+            delivery = _Delivery(self._bus, self._subjects, request, max_bytes, accept, on_slow)
             deliver = Deliver(new_request_id(), self._bus.instance, peer, request, transfer)
             result = await self._call(deliver, delivery)
             _describe(span, result)
@@ -107,18 +117,23 @@ class Deliveries:
 class _Delivery:
     """The messages of one delivery. The first answer that passes is kept; a later one only gets its verdict."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, request: PeerRequest, max_bytes: int, accept: Accept) -> None:
+    def __init__(
+        self, bus: Bus, subjects: Subjects, request: PeerRequest, max_bytes: int, accept: Accept, on_slow: Slow
+    ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._request = request
         self._max_bytes = max_bytes
         self._accept = accept
+        self._on_slow = on_slow
         self.kept: Delivered | None = None
         self.absent = False
 
     async def on_message(self, message: ReplyMessage) -> bool:
         if isinstance(message, Answered):
             await self._answered(message)
+        elif isinstance(message, Slowed):
+            self._on_slow(message.retry_after_ms / 1000)
         return isinstance(message, Receipt)
 
     async def _answered(self, answered: Answered) -> None:

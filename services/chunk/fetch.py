@@ -166,7 +166,7 @@ class _ChunkFetch:
                 if now_s >= stalled_at_s:
                     raise SwarmbridgeError(self._last_cause, "no chunk for a while")
                 for assignment in plan.assign(now_s):
-                    self._open[asyncio.create_task(self._ask(assignment), name="delivery")] = assignment
+                    self._open[asyncio.create_task(self._ask(plan, assignment), name="delivery")] = assignment
                 wake_s = min(plan.next_wake_s(now_s) or stalled_at_s, stalled_at_s)
                 if await self._settle(plan, wake_s - now_s):
                     stalled_at_s = clock() + STALLED_AFTER_S
@@ -199,7 +199,7 @@ class _ChunkFetch:
         self._counts.add_confirmed(result.transport, result.size_bytes)
         return True
 
-    async def _ask(self, assignment: Assignment) -> Delivered:
+    async def _ask(self, plan: FetchPlan, assignment: Assignment) -> Delivered:
         ref = self._manifest.chunks[assignment.seq]
 
         async def accept(answer: PeerAnswer, body: bytes) -> None:
@@ -212,8 +212,11 @@ class _ChunkFetch:
             )
             await self._fetching.store.put_chunk(header, body)
 
+        def slow(retry_after_s: float) -> None:
+            plan.slowed(assignment.peer, retry_after_s, self._fetching.clock())
+
         return await self._fetching.deliveries.ask(
-            assignment.peer, RequestChunk(ref), MAX_CIPHER_BYTES, accept, transfer=self._transfer
+            assignment.peer, RequestChunk(ref), MAX_CIPHER_BYTES, accept, transfer=self._transfer, on_slow=slow
         )
 
     async def _cancel_open(self) -> None:

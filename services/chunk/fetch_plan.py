@@ -4,8 +4,9 @@ Each holder has a window of requests, grown by one for every chunk it delivers a
 holder that fails rests for a growing while. A chunk that one holder does not have is asked of the others
 first. When nothing is left to ask for, a chunk that is slow is asked once more, elsewhere.
 
-Driven by:   `assign` for what to ask now, then exactly one of `delivered` and `failed` for each assignment;
-             `next_wake_s` says when `assign` may have more to say without any of these.
+Driven by:   `assign` for what to ask now, then exactly one of `delivered`, `absent` and `failed` for each
+             assignment, and `slowed` while it lasts; `next_wake_s` says when `assign` may have more to say without
+             any of these.
 Invariants:  at most one assignment of a chunk at a time, two at the end; a chunk delivered is never assigned
              again; all that is open at once is bounded by MAX_OPEN.
 """
@@ -34,6 +35,7 @@ SLOW_AFTER_S = 2.0
 class _Holder:
     window: float = START_WINDOW
     open_count: int = 0
+    slow_until_s: float = 0.0
     rest_until_s: float = 0.0
     next_rest_s: float = REST_FIRST_S
     absent_until_s: dict[int, float] = field(default_factory=dict)
@@ -106,6 +108,16 @@ class FetchPlan:
         elif now_s >= holder.rest_until_s:  # failures of one moment are one failure
             holder.rest_until_s = now_s + holder.next_rest_s
             holder.next_rest_s = min(holder.next_rest_s * 2, REST_CAP_S)
+
+    def slowed(self, peer: str, retry_after_s: float, now_s: float) -> None:
+        """A link to the holder, or the holder, has no room: less at a time from here; what is open goes on.
+
+        Each request that meets the same shortage tells of it: it halves the window once.
+        """
+        holder = self._holders[peer]
+        if now_s >= holder.slow_until_s:
+            holder.slow_until_s = now_s + max(BUSY_REST_S, retry_after_s)
+            holder.window = max(1.0, holder.window / 2)
 
     def next_wake_s(self, now_s: float) -> float | None:
         """When time alone may allow more; None where only an answer can."""

@@ -11,6 +11,7 @@ from services.manager.dialler import Dialler
 from services.manager.inbound import InboundDesk
 from services.manager.outbox import Outbox
 from services.manager.recorder import Recorder
+from services.manager.report import Report
 from services.manager.routing import Routing
 from services.manager.worker_watch import WorkerWatch
 from shared.bus.records import Attempt
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 async def app(process: Process, clock: Clock = monotonic) -> None:
     """Serve until `process.stopping`, then drain."""
     tasks = process.tasks
-    routing = Routing(process.flags)
+    routing = Routing(process.flags, process.blocklist)
     desk = Desk(
         process.bus,
         process.subjects,
@@ -51,13 +52,15 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
         for transport in ORDER:
             if not process.flags.enabled(transport):
                 routing.book.transport_gone(transport)
-        deliveries.flags_changed()
+        deliveries.rules_changed()
 
     process.flags.on_change(flags_changed)
+    process.blocklist.on_change(lambda _: deliveries.rules_changed())
     history = await process.bus.follow(STREAM_ATTEMPTS, Attempt, routing.apply)
     try:
         tasks.start(watch.run(tasks), name="watch")
         tasks.start(desk.dialler.keep_warm(), name="warm")
+        tasks.start(Report(process.bus, process.subjects, deliveries, routing.budget).run(), name="report")
         await inbound.start()
         await deliveries.start()
         await process.stopping.wait()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.manager.dial_round import DialRound
-from services.manager.rank import Known, Routes, rank, rank_dials
+from services.manager.rank import BARRED, Known, Routes, rank, rank_dials
 from shared.errors import Cause
 from shared.transport.names import ORDER, TransportName
 
@@ -68,11 +68,14 @@ class Course:
         linked = (routes[name] for name in self._waiting if routes[name].link is not Known.UNLINKED)
         return opened or any(route.skip is None for route in linked)
 
-    def retry_once(self, transport: TransportName) -> None:
-        """Put a transport that did nothing wrong in front again; at most once a delivery."""
-        if transport not in self._retried:
+    def hop_failed(self, transport: TransportName, cause: Cause) -> None:
+        """What a hop's failure means for the transport's next turn."""
+        if cause is Cause.SOURCE_LOST and transport not in self._retried:
+            # A body holder died; the transport did nothing wrong and is asked once more.
             self._retried.add(transport)
             self._waiting.insert(0, transport)
+        elif cause in BARRED:
+            self._note_barred(transport, cause)
 
     # ── dials ──
 
@@ -117,11 +120,13 @@ class Course:
         """When the failed dial had started; None where it was none of ours."""
         return self._dials.failed(transport, now) if self._dials is not None else None
 
-    def drop_disabled_dials(self, routes: Routes) -> list[tuple[TransportName, float]]:
-        """Forget dials of transports that went off. Returns: those under way and when they had started."""
-        if self._dials is None:
-            return []
-        return self._dials.drop(lambda transport: routes[transport].skip is Cause.DISABLED)
+    def drop_barred_dials(self, routes: Routes) -> list[tuple[TransportName, Cause, float]]:
+        """Forget dials of transports that are barred now. Returns: those under way, why, and since when they were."""
+        barred = {name: cause for name in ORDER if (cause := routes[name].skip) is not None and cause in BARRED}
+        dropped = self._dials.drop(barred.__contains__) if self._dials is not None else []
+        for name, _ in dropped:
+            self._note_barred(name, barred[name])
+        return [(name, barred[name], started_at) for name, started_at in dropped]
 
     def drop_dials(self) -> list[tuple[TransportName, float]]:
         """The same for all of them, at the deadline."""
@@ -134,6 +139,11 @@ class Course:
             if not self._skip(opened[0], routes):
                 return Turn(*opened)
         return None
+
+    def _note_barred(self, transport: TransportName, cause: Cause) -> None:
+        """The hop that ended with it says why the transport may not be used: no skip need say it again."""
+        self.last_skip = cause
+        self._skipped.add(transport)
 
     def _skip(self, transport: TransportName, routes: Routes) -> bool:
         cause = routes[transport].skip

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from time import process_time
 
 from services.manager.delivery_run import DeliveryRun
 from services.manager.desk import Desk
-from services.manager.steps import DeliveryCancelled, FlagChanged, HopFailed, HopVerdict, WorkerLost
+from services.manager.steps import DeliveryCancelled, HopFailed, HopVerdict, RulesChanged, WorkerLost
 from shared.bus.contract import Incoming, Subscription
 from shared.bus.envelopes import (
     CancelDelivery,
@@ -36,6 +36,9 @@ from shared.errors import Cause, RemoteFailure
 
 MAX_DELIVERIES = 2_048
 """Under way in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
+
+MAX_DELIVERIES_A_PEER = 1_024
+"""Of these, to one peer: one that answers nothing must not keep the others waiting. One more is told BUSY."""
 
 BUSY_RETRY_S = 0.05
 DEFAULT_TIMEOUT_S = 30.0
@@ -66,7 +69,10 @@ class Deliveries:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.refused: Counter[str] = Counter()
+        """Deliveries not taken, by cause."""
         self._runs: dict[bytes, DeliveryRun] = {}
+        self._to_peer: Counter[str] = Counter()
         self._receipts: OrderedDict[bytes, tuple[Receipt, float]] = OrderedDict()
         self._alive_at = desk.clock()
         self._alive_cpu_s = process_time()
@@ -110,9 +116,10 @@ class Deliveries:
         for subscription in self._subscriptions:
             await subscription.close()
 
-    def flags_changed(self) -> None:
+    def rules_changed(self) -> None:
+        """A flag or the blocklist is another: what is under way may have to stop."""
         for run in self:
-            run.feed(FlagChanged())
+            run.feed(RulesChanged())
 
     def worker_lost(self, worker: str) -> None:
         for run in self:
@@ -124,6 +131,7 @@ class Deliveries:
 
     def abandon_all(self) -> None:
         runs, self._runs = self._runs, {}
+        self._to_peer.clear()
         for run in runs.values():
             run.abandon()
         self._none_left.set()
@@ -142,17 +150,23 @@ class Deliveries:
         if receipt is not None:
             self._desk.outbox.post(self._desk.subjects.reply(call.reply_to), receipt, self._desk.clock() + remaining_s)
             return taken
-        if self._draining:
-            raise RemoteFailure(Cause.DRAINING)
-        if len(self._runs) >= MAX_DELIVERIES:
-            raise RemoteFailure(Cause.BUSY, BUSY_RETRY_S)
         remaining_s -= min(RECEIPT_MARGIN_S, remaining_s * RECEIPT_MARGIN_SHARE)
-        if remaining_s <= 0:
-            raise RemoteFailure(Cause.EXPIRED)
+        refusal = self._refusal(call.peer, remaining_s)
+        if refusal is not None:
+            self.refused[refusal.cause.value] += 1
+            raise refusal
         run = DeliveryRun(self._desk, call, incoming.traceparent, remaining_s, self._check_stopped, self._finished)
         self._runs[call.delivery_id] = run
+        self._to_peer[call.peer] += 1
         run.start()
         return taken
+
+    def _refusal(self, peer: str, remaining_s: float) -> RemoteFailure | None:
+        if self._draining:
+            return RemoteFailure(Cause.DRAINING)
+        if len(self._runs) >= MAX_DELIVERIES or self._to_peer[peer] >= MAX_DELIVERIES_A_PEER:
+            return RemoteFailure(Cause.BUSY, BUSY_RETRY_S)
+        return RemoteFailure(Cause.EXPIRED) if remaining_s <= 0 else None
 
     async def _message(self, message: ManagerMessage, incoming: Incoming) -> Pong | None:
         self._check_stopped()
@@ -190,7 +204,10 @@ class Deliveries:
     # ── within ──
 
     def _finished(self, run: DeliveryRun, receipt: Receipt) -> None:
-        self._runs.pop(run.delivery_id, None)
+        if self._runs.pop(run.delivery_id, None) is not None:
+            self._to_peer[run.peer] -= 1
+            if not self._to_peer[run.peer]:
+                del self._to_peer[run.peer]
         if not self._runs:
             self._none_left.set()
         self._receipts[run.delivery_id] = (receipt, self._desk.clock())

@@ -8,10 +8,10 @@ has come. `routes` is what is known of each transport at that moment (flags, cir
     SENT ALIVE   HopAnswered               ANSWERED; the asker judges one answer at a time
     ANSWERED     HopVerdict(None)          confirmed: the others are cancelled, the delivery is done
     ANSWERED     HopVerdict(cause)         failed; next hop
-    SENT ALIVE   HopFailed(busy)           WAITING where the wait is shorter than a hedge delay, else failed
+    SENT ALIVE   HopFailed(busy)           the asker is slowed; WAITING where that is shorter than a hedge, else failed
     SENT ALIVE   HopFailed(cause)          failed; next hop at once
     SENT         HopUnaccepted             failed (worker_lost); next hop
-    not ANSWERED WorkerLost, flag off      failed; next hop at once
+    not ANSWERED WorkerLost, off, blocked  failed; next hop at once
     SENT ALIVE   silence for its delay     the next hop starts beside it (hedge), within the budget
     SENT ALIVE   silence for its limit     failed (silent), where something else is left to try
     WAITING      retry_at                  SENT again, the same hop
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from services.manager.course import Course, Turn
 from services.manager.hop import PENDING, HopState, LiveHop
 from services.manager.hops import LIMITS_S, Hops
-from services.manager.rank import DIAL_LIMIT_S, MIN_RETRY_S, RECHECK_S, Routes
+from services.manager.rank import BARRED, DIAL_LIMIT_S, MIN_RETRY_S, RECHECK_S, Routes
 from services.manager.steps import (
     AskedAgain,
     CancelHop,
@@ -39,7 +39,6 @@ from services.manager.steps import (
     DialTransport,
     Event,
     Finish,
-    FlagChanged,
     GiveAnswer,
     HopAccepted,
     HopAnswered,
@@ -50,7 +49,9 @@ from services.manager.steps import (
     HopUnaccepted,
     HopVerdict,
     RecordHop,
+    RulesChanged,
     SendOnLink,
+    SlowAsker,
     TimerFired,
     WorkerLost,
 )
@@ -70,7 +71,6 @@ MAX_BUSY_RETRIES = 3
 STOPPED_S = 1.0
 """A deadline noticed this late means that we were stopped, not that a transport was slow: nobody is charged."""
 
-_AT_DEADLINE = {HopState.SENT: Cause.SILENT, HopState.ALIVE: Cause.TIMEOUT, HopState.WAITING: Cause.BUSY}
 BUSY_CAUSES = frozenset({Cause.BUSY, Cause.RATE_LIMITED})
 
 
@@ -108,8 +108,8 @@ class Delivery:
                 self._course.dial_succeeded(event.transport)
             case DialFailed():
                 self._dial_failed(event.transport, event.cause, now)
-            case FlagChanged():
-                self._flag_changed(routes, now)
+            case RulesChanged():
+                self._rules_changed(routes, now)
             case WorkerLost():
                 self._worker_lost(event.worker, now)
             case DeliveryCancelled():
@@ -182,10 +182,11 @@ class Delivery:
         self._fail(hop, Cause.WORKER_LOST, now)
 
     def _failed(self, hop: LiveHop, event: HopFailed, routes: Routes, now: float) -> None:
-        if event.cause in BUSY_CAUSES and self._worth_waiting(hop, event.retry_after_s, routes, now):
-            hop.state = HopState.WAITING
-            hop.busy_count += 1
-            hop.retry_at = now + max(MIN_RETRY_S, event.retry_after_s)
+        busy = event.cause in BUSY_CAUSES
+        if busy:
+            self._out.append(SlowAsker(event.retry_after_s))
+        if busy and self._worth_waiting(hop, event.retry_after_s, routes, now):
+            hop.wait_until(now + max(MIN_RETRY_S, event.retry_after_s))
         else:
             self._fail(hop, event.cause, now)
 
@@ -212,13 +213,14 @@ class Delivery:
         if started_at is not None:
             self._write_unsent(transport, OUTCOME_FAILED, cause, started_at, now)
 
-    def _flag_changed(self, routes: Routes, now: float) -> None:
+    def _rules_changed(self, routes: Routes, now: float) -> None:
         for hop in self._hops:
-            if routes[hop.transport].skip is Cause.DISABLED and hop.state in PENDING:
+            cause = routes[hop.transport].skip
+            if cause is not None and cause in BARRED and hop.state in PENDING:
                 self._cancel(hop)
-                self._fail(hop, Cause.DISABLED, now)
-        for transport, started_at in self._course.drop_disabled_dials(routes):
-            self._write_unsent(transport, OUTCOME_FAILED, Cause.DISABLED, started_at, now)
+                self._fail(hop, cause, now)
+        for transport, cause, started_at in self._course.drop_barred_dials(routes):
+            self._write_unsent(transport, OUTCOME_FAILED, cause, started_at, now)
 
     def _worker_lost(self, worker: str, now: float) -> None:
         for hop in self._hops:
@@ -243,7 +245,7 @@ class Delivery:
                 # It came, and nobody said whether it was good: neither confirmed nor the transport's fault.
                 self._end(hop, OUTCOME_ACCEPTED, None, now)
             else:
-                self._fail(hop, _AT_DEADLINE[hop.state], now)
+                self._fail(hop, hop.cause_at_deadline, now)
         for transport, started_at in self._course.drop_dials():
             self._write_unsent(transport, OUTCOME_FAILED, dial_cause, started_at, now)
         self._finish(OUTCOME_FAILED, cause)
@@ -284,8 +286,7 @@ class Delivery:
             if skip is not None:
                 self._fail(hop, skip, now)
                 continue
-            hop.state = HopState.SENT
-            hop.heard_at = now
+            hop.send_again(now)
             self._out.append(SendOnLink(hop.number, hop.transport, retry=True))
 
     def _give_up_silent(self, routes: Routes, now: float) -> None:
@@ -357,9 +358,7 @@ class Delivery:
         return retry_after_s <= hop.ack_delay_s and hop.busy_count < MAX_BUSY_RETRIES
 
     def _fail(self, hop: LiveHop, cause: Cause, now: float) -> None:
-        if cause is Cause.SOURCE_LOST:
-            # A body holder died; the transport did nothing wrong and is asked once more.
-            self._course.retry_once(hop.transport)
+        self._course.hop_failed(hop.transport, cause)
         self._end(hop, OUTCOME_FAILED, cause, now)
 
     def _end(self, hop: LiveHop, outcome: str, cause: Cause | None, now: float) -> None:

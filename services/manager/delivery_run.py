@@ -36,6 +36,7 @@ from services.manager.steps import (
     HopUnaccepted,
     RecordHop,
     SendOnLink,
+    SlowAsker,
     TimerFired,
 )
 from shared.attempts.fold import OUTCOME_CANCELLED
@@ -49,6 +50,7 @@ from shared.bus.envelopes import (
     LinkProgress,
     Receipt,
     SendRequest,
+    Slowed,
 )
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure
@@ -96,6 +98,11 @@ class DeliveryRun:
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self._waited_for_lag = False
+
+    @property
+    def peer(self) -> str:
+        """Whom it asks: a token."""
+        return self._call.peer
 
     # ── what the outside says ──
 
@@ -148,6 +155,8 @@ class DeliveryRun:
                     self._dial(command.transport)
                 case CancelHop():
                     self._cancel(command.worker)
+                case SlowAsker():
+                    self._slow(command.retry_after_s)
                 case GiveAnswer():
                     self._give(command)
                 case RecordHop():
@@ -222,6 +231,10 @@ class DeliveryRun:
     def _cancel(self, worker: str | None) -> None:
         if worker is not None:
             self._desk.outbox.post(self._desk.subjects.worker(worker), CancelRequest(self.delivery_id), self._deadline)
+
+    def _slow(self, retry_after_s: float) -> None:
+        slowed = Slowed(self.delivery_id, round(retry_after_s * 1000))
+        self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), slowed, self._deadline)
 
     def _give(self, command: GiveAnswer) -> None:
         answered = Answered(

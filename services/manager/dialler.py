@@ -17,6 +17,7 @@ from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 from shared.ids import peer_name
 from shared.process.tasks import Tasks
+from shared.settings.blocklist import Direction
 from shared.transport.names import ORDER, TransportName
 
 MAX_DIALS = 256
@@ -44,6 +45,8 @@ class Dialler:
         """Have a link to the peer. Returns: None when there is one, else why not. Takes DIAL_LIMIT_S at most."""
         task = self._under_way.get((peer, transport))
         if task is None:
+            if self._routing.blocked(peer, Direction.OUTBOUND):
+                return Cause.BLOCKED
             recent = self._routing.book.recent_dial_failure(peer, transport, self._clock())
             if recent is not None:
                 return recent
@@ -60,7 +63,7 @@ class Dialler:
             for peer, transport in self._routing.book.due_probes(enabled, self._clock()):
                 if len(self._under_way) >= MAX_PROBES:
                     break
-                if (peer, transport) not in self._under_way:
+                if (peer, transport) not in self._under_way and not self._routing.blocked(peer, Direction.OUTBOUND):
                     # Nobody's trace: a probe serves no delivery in particular.
                     contextvars.Context().run(self._start, peer, transport)
 

@@ -27,6 +27,9 @@ PENDING = (HopState.SENT, HopState.ALIVE, HopState.WAITING)
 """Its request is with a worker, or will be again."""
 
 
+_AT_DEADLINE = {HopState.SENT: Cause.SILENT, HopState.ALIVE: Cause.TIMEOUT, HopState.WAITING: Cause.BUSY}
+
+
 @dataclass(slots=True)
 class LiveHop:
     """heard_at: the last sign of life, or when the request was sent. link_heard_at: when its link gave anything
@@ -64,6 +67,21 @@ class LiveHop:
         quiet_at = self.link_heard_at + (max(delay_s, LINK_QUIET_S) if self.queued else delay_s)
         queued_until = min(quiet_at, self.heard_at + max(delay_s, STALL_MAX_S))
         return max(self.heard_at + delay_s, queued_until)
+
+    def wait_until(self, at: float) -> None:
+        """It was told BUSY: its request is sent again then."""
+        self.state = HopState.WAITING
+        self.busy_count += 1
+        self.retry_at = at
+
+    def send_again(self, now: float) -> None:
+        self.state = HopState.SENT
+        self.heard_at = now
+
+    @property
+    def cause_at_deadline(self) -> Cause:
+        """What it ends with where it is still PENDING when the time is up."""
+        return _AT_DEADLINE[self.state]
 
     def record(self, outcome: str, cause: Cause | None, now: float) -> HopRecord:
         """The hop as it ended now."""

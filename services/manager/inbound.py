@@ -1,14 +1,18 @@
-"""Requests of peers to us: checked and handed to a chunk instance. Bodies never pass here: the answer says where
-the worker pulls them from."""
+"""Requests of peers to us: let in or refused, and handed to a chunk instance.
+
+Bodies never pass here: the answer says where the worker pulls them from.
+"""
 
 from __future__ import annotations
 
+from services.manager.intake import MAX_OPEN, Intake
 from services.manager.routing import Routing
 from shared.bus.contract import Bus, Handler, Incoming, Subscription
 from shared.bus.envelopes import Inbound, InboundAnswer
 from shared.bus.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusTimeout, Cause, NoResponders, RemoteFailure
+from shared.settings.blocklist import Direction
 from shared.transport.names import ORDER, TransportName
 
 CHUNK_TIMEOUT_S = 2.0
@@ -28,13 +32,17 @@ class InboundDesk:
         self._subjects = subjects
         self._routing = routing
         self._clock = clock
+        self._intake = Intake()
         self._subscriptions: list[Subscription] = []
 
     async def start(self) -> None:
         for transport in ORDER:
             subject = self._subjects.inbound(transport)
             handler = self._handler(transport)
-            self._subscriptions.append(await self._bus.serve(subject, Inbound, handler, queue=QUEUE_MANAGER))
+            # More than are let in: a refusal that says what it is for is the intake's, not the bus's.
+            self._subscriptions.append(
+                await self._bus.serve(subject, Inbound, handler, queue=QUEUE_MANAGER, max_concurrent=MAX_OPEN)
+            )
 
     async def close(self) -> None:
         """Take no more; those under way go on."""
@@ -45,9 +53,18 @@ class InboundDesk:
         async def handle(call: Inbound, incoming: Incoming) -> InboundAnswer:
             if not self._routing.enabled(transport):
                 raise RemoteFailure(Cause.DISABLED)
+            peer = call.stamp.peer
             # Its request came over a link, so there is one the other way too.
-            self._routing.book.linked(call.stamp.peer, transport, self._clock())
-            return await self._hand_on(call, incoming)
+            self._routing.book.linked(peer, transport, self._clock())
+            if self._routing.blocked(peer, Direction.INBOUND):
+                raise RemoteFailure(Cause.BLOCKED)
+            refusal = self._intake.refusal(peer, call.stamp.role, self._clock())
+            if refusal is not None:
+                raise RemoteFailure(refusal.cause, refusal.retry_after_s)
+            try:
+                return await self._hand_on(call, incoming)
+            finally:
+                self._intake.done(peer)
 
         return handle
 

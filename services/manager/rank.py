@@ -47,6 +47,10 @@ MIN_RETRY_S = 0.05
 """What a BUSY without a retry_after is waited out; a worker's own is 0.1 s."""
 
 
+BARRED = frozenset({Cause.BLOCKED, Cause.DISABLED})
+"""Skips that also end what is under way; an open circuit keeps only new hops away."""
+
+
 class Known(StrEnum):
     """What this manager last learnt of a link; the bus, asked, is always right."""
 
@@ -59,7 +63,7 @@ class Known(StrEnum):
 class Route:
     """One transport towards one peer, now.
 
-    skip: why it may not be used (DISABLED, CIRCUIT_OPEN), None = it may. ack_delay_s: silence after a request
+    skip: why it may not be used (BLOCKED, DISABLED, CIRCUIT_OPEN), None = it may. ack_delay_s: silence after a request
     that starts a hedge; stall_delay_s: the same after a sign of life. heard_at: when anything last came over the
     link, for whichever request; in_flight: our requests on it.
     """

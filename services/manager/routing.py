@@ -8,18 +8,20 @@ from services.manager.peers import PeerBook
 from services.manager.rank import Route, Routes
 from shared.bus.records import Attempt
 from shared.errors import Cause
+from shared.settings.blocklist import Blocklist, Direction
 from shared.settings.flags import Flags
 from shared.transport.names import ORDER, TransportName
 
 
 class Routing:
-    """Flags, circuits, links, delays and the budget of one manager, read together."""
+    """Flags, blocks, circuits, links, delays and the budget of one manager, read together."""
 
-    def __init__(self, flags: Flags) -> None:
+    def __init__(self, flags: Flags, blocklist: Blocklist) -> None:
         self.book = PeerBook()
         self.breakers = Breakers()
         self.budget = HedgeBudget()
         self._flags = flags
+        self._blocklist = blocklist
 
     def apply(self, record: Attempt, stored_ms: int) -> None:
         """One record of the attempts stream."""
@@ -28,6 +30,10 @@ class Routing:
 
     def enabled(self, transport: TransportName) -> bool:
         return self._flags.enabled(transport)
+
+    def blocked(self, peer: str, direction: Direction) -> bool:
+        """Whether a peer (a token) is blocked in that direction."""
+        return self._blocklist.blocks(self.book.name(peer), direction)
 
     def routes(self, peer: str, now_ms: int) -> Routes:
         name = self.book.name(peer)
@@ -38,7 +44,9 @@ class Routing:
 
     def _route(self, peer: str, name: str, transport: TransportName, now_ms: int) -> Route:
         skip: Cause | None = None
-        if not self._flags.enabled(transport):
+        if self._blocklist.blocks(name, Direction.OUTBOUND):
+            skip = Cause.BLOCKED
+        elif not self._flags.enabled(transport):
             skip = Cause.DISABLED
         elif not self.breakers.allows(name, transport.value, now_ms):
             skip = Cause.CIRCUIT_OPEN

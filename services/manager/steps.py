@@ -75,8 +75,8 @@ class DialFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class FlagChanged:
-    """A transport was switched; which are off is in the routes given with it."""
+class RulesChanged:
+    """A transport was switched, or a peer blocked or unblocked; what may be used is in the routes given with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class TimerFired:
 
 
 HopEvent = HopAccepted | HopUnaccepted | HopProgress | HopAnswered | HopVerdict | HopFailed
-Event = HopEvent | DialSucceeded | DialFailed | FlagChanged | WorkerLost | DeliveryCancelled | AskedAgain | TimerFired
+Event = HopEvent | DialSucceeded | DialFailed | RulesChanged | WorkerLost | DeliveryCancelled | AskedAgain | TimerFired
 
 # ── commands ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,6 +126,13 @@ class CancelHop:
 
     hop: int
     worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowAsker:
+    """A link or its far end has no room: the asker is to ask this peer for less at a time."""
+
+    retry_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,4 +178,4 @@ class Finish:
     cause: Cause | None
 
 
-Command = SendOnLink | DialTransport | CancelHop | GiveAnswer | RecordHop | Finish
+Command = SendOnLink | DialTransport | CancelHop | SlowAsker | GiveAnswer | RecordHop | Finish

@@ -139,6 +139,16 @@ class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):
     body: BodyRef | None
 
 
+class Slowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
+    """A link to the peer, or its far end, has no room: ask this peer for less at a time. The delivery goes on.
+
+    retry_after_ms: when there may be room; 0 = not said.
+    """
+
+    delivery_id: bytes
+    retry_after_ms: int
+
+
 class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
     """How a delivery ended: exactly one an asker sees. outcome: confirmed, accepted, failed, or cancelled by it."""
 
@@ -338,4 +348,4 @@ class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update")
     started_ms: int = 0
 
 
-ReplyMessage = Answered | Receipt | TransferUpdate
+ReplyMessage = Answered | Slowed | Receipt | TransferUpdate

@@ -68,6 +68,20 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     chaos: dict[str, int] = {}
 
 
+class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):
+    """Event `manager`: a manager's heartbeat, each second.
+
+    deliveries: under way. refused: deliveries not taken since its start, by cause. duplicate_share: of answer bytes,
+    those that came twice because of a hedge.
+    """
+
+    manager: str
+    deliveries: int
+    refused: dict[str, int]
+    duplicate_share: float
+    at_ms: int
+
+
 class Diagnostic(msgspec.Struct, array_like=True, frozen=True):
     """swarm-space's diagnostics event. level: info, warn or error. context: names, causes and numbers only."""
 

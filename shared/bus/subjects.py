@@ -99,7 +99,8 @@ class Subjects:
         return f"{self._prefix}.signal.send"
 
     def event(self, what: str) -> str:
-        """Publish: past facts for views, never for decisions. what: link, status, diagnostic, transfer, spans."""
+        """Publish: past facts for views, never for decisions. what: link, status, manager, diagnostic, transfer,
+        spans."""
         return f"{self._prefix}.event.{what}"
 
     def attempt(self, transport: str) -> str:

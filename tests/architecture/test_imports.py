@@ -10,7 +10,14 @@ from tests.architecture.imports import Module, is_within, modules
 MODULES = modules()
 
 PURE_PACKAGES = ("shared.wire", "shared.content", "shared.attempts")
-PURE_MODULES = ("services.manager.rank", "services.manager.delivery", "services.manager.breaker")
+PURE_MODULES = (
+    *(
+        f"services.manager.{name}"
+        for name in "breaker budget course delivery dial_round hop hops intake peers rank routing steps".split()
+    ),
+    "services.chunk.fetch_plan",
+    "shared.token_bucket",
+)
 NOT_PURE = ("asyncio", "socket", "time", "random", "secrets", "threading", "aiohttp", "nats", "ssl", "select")
 
 ONE_HOME = {

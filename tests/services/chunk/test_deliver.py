@@ -15,7 +15,7 @@ from services.chunk import deliver as deliver_module
 from services.chunk.deliver import Delivered, Deliveries
 from shared.bus.calls import Calls
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Answered, BodyRef, Deliver, Done, InboundAnswer, Receipt, Taken
+from shared.bus.envelopes import Answered, BodyRef, Deliver, Done, InboundAnswer, Receipt, Slowed, Taken
 from shared.content.messages import ChunkData, ManifestData, NotFound, PeerAnswer, RequestManifest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import guest_token
@@ -40,6 +40,7 @@ class Desk:
         self.manager = FakeManager(self.hub, self._forward)
         self.kept: list[bytes] = []
         self.refuse: Cause | None = None
+        self.slowed: list[float] = []
 
     async def _forward(self, deliver: Deliver) -> tuple[InboundAnswer, bytes]:
         return self.answer
@@ -50,7 +51,9 @@ class Desk:
         self.kept.append(body)
 
     async def ask(self, max_bytes: int = 100) -> Delivered:
-        return await self.deliveries.ask(PEER, REQUEST, max_bytes, self.accept, transfer="t")
+        return await self.deliveries.ask(
+            PEER, REQUEST, max_bytes, self.accept, transfer="t", on_slow=self.slowed.append
+        )
 
     def verdicts(self) -> list[tuple[Cause | None, int]]:
         return [(verdict.cause, verdict.bytes) for verdict in self.manager.verdicts]
@@ -149,6 +152,17 @@ async def test_no_manager_is_a_timeout_and_a_killed_one_is_replaced(
     desk.hub.kill("manager-2")
     monkeypatch.setattr(deliver_module, "DELIVERY_TIMEOUT_S", 0.05)
     assert (await desk.ask()).cause is Cause.TIMEOUT
+
+
+async def test_a_busy_peer_slows_its_asker_and_the_delivery_goes_on(desk: Desk) -> None:
+    async def busy_first(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        slowed = Slowed(deliver.delivery_id, 250)
+        await desk.manager.bus.request(SUBJECTS.reply(deliver.reply_to), slowed, Done, BUS_TIMEOUT_S)
+        return desk.answer
+
+    desk.manager.forward = busy_first
+    assert (await desk.ask()).found
+    assert desk.slowed == [0.25]
 
 
 async def test_a_second_answer_is_confirmed_without_a_second_pull(desk: Desk) -> None:

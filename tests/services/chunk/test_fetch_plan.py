@@ -48,6 +48,27 @@ def test_busy_halves_the_window_and_rests_shortly() -> None:
     assert plan.assign(1.0 + BUSY_REST_S)
 
 
+def test_a_slowed_holder_is_asked_for_less_and_grows_again() -> None:
+    plan = FetchPlan(range(40), ["a", "b"], max_window=8)
+    opened = plan.assign(0)
+    for _ in range(14):
+        plan.delivered(opened.pop(0))
+        opened += plan.assign(0)
+    assert (plan.window("a"), plan.window("b")) == (8, 8)
+    for _ in range(6):  # every request that met the same shortage tells of it
+        plan.slowed("a", 0.5, 1.0)
+    assert (plan.window("a"), plan.window("b")) == (4, 8)
+    plan.slowed("a", 0.0, 1.5)
+    plan.slowed("a", 0.0, 1.5 + BUSY_REST_S / 2)
+    assert plan.window("a") == 2
+    for number in range(5):
+        plan.slowed("a", 0.0, 2.0 + number)
+    assert plan.window("a") == 1
+    mine = [assignment for assignment in opened if assignment.peer == "a"]
+    plan.delivered(mine[0])
+    assert plan.window("a") == 2
+
+
 def test_failures_rest_for_longer_each_time_and_one_moment_counts_once() -> None:
     plan = FetchPlan([0], ["a"], max_window=4)
     now_s, rests = 0.0, []
@@ -141,7 +162,9 @@ def test_whatever_happens_every_chunk_comes_once_and_the_plan_never_stalls(
             now_s = wake_s
             continue
         assignment = opened.pop(data.draw(st.integers(0, len(opened) - 1)))
-        what = data.draw(st.sampled_from(["delivered", "delivered", "absent", Cause.BUSY, Cause.TIMEOUT, "wait"]))
+        what = data.draw(
+            st.sampled_from(["delivered", "delivered", "absent", Cause.BUSY, Cause.TIMEOUT, "slowed", "wait"])
+        )
         if what == "delivered":
             if plan.delivered(assignment):
                 got.append(assignment.seq)
@@ -151,6 +174,8 @@ def test_whatever_happens_every_chunk_comes_once_and_the_plan_never_stalls(
             plan.failed(assignment, what, now_s)
         else:
             opened.append(assignment)
+            if what == "slowed":
+                plan.slowed(assignment.peer, 0.5, now_s)
             now_s += 1.0
     else:
         pytest.skip("an endless run of failures")

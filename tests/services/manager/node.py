@@ -28,6 +28,7 @@ from shared.bus.envelopes import (
     Receipt,
     ReplyMessage,
     SendRequest,
+    Slowed,
     Verdict,
     WorkerCommand,
 )
@@ -158,6 +159,7 @@ class Node:
         self.records: list[Attempt] = []
         self.diagnostics: list[Diagnostic] = []
         self.answers: Counter[bytes] = Counter()
+        self.slowed: list[Slowed] = []
         self.verdicts: dict[str, Cause] = {}
         self.flags = Flags(FlagSettings())
 
@@ -212,6 +214,8 @@ class Node:
                 self.answers[message.delivery_id] += 1
                 verdict = Verdict(call_id, message.hop, self.verdicts.get(message.transport), BODY_BYTES)
                 await self.asker.publish(SUBJECTS.manager(message.manager), verdict)
+            elif isinstance(message, Slowed):
+                self.slowed.append(message)
             return isinstance(message, Receipt)
 
         receipt = await self.calls.call(SUBJECTS.deliver, call_id, call, timeout_s, on_message)

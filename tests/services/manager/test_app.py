@@ -285,8 +285,9 @@ async def test_a_manager_that_drains_finishes_what_it_has(node: Node) -> None:
     await node.start(managers=2)
     await node.warm()
     node.workers[WEBRTC].behave = only_ack
+    asked_before = len(node.workers[WEBRTC].asked)
     delivering = [asyncio.create_task(node.deliver()) for _ in range(20)]
-    await until(lambda: len(node.workers[WEBRTC].asked) >= 20)
+    await until(lambda: len(node.workers[WEBRTC].asked) >= asked_before + 20)
     stopping = asyncio.create_task(node.managers["manager-1"].stop())
     receipts = await asyncio.gather(*delivering)
     assert {receipt.outcome for receipt in receipts} == {"confirmed"}

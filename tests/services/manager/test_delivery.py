@@ -13,7 +13,6 @@ from services.manager.steps import (
     DialFailed,
     DialSucceeded,
     Event,
-    FlagChanged,
     GiveAnswer,
     HopAccepted,
     HopAnswered,
@@ -21,11 +20,14 @@ from services.manager.steps import (
     HopProgress,
     HopUnaccepted,
     HopVerdict,
+    RulesChanged,
     SendOnLink,
+    SlowAsker,
     WorkerLost,
 )
 from shared.bus.envelopes import BodyRef
 from shared.errors import Cause
+from shared.transport.names import ORDER
 from tests.services.manager.rig import (
     ANSWER,
     BROADCAST,
@@ -158,7 +160,7 @@ def test_a_hedge_leaves_transports_without_a_link_alone() -> None:
 @pytest.mark.parametrize("retry_after_s", [0.0, 0.08])
 def test_busy_for_a_moment_is_waited_out_on_the_same_hop(retry_after_s: float) -> None:
     rig = Rig(all_linked())
-    rig.happens(HopFailed(1, Cause.BUSY, retry_after_s))
+    assert rig.happens(HopFailed(1, Cause.BUSY, retry_after_s)) == [SlowAsker(retry_after_s)]
     assert rig.passes(max(retry_after_s, MIN_RETRY_S) - 0.001) == []
     assert rig.passes(0.002) == [SendOnLink(1, WEBRTC, retry=True)]
     confirm(rig, 1)
@@ -254,11 +256,35 @@ def test_a_flag_switched_off_moves_the_hop_on() -> None:
     rig.happens(HopAccepted(1, "worker-1"))
     rig.happens(HopProgress(1, 500))
     rig.routes = with_skip(all_linked(), WEBRTC, Cause.DISABLED)
-    rig.happens(FlagChanged())
+    rig.happens(RulesChanged())
     assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
     assert rig.cancelled == [1]
     confirm(rig, 2)
     assert (rig.records[1].fallback_from, rig.records[1].fallback_cause) == (WEBRTC, Cause.DISABLED)
+
+
+def test_a_blocked_peer_is_left_at_once_on_every_transport() -> None:
+    rig = Rig(all_linked())
+    rig.happens(HopAccepted(1, "worker-1"))
+    for transport in ORDER:
+        rig.routes = with_skip(rig.routes, transport, Cause.BLOCKED)
+    rig.happens(RulesChanged())
+    assert rig.finish == ("failed", Cause.BLOCKED)
+    assert rig.story == [
+        ("webrtc", "failed", "blocked"),
+        ("webtorrent", "skipped", "blocked"),
+        ("broadcast", "skipped", "blocked"),
+    ]
+    assert rig.cancelled == [1]
+
+
+def test_dials_to_a_peer_that_is_blocked_meanwhile_are_dropped() -> None:
+    rig = Rig(none_linked())
+    for transport in ORDER:
+        rig.routes = with_skip(rig.routes, transport, Cause.BLOCKED)
+    rig.happens(RulesChanged())
+    assert rig.story[0] == ("webrtc", "failed", "blocked")
+    assert rig.finish == ("failed", Cause.BLOCKED)
 
 
 def test_everything_off_fails_at_once() -> None:

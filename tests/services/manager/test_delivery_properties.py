@@ -19,7 +19,6 @@ from services.manager.steps import (
     DialTransport,
     Event,
     Finish,
-    FlagChanged,
     GiveAnswer,
     HopAccepted,
     HopAnswered,
@@ -28,6 +27,7 @@ from services.manager.steps import (
     HopUnaccepted,
     HopVerdict,
     RecordHop,
+    RulesChanged,
     SendOnLink,
     TimerFired,
     WorkerLost,
@@ -42,7 +42,7 @@ HOPS = st.integers(1, 4)
 TRANSPORTS = st.sampled_from(ORDER)
 CAUSES = st.sampled_from([Cause.NO_LINK, Cause.CLOSED, Cause.BUSY, Cause.SOURCE_LOST, Cause.REFUSED, Cause.DRAINING])
 WORKERS = st.sampled_from(["worker-1", "worker-2"])
-SKIPS = st.sampled_from([None, None, None, Cause.DISABLED, Cause.CIRCUIT_OPEN])
+SKIPS = st.sampled_from([None, None, None, Cause.DISABLED, Cause.BLOCKED, Cause.CIRCUIT_OPEN])
 LINKS = st.sampled_from(list(Known))
 
 
@@ -121,7 +121,13 @@ class DeliveryStory(RuleBasedStateMachine):
     def switched(self, transport: TransportName, skip: Cause | None) -> None:
         route = replace(self.routes[transport], skip=skip)
         self.routes = replace(self.routes, routes={**self.routes.routes, transport: route})
-        self.happens(FlagChanged())
+        self.happens(RulesChanged())
+
+    @rule(blocked=st.booleans())
+    def block_changed(self, blocked: bool) -> None:
+        cause = Cause.BLOCKED if blocked else None
+        self.routes = Routes({name: replace(route, skip=cause) for name, route in self.routes.routes.items()})
+        self.happens(RulesChanged())
 
     @rule(link=LINKS, transport=TRANSPORTS, hedge=st.booleans(), skip=SKIPS)
     def learnt(self, link: Known, transport: TransportName, hedge: bool, skip: Cause | None) -> None:

@@ -26,7 +26,7 @@ from shared.transport.chaos import IGNORED, Chaos, Injection
 from shared.transport.names import TransportName
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until
-from tests.shared.transport.test_serve import Couple
+from tests.shared.transport.couple import Couple
 
 WEBRTC = TransportName.WEBRTC
 PEER = member_token(bytes(32))

@@ -1,0 +1,46 @@
+"""A manager's heartbeat: what it has under way, and the deliveries that it did not take, by cause. For views only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from services.manager.budget import HedgeBudget
+from services.manager.deliveries import Deliveries
+from shared.bus.contract import Bus
+from shared.bus.records import ManagerStatus
+from shared.bus.subjects import Subjects
+from shared.clock import unix_ms
+from shared.errors import BusError
+
+REPORT_INTERVAL_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Report:
+    """Publishes the event `manager` each second until cancelled."""
+
+    def __init__(self, bus: Bus, subjects: Subjects, deliveries: Deliveries, budget: HedgeBudget) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._deliveries = deliveries
+        self._budget = budget
+
+    async def run(self) -> None:
+        while True:
+            await self._publish()
+            await asyncio.sleep(REPORT_INTERVAL_S)
+
+    async def _publish(self) -> None:
+        status = ManagerStatus(
+            manager=self._bus.instance,
+            deliveries=len(self._deliveries),
+            refused=dict(self._deliveries.refused),
+            duplicate_share=self._budget.duplicate_share,
+            at_ms=unix_ms(),
+        )
+        try:
+            await self._bus.publish(self._subjects.event("manager"), status)
+        except BusError:
+            log.debug("status not published: no bus")
