@@ -41,6 +41,7 @@ METRIC_ATTEMPTS = "swarmbridge_transport_attempts_total"
 METRIC_CONFIRMED_BYTES = "swarmbridge_confirmed_bytes_total"
 METRIC_STATE = "swarmbridge_transport_state"
 METRIC_PEERS = "swarmbridge_connected_peers"
+METRIC_BLOCKED_PEERS = "swarmbridge_blocked_peers"
 METRIC_REFUSED = "swarmbridge_refused_total"
 METRIC_CHAOS = "swarmbridge_chaos_total"
 

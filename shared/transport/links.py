@@ -87,7 +87,7 @@ class Links:
         )
         self._live: dict[LinkId, _Live] = {}
         self._by_peer: dict[PeerToken, list[LinkSession]] = {}
-        self._dials: dict[PeerToken, set[asyncio.Future[Cause | None]]] = {}
+        self._dials: dict[PeerToken, set[asyncio.Future[LinkSession | Cause]]] = {}
         self._events: asyncio.Queue[tuple[LinkSession, Event | LinkDown]] = asyncio.Queue(MAX_QUEUED_EVENTS)
         tasks.start(self._tell_all(), name="tell")
 
@@ -143,14 +143,14 @@ class Links:
         self._gate.check_outbound(peer)
         try:
             async with asyncio.timeout(timeout_s):
-                if not self._usable(peer):
-                    await self._dial_and_wait(peer, PeerHint(key, peerjs_id(key), tuple(call.endpoints)), timeout_s)
+                hint = PeerHint(key, peerjs_id(key), tuple(call.endpoints))
+                opened = self._usable(peer) or await self._dial_and_wait(peer, hint, timeout_s)
                 await self._routes.routed(peer)
         except TimeoutError:
             raise TransportError(Cause.DIAL_TIMEOUT) from None
         session = self._usable(peer)
-        if session is None:
-            raise TransportError(Cause.CLOSED)
+        if session is None:  # sealed, and closed again before it was of any use: the peer may have told why
+            raise TransportError(opened.closed_cause or Cause.CLOSED)
         return session
 
     async def drain(self, grace_s: float) -> None:
@@ -203,8 +203,8 @@ class Links:
         staying = [session for session in sessions if not session.leaving] or sessions
         return min(staying, key=lambda session: session.native.asked_count, default=None)
 
-    async def _dial_and_wait(self, peer: PeerToken, hint: PeerHint, timeout_s: float) -> None:
-        waiting: asyncio.Future[Cause | None] = asyncio.get_running_loop().create_future()
+    async def _dial_and_wait(self, peer: PeerToken, hint: PeerHint, timeout_s: float) -> LinkSession:
+        waiting: asyncio.Future[LinkSession | Cause] = asyncio.get_running_loop().create_future()
         others = self._dials.setdefault(peer, set())
         first = not others
         others.add(waiting)
@@ -214,18 +214,19 @@ class Links:
                     await self._transport.dial(hint, timeout_s)
                 except TransportError as error:
                     self._settle_dials(peer, error.cause)
-            cause = await waiting
+            outcome = await waiting
         finally:
             self._dials[peer].discard(waiting)
             if not self._dials[peer]:
                 del self._dials[peer]
-        if cause is not None:
-            raise TransportError(cause)
+        if isinstance(outcome, Cause):
+            raise TransportError(outcome)
+        return outcome
 
-    def _settle_dials(self, peer: PeerToken, cause: Cause | None) -> None:
+    def _settle_dials(self, peer: PeerToken, outcome: LinkSession | Cause) -> None:
         for waiting in self._dials.get(peer, ()):
             if not waiting.done():
-                waiting.set_result(cause)
+                waiting.set_result(outcome)
 
     def _link_up(self, up: LinkUp) -> None:
         assert self.identity is not None, "the transport runs before it has an identity"
@@ -245,7 +246,7 @@ class Links:
             return
         self._by_peer.setdefault(session.peer, []).append(session)
         self._routes.want(session.peer)
-        self._settle_dials(session.peer, None)
+        self._settle_dials(session.peer, session)
         self._announce(session, "opened", None)
 
     def _link_down(self, down: LinkDown) -> None:

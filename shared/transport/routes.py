@@ -43,15 +43,20 @@ class Routes:
 
     def want(self, peer: PeerToken) -> None:
         self._wanted.add(peer)
-        self._ready.setdefault(peer, asyncio.Event())
+        ready = self._ready.setdefault(peer, asyncio.Event())
+        if peer in self._held:
+            ready.set()  # dropped a moment ago, and not let go yet
         self._settle(peer)
 
     def drop(self, peer: PeerToken) -> None:
         self._wanted.discard(peer)
+        ready = self._ready.pop(peer, None)
+        if ready is not None:
+            ready.set()  # whoever waits for it looks again, and finds no link
         self._settle(peer)
 
     async def routed(self, peer: PeerToken) -> None:
-        """Wait until requests for the peer reach us."""
+        """Wait until requests for the peer reach us, or are not to reach us any more."""
         await self._ready.setdefault(peer, asyncio.Event()).wait()
 
     def drop_all(self) -> None:
@@ -83,5 +88,4 @@ class Routes:
             self._held[peer] = await self._bus.serve(subject, SendRequest, self._handler(peer), queue=QUEUE_LINK)
             self._ready.setdefault(peer, asyncio.Event()).set()
         else:
-            self._ready.pop(peer, None)
             await self._held.pop(peer).close()

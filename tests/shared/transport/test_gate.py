@@ -116,3 +116,16 @@ async def test_one_peer_has_so_many_links_and_no_more(couple: Couple, monkeypatc
     await until(lambda: refused(couple.far) == {"busy": 1} or refused(couple.near) == {"busy": 1})
     assert couple.far.status is not None
     assert couple.far.status.peers
+
+
+async def test_a_dial_that_the_peer_turns_away_tells_its_cause(couple: Couple) -> None:
+    """Its interest is held up by the bus: the link is closed again before it is of any use."""
+    await block(couple.far, couple.near, ALL)
+    causes: list[Cause] = []
+    for _ in range(5):
+        try:
+            await couple.near.dial(couple.far.token)
+        except RemoteFailure as error:
+            causes.append(error.cause)
+        await until(lambda: couple.near.status and not couple.near.status.peers)
+    assert set(causes) <= {Cause.BLOCKED}
