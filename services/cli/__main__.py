@@ -7,6 +7,7 @@ import sys
 import click
 
 from services.cli import exit_codes
+from services.cli.blocklist_command import blocklist
 from services.cli.failures import CliFailure, failure_of
 from services.cli.file_commands import get, put
 from services.cli.node_commands import demo, up, version
@@ -28,6 +29,7 @@ def swarmbridge(context: click.Context) -> None:
       swarmbridge get 'swarmbridge:3f2a…'    fetch a link's file into this folder
       swarmbridge trace                      the last fallback as a waterfall
       swarmbridge why 9c41d2                 why a transfer goes the way it goes
+      swarmbridge blocklist add peer-3f2a…   have nothing to do with a peer
 
     \b
     Exit codes:
@@ -38,7 +40,7 @@ def swarmbridge(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (up, demo, put, get, peers, stats, flags, trace, why, version):
+for _command in (up, demo, put, get, peers, blocklist, stats, flags, trace, why, version):
     swarmbridge.add_command(_command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -67,10 +68,17 @@ def ago(at_ms: int | None) -> str:
     return f"{seconds} s ago"
 
 
+def clock(at_ms: int) -> str:
+    """Wall clock ms as the time of day here, and the day where it is not today."""
+    at = datetime.fromtimestamp(at_ms / 1000).astimezone()
+    today = at.date() == datetime.now().astimezone().date()
+    return f"{at:%H:%M:%S}" if today else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
 def by_transport(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {size(count)}" for name, count in counts.items() if count) or "all of it was already here"
 
 
 def printable(text: str) -> str:
-    """A name that a peer chose, safe for a terminal: no control characters, no escape sequences."""
+    """What somebody else wrote, safe for a terminal: no control characters, no escape sequences."""
     return "".join(char if char.isprintable() else "�" for char in text)

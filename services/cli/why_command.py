@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from rich.text import Text
 from services.cli.api import Api, Json, run
 from services.cli.daemon import Daemon, daemon_options, find_daemon
 from services.cli.failures import CliFailure
-from services.cli.output import TRANSPORT_STYLES, print_json, printable, result_console, table
+from services.cli.output import TRANSPORT_STYLES, clock, print_json, printable, result_console, table
 
 SUBJECT = re.compile(r"[0-9a-z-]{1,128}")
 VERDICT_STYLES = {
@@ -73,12 +72,10 @@ def _show(found: Json, console: Console) -> None:
         console.print()
         rows = table("TIME", "WHAT CHANGED")
         for change in found["changes"]:
-            rows.add_row(_clock(change["at"]), printable(change["text"]))
+            rows.add_row(clock(change["at"]), Text(printable(change["text"])))
         console.print(rows)
     elif found["timeline"]:
-        console.print(
-            Text(f"\nnothing changed on this node before it (watched since {_clock(_watched(found))})", "dim")
-        )
+        console.print(Text(f"\nnothing changed on this node before it (watched since {clock(_watched(found))})", "dim"))
     if found["causes"]:
         console.print()
         for row in found["causes"]:
@@ -99,7 +96,7 @@ def _show_timeline(found: Json, console: Console) -> None:
         notes = [f"after {row['fallbackFrom']}"] if row["fallbackFrom"] else []
         notes += ["hedge"] if row["hedged"] else []
         rows.add_row(
-            _clock(row["at"]),
+            clock(row["at"]),
             Text(row["transport"], TRANSPORT_STYLES.get(row["transport"], "")),
             Text(row["outcome"], OUTCOME_STYLES.get(row["outcome"], "")),
             row["cause"] or "",
@@ -112,10 +109,3 @@ def _show_timeline(found: Json, console: Console) -> None:
 
 def _watched(found: Json) -> int:
     return int(found["changesKnownSince"])
-
-
-def _clock(at_ms: int) -> str:
-    """The time of day here, and the day where it is not today."""
-    at = datetime.fromtimestamp(at_ms / 1000).astimezone()
-    today = at.date() == datetime.now().astimezone().date()
-    return f"{at:%H:%M:%S}" if today else f"{at:%Y-%m-%d %H:%M:%S}"

@@ -10,6 +10,7 @@ import logging
 from pathlib import Path
 
 from services.gateway.auth import HostAllowList, Token
+from services.gateway.blocking import BlocklistRoutes
 from services.gateway.chaos import ChaosRoutes
 from services.gateway.downloads import FileRoutes
 from services.gateway.events import EventHub
@@ -43,7 +44,7 @@ async def app(process: Process) -> None:
     token = Token(read_token(Path(settings.token_file) if settings.token_file else home / TOKEN_FILE))
 
     hub = EventHub()
-    feed = Feed(process.bus, process.subjects, process.flags, hub)
+    feed = Feed(process.bus, process.subjects, process.flags, process.blocklist, hub)
     calls = TransferCalls(process.bus, process.subjects, process.tasks, feed.transfers, feed.transfer_changed)
     files = FileRoutes(process.bus, process.subjects)
     server = HttpServer(
@@ -54,6 +55,7 @@ async def app(process: Process) -> None:
             *TransferRoutes(calls, feed.transfers, spool, settings.max_upload_bytes).routes(),
             *files.routes(),
             *ChaosRoutes(process.flags, process.config.node).routes(),
+            *BlocklistRoutes(process.blocklist, files.identity).routes(),
         ],
     )
     try:

@@ -100,9 +100,9 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "ask another holder, or put the content again",
     ),
     Cause.BLOCKED: CauseWords(
-        "the peer is on the blocklist",
-        "A blocklist at one end forbids this peer",
-        "take it off the list if that was not meant",
+        "one end has blocked the other",
+        "One end has the other on its blocklist and refuses it on every transport",
+        "if that was not meant, do `swarmbridge blocklist remove PEER` at the end that blocks",
     ),
     Cause.FORBIDDEN: CauseWords(
         "the peer may not do this over {transport}",

@@ -23,7 +23,7 @@ RETRY_MS = 2000
 
 
 class EventHub:
-    """Everything that views are told as it happens: transfer, status, stats, link, flags, diagnostic, trace."""
+    """What views are told as it happens: transfer, status, stats, link, flags, blocklist, diagnostic, trace."""
 
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[bytes | None]] = set()

@@ -11,6 +11,7 @@ from collections import deque
 
 from services.gateway import limits
 from services.gateway.answers import ApiStruct
+from services.gateway.blocking import blocklist_view
 from services.gateway.events import EventHub
 from services.gateway.history import History
 from services.gateway.metrics import MetricTotals
@@ -23,6 +24,7 @@ from shared.bus.envelopes import TransferUpdate
 from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic, unix_ms
+from shared.settings.blocklist import Blocklist
 from shared.settings.flags import FLAG_NAMES, Flags
 from shared.transport.names import ORDER
 
@@ -68,10 +70,19 @@ class DiagnosticView(ApiStruct, frozen=True):
 class Feed:
     """The models behind the views, kept up to date from the bus."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, flags: Flags, hub: EventHub, clock: Clock = monotonic) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        flags: Flags,
+        blocklist: Blocklist,
+        hub: EventHub,
+        clock: Clock = monotonic,
+    ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._flags = flags
+        self._blocklist = blocklist
         self._hub = hub
         self._clock = clock
         self._subscriptions: list[Subscription] = []
@@ -98,6 +109,9 @@ class Feed:
         ]
         self._note_flags()
         self._flags.on_change(self._on_flags)
+        for peer, block in self._blocklist.snapshot().items():
+            self.history.block_is(peer, block, unix_ms())
+        self._blocklist.on_change(self._on_block)
 
     async def close(self) -> None:
         for subscription in self._subscriptions:
@@ -122,6 +136,9 @@ class Feed:
     def peers(self) -> list[PeerView]:
         linked = self.board.peers(self._clock())
         return [PeerView(name, transports, self._roles.get(name)) for name, transports in sorted(linked.items())]
+
+    def blocked_count(self) -> int:
+        return len(self._blocklist.snapshot())
 
     def recent_attempts(self, transfer: str, limit: int) -> list[AttemptView]:
         """Newest first; of one transfer, or of all for ""."""
@@ -206,6 +223,10 @@ class Feed:
         self._note_flags()
         self._hub.publish("flags", self._flags.snapshot())
         self._publish_stats()
+
+    def _on_block(self, peer: str) -> None:
+        self.history.block_is(peer, self._blocklist.snapshot().get(peer), unix_ms())
+        self._hub.publish("blocklist", blocklist_view(self._blocklist))
 
     def _publish_stats(self) -> None:
         stats = self.stats()

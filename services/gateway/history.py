@@ -1,10 +1,12 @@
-"""What changed in the node lately: flags, workers, drains, transports, links and the bus itself. Pure, bounded.
+"""What changed in the node lately: flags, blocks, workers, drains, transports, links, the bus itself. Pure, bounded.
 
-*Driven by*: heartbeats and link events as they come, flags when they change, and `look` twice a second, which
-notices what did not come. Changes of links are kept apart: a peer that flaps must not push out the flag that
-somebody switched. Times: `at` in ms of the wall clock, `now_s` seconds of a monotonic clock.
+*Driven by*: heartbeats and link events as they come, flags and blocks when they change, and `look` twice a second,
+which notices what did not come. Changes of links are kept apart, and of blocks too: a peer that flaps or a long
+blocklist must not push out the flag that somebody switched. Times: `at` in ms of the wall clock, `now_s` seconds of
+a monotonic clock.
 
-What was so when the gateway started is no change. A transport's step between ready and active is none either.
+What was so when the gateway started is no change, but for chaos and blocks, which explain what happens until they
+are taken back. A transport's step between ready and active is none either.
 """
 
 from __future__ import annotations
@@ -18,14 +20,24 @@ from services.gateway.answers import ApiStruct
 from services.gateway.status import WORKER_EXPIRY_S, TransportStats
 from shared.bus.records import LinkChanged, WorkerStatus
 from shared.errors import Cause
+from shared.settings.blocklist import Block, Direction
 from shared.settings.chaos import ALL_PERCENT, ChaosFlag
 from shared.transport.names import TransportState
 
 MAX_CHANGES = 512
 """Ours: a node with ten restarts a minute is remembered for an hour."""
 MAX_LINK_CHANGES = 2048
+MAX_BLOCK_CHANGES = 512
+"""Of blocks that are no more. Those in force are all remembered; the blocklist has a limit of its own."""
 MAX_WORKERS = 256
 """Heard of and not yet missed; the one heard of longest ago is forgotten first."""
+
+DIRECTION_WORDS = {
+    Direction.INBOUND.value: "inbound",
+    Direction.OUTBOUND.value: "outbound",
+    Direction.ALL.value: "both ways",
+}
+"""How sentences say which way a peer is blocked."""
 
 _SERVING = (TransportState.READY.value, TransportState.ACTIVE.value)
 _TROUBLED = (TransportState.DEGRADED.value, TransportState.ERROR.value)
@@ -36,6 +48,8 @@ class ChangeKind(StrEnum):
     FLAG_ON = "flag_on"
     CHAOS_SET = "chaos_set"
     CHAOS_CLEARED = "chaos_cleared"
+    PEER_BLOCKED = "peer_blocked"
+    PEER_UNBLOCKED = "peer_unblocked"
     WORKER_LOST = "worker_lost"
     WORKER_LEFT = "worker_left"
     WORKER_CAME = "worker_came"
@@ -51,7 +65,10 @@ class ChangeKind(StrEnum):
 
 
 class Change(ApiStruct, frozen=True):
-    """One change. at: wall clock, ms. text: one clause, for people. The rest: where it has one."""
+    """One change. at: wall clock, ms. text: one clause, for people. The rest: where it has one.
+
+    direction: of a block, as the blocklist has it.
+    """
 
     at: int
     kind: ChangeKind
@@ -60,6 +77,7 @@ class Change(ApiStruct, frozen=True):
     peer: str | None = None
     cause: str | None = None
     worker: str | None = None
+    direction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,8 @@ class History:
         self._settled_s = started_s + WORKER_EXPIRY_S
         self._changes: deque[Change] = deque(maxlen=MAX_CHANGES)
         self._links: deque[Change] = deque(maxlen=MAX_LINK_CHANGES)
+        self._blocks: dict[str, Change] = {}
+        self._past_blocks: deque[Change] = deque(maxlen=MAX_BLOCK_CHANGES)
         self._workers: OrderedDict[str, _Worker] = OrderedDict()
         self._flags: dict[str, bool] | None = None
         self._chaos: dict[str, ChaosFlag] = {}
@@ -112,6 +132,21 @@ class History:
             elif old is not None and new is None:
                 text = f"chaos was cleared on {transport}"
                 self._changes.append(Change(now_ms, ChangeKind.CHAOS_CLEARED, text, transport, old.peer or None))
+
+    def block_is(self, peer: str, block: Block | None, now_ms: int) -> None:
+        """A peer's block, at the start and at each change; None: it has none. It says itself since when it is so."""
+        before = self._blocks.pop(peer, None)
+        if before is not None:
+            self._past_blocks.append(before)
+        if block is not None:
+            since_ms = min(block.since_ms or now_ms, now_ms)
+            at_ms = max(since_ms, before.at) if before is not None else since_ms
+            text = f"{peer} was blocked ({_block_words(block)})"
+            direction = block.direction.value
+            self._blocks[peer] = Change(at_ms, ChangeKind.PEER_BLOCKED, text, peer=peer, direction=direction)
+        elif before is not None:
+            text = f"{peer} was unblocked"
+            self._past_blocks.append(Change(now_ms, ChangeKind.PEER_UNBLOCKED, text, peer=peer))
 
     def heard(self, status: WorkerStatus, now_s: float, now_ms: int) -> None:
         """A worker's heartbeat."""
@@ -153,12 +188,13 @@ class History:
 
     def changes(self, since_ms: int, peers: Collection[str]) -> list[Change]:
         """Since then, oldest first; of those that are about one peer, as links are, those about `peers` alone."""
-        found = (change for change in (*self._changes, *self._links) if change.at >= since_ms)
+        kept = (*self._changes, *self._links, *self._past_blocks, *self._blocks.values())
+        found = (change for change in kept if change.at >= since_ms)
         return sorted((one for one in found if one.peer is None or one.peer in peers), key=lambda one: one.at)
 
     def knows_peer(self, peer: str) -> bool:
-        """Whether a link to the peer was opened or closed lately."""
-        return any(change.peer == peer for change in self._links)
+        """Whether it is blocked, or was lately, or a link to it was opened or closed lately."""
+        return peer in self._blocks or any(change.peer == peer for change in (*self._links, *self._past_blocks))
 
     # ── within ──
 
@@ -206,6 +242,11 @@ def _chaos_words(flag: ChaosFlag) -> str:
     if flag.percent < ALL_PERCENT:
         parts.append(f"of {flag.percent} %")
     return ", ".join(parts)
+
+
+def _block_words(block: Block) -> str:
+    words = DIRECTION_WORDS[block.direction.value]
+    return f'{words}, "{block.note}"' if block.note else words
 
 
 def _trouble(row: TransportStats, now_ms: int) -> Change:

@@ -1,4 +1,4 @@
-"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: seven families need no client library.
+"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: eight families need no client library.
 
 Counters never go back while the process lives: they are folded from every attempt in the stream, not from the
 status counters that switching a transport off resets. After a restart they start from what the capped stream
@@ -42,8 +42,11 @@ class MetricTotals:
             del self._last[next(iter(self._last))]
 
 
-def render(totals: MetricTotals, transports: Iterable[TransportStats]) -> str:
-    """The whole page of metrics. Labels are transports, causes, outcomes and states: closed, small sets."""
+def render(totals: MetricTotals, transports: Iterable[TransportStats], blocked_count: int) -> str:
+    """The whole page of metrics. Labels are transports, causes, outcomes and states: closed, small sets.
+
+    blocked_count: peers on the blocklist.
+    """
     rows = list(transports)
     states = [
         ((("transport", row.id), ("state", state.value)), int(row.state == state.value))
@@ -88,6 +91,12 @@ def render(totals: MetricTotals, transports: Iterable[TransportStats]) -> str:
             "Peers with a live link.",
             [((("transport", row.id),), row.connected_peers) for row in rows],
         ),
+        _family(
+            names.METRIC_BLOCKED_PEERS,
+            "gauge",
+            "Peers on the blocklist, whatever the direction.",
+            [((), blocked_count)],
+        ),
     ]
     return "".join(families)
 
@@ -110,12 +119,13 @@ def _by_transport(
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
     lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    lines += [f"{name}{{{_labels(labels)}}} {value}" for labels, value in samples]
+    lines += [f"{name}{_labels(labels)} {value}" for labels, value in samples]
     return "\n".join(lines) + "\n"
 
 
 def _labels(labels: Labels) -> str:
-    return ",".join(f'{key}="{_escaped(value)}"' for key, value in labels)
+    inner = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels)
+    return f"{{{inner}}}" if inner else ""
 
 
 def _escaped(value: str) -> str:

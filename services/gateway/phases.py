@@ -1,7 +1,8 @@
 """Attempts put together: into deliveries, into phases carried by one transport, into rows to read. Pure.
 
 A transfer is thousands of hops; what people want to know is which transport carried it from when to when, and
-which hops made it change. A hedge that happens to win is no change of transport: only STRAY_RUN in a row are.
+which hops made it change. A hedge that happens to win is no change of transport: only STRAY_RUN in a row are, or
+one whose first hop has failed outright.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import median
+
+import msgspec
 
 from services.gateway.answers import ApiStruct
 from shared.attempts.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED, OUTCOME_SKIPPED
@@ -23,8 +26,8 @@ STRAY_RUN = 3
 MAX_ROWS = 40
 """Rows of a timeline; the oldest are left out and counted."""
 
-UNSETTLED_MS = 6_000
-"""A delivery whose transports have not all been told of may still be dialling (a dial takes 5 s at most)."""
+UNSETTLED_MS = 11_000
+"""A delivery whose transports have not all been told of may still wait for one of them: it lasts 10 s at most."""
 
 _WON = (OUTCOME_CONFIRMED, OUTCOME_ACCEPTED)
 _NOT_USED = (OUTCOME_FAILED, OUTCOME_SKIPPED)
@@ -107,7 +110,7 @@ def deliveries_of(records: Iterable[Attempt]) -> list[DeliveryHops]:
     for of_one in hops.values():
         ordered = _in_order(of_one.values())
         winner = next((hop for hop in ordered if hop.outcome in _WON), None)
-        made.append(DeliveryHops(tuple(ordered), winner))
+        made.append(DeliveryHops(tuple(_with_what_was_left(hop, winner) for hop in ordered), winner))
     return sorted(made, key=lambda delivery: delivery.at_ms)
 
 
@@ -121,7 +124,7 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
         transport = delivery.winner.transport
         if phases and transport == phases[-1].transport:
             strays = []
-        elif phases and delivery.winner.hedged:
+        elif phases and _won_by_chance(delivery, phases[-1].transport):
             same = strays and strays[-1].winner is not None and strays[-1].winner.transport == transport
             strays = [*strays, delivery] if same else [delivery]
             if len(strays) >= STRAY_RUN:
@@ -166,6 +169,21 @@ def _in_order(hops: Collection[Attempt]) -> list[Attempt]:
     for hop in hops:
         began[hop.manager] = min(hop.started_ms, began.get(hop.manager, hop.started_ms))
     return sorted(hops, key=lambda hop: (began[hop.manager], hop.manager, hop.number))
+
+
+def _with_what_was_left(hop: Attempt, winner: Attempt | None) -> Attempt:
+    """A hop that lost to the hedge which its silence had started: why is in the hedge's record alone, where the hop
+    had been acked."""
+    lost = hop.outcome == OUTCOME_CANCELLED and hop.cause is None
+    if not lost or winner is None or not winner.hedged or winner.fallback_from != hop.transport:
+        return hop
+    return msgspec.structs.replace(hop, cause=winner.fallback_cause)
+
+
+def _won_by_chance(delivery: DeliveryHops, transport: str) -> bool:
+    """Whether a hedge won, and the hop on this transport might have done as well."""
+    failed = any(hop.transport == transport and hop.outcome == OUTCOME_FAILED for hop in delivery.hops)
+    return delivery.winner is not None and delivery.winner.hedged and not failed
 
 
 def _course(delivery: DeliveryHops) -> tuple[tuple[str, str, Cause | None], ...]:

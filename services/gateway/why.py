@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from services.gateway.answers import ApiStruct
 from services.gateway.cause_words import CAUSE_WORDS
 from services.gateway.history import Change, ChangeKind
 from services.gateway.phases import DeliveryHops, Phase, TimelineRow, deliveries_of, phases_of, timeline
-from services.gateway.reasons import LOOK_BACK_MS, Reason, explaining, reason_of
+from services.gateway.reasons import LOOK_BACK_MS, SWITCH_MS, Reason, blocks_at, explaining, reason_of
 from services.gateway.transfers import DONE, FAILED, RUNNING, Transfer
-from services.gateway.why_words import Headlines
+from services.gateway.why_words import BLOCKED_THERE, PEER, Headlines
 from shared.bus.records import Attempt
 from shared.errors import Cause
 from shared.transport.names import ORDER
@@ -35,6 +35,13 @@ MAX_CHANGES_SHOWN = 30
 MIXED_OF_LAST = 16
 MIXED_PHASES = 6
 """So many phases within so many deliveries: it goes back and forth, and no one switch explains it."""
+
+TELLING_TROUBLES = (Cause.IMPORT_FAILED, Cause.ID_TAKEN)
+"""What keeps a transport of this node from linking at all, however its hops and its dials call that."""
+TROUBLE_NOTICED_MS = 1_000
+"""A transport's state is looked at twice a second."""
+
+_UNLINKED = frozenset({Cause.NO_LINK, Cause.DIAL_TIMEOUT, Cause.SIGNALLING_UNAVAILABLE})
 
 
 class Outcome(StrEnum):
@@ -128,15 +135,18 @@ class _Finding:
 def why(facts: Facts) -> Why:
     """The verdict on a subject."""
     deliveries = deliveries_of(facts.attempts)
-    found = _find(facts, deliveries)
+    words = Headlines(facts.kind, facts.who, facts.transfer, facts.clock_text)
+    found = _find(facts, words, deliveries)
+    blocks = _blocks_beside(facts, found)
+    there = [BLOCKED_THERE] if _ended_there(facts, found, blocks) else []
     rows, omitted = timeline(deliveries)
     trace_id = _trace(found.showing, facts.has_trace)
-    changes = _told(facts.changes, found)
+    changes = _told(facts.changes, found, blocks)
     return Why(
         kind=facts.kind,
         id=facts.id,
         verdict=found.outcome,
-        headline=found.headline,
+        headline="; ".join([found.headline, *there, *(words.blocked(block) for block in blocks)]),
         transport=found.phase.transport if found.phase is not None else None,
         since=found.moment_ms if found.showing else None,
         reasons=[_reason_view(reason) for reason in found.reasons],
@@ -152,8 +162,7 @@ def why(facts: Facts) -> Why:
     )
 
 
-def _find(facts: Facts, deliveries: Sequence[DeliveryHops]) -> _Finding:
-    words = Headlines(facts.kind, facts.who, facts.transfer, facts.clock_text)
+def _find(facts: Facts, words: Headlines, deliveries: Sequence[DeliveryHops]) -> _Finding:
     phases = phases_of(deliveries)
     unmet = _unmet(facts, deliveries)
     if facts.transfer is not None and facts.transfer.state == FAILED:
@@ -229,12 +238,33 @@ def _reasons_of(
         if transport == carrying and not every:
             break
         hops = [hop for delivery in deliveries for hop in delivery.unused(transport)]
-        reason = reason_of(transport, hops, at_ms, facts.changes)
+        moment_ms = _first_tried_ms(hops, at_ms)
+        reason = reason_of(transport, hops, moment_ms, facts.changes)
         if reason is None and not every:
             reason = _reason_now(facts, transport, at_ms)
         if reason is not None:
-            found.append(reason)
+            found.append(_in_trouble(reason, moment_ms, facts.changes))
     return tuple(found)
+
+
+def _first_tried_ms(hops: Sequence[Attempt], at_ms: int) -> int:
+    """The moment; where the transport was only spared then, for what others had met, when it was next tried."""
+    spared = [hop.cause is Cause.CIRCUIT_OPEN for hop in hops if hop.started_ms <= at_ms + SWITCH_MS]
+    if not spared or not all(spared):
+        return at_ms
+    return next((hop.started_ms for hop in hops if hop.cause is not Cause.CIRCUIT_OPEN), at_ms)
+
+
+def _in_trouble(reason: Reason, at_ms: int, changes: Sequence[Change]) -> Reason:
+    """The trouble that its transport had been in, where that says why there was no link."""
+    if reason.cause not in _UNLINKED:
+        return reason
+    for cause in TELLING_TROUBLES:
+        change = explaining(reason.transport, cause, at_ms, changes)
+        if change is not None and change.cause == cause.value and change.at <= at_ms + TROUBLE_NOTICED_MS:
+            # Without the change: the cause has better words than "is degraded".
+            return replace(reason, cause=cause, change=None)
+    return reason
 
 
 def _reason_now(facts: Facts, transport: str, at_ms: int) -> Reason | None:
@@ -247,10 +277,17 @@ def _reason_now(facts: Facts, transport: str, at_ms: int) -> Reason | None:
 
 def _points_away(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
     """Whether the far end or the network must be looked at: only where this node was watched all the time."""
+    if _blocked_there(facts, reasons, at_ms):
+        return True
     watched = facts.known_since_ms <= at_ms - LOOK_BACK_MS or any(
         reason.change is not None and reason.change.kind is ChangeKind.LINK_CLOSED for reason in reasons
     )
     return bool(reasons) and watched and all(_is_away(facts, reason) for reason in reasons)
+
+
+def _blocked_there(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
+    """Whether it is the far end that blocks. A block here is known from when the gateway started, however old."""
+    return facts.known_since_ms <= at_ms and any(reason.blocked_there for reason in reasons)
 
 
 def _is_away(facts: Facts, reason: Reason) -> bool:
@@ -261,9 +298,32 @@ def _within(phases: Sequence[Phase], since_ms: int) -> list[Phase]:
     return [phase for phase in phases if phase.deliveries[-1].at_ms >= since_ms]
 
 
-def _told(changes: Sequence[Change], found: _Finding) -> list[Change]:
-    """What explains the reasons, and the last of what happened from LOOK_BACK_MS before the moment on."""
-    explaining = [reason.change for reason in found.reasons if reason.change is not None]
+def _blocks_beside(facts: Facts, found: _Finding) -> list[Change]:
+    """Blocks of ours that the finding does not tell of: of a peer, what is in force now, whatever it was like before;
+    of a transfer that failed for a block, what was in force then."""
+    if facts.kind != PEER and not _failed_for_block(facts):
+        return []
+    told = {reason.change.direction for reason in found.reasons if reason.change is not None and reason.blocked_here}
+    at_ms = facts.now_ms if facts.kind == PEER else found.moment_ms
+    return [block for block in blocks_at(at_ms, facts.changes) if block.direction not in told]
+
+
+def _ended_there(facts: Facts, found: _Finding, blocks: Sequence[Change]) -> bool:
+    """Whether nothing gets through, or the transfer has failed, for a block at the far end."""
+    if found.outcome not in (Outcome.STUCK, Outcome.FAILED) or facts.known_since_ms > found.moment_ms:
+        return False
+    if _failed_for_block(facts):
+        return bool(found.showing) and not blocks and not any(reason.blocked_here for reason in found.reasons)
+    return _blocked_there(facts, found.reasons, found.moment_ms)
+
+
+def _failed_for_block(facts: Facts) -> bool:
+    return facts.transfer is not None and facts.transfer.state == FAILED and _cause(facts.transfer) is Cause.BLOCKED
+
+
+def _told(changes: Sequence[Change], found: _Finding, blocks: Sequence[Change]) -> list[Change]:
+    """What explains the reasons, blocks told beside them, and the last of what happened from LOOK_BACK_MS before on."""
+    explaining = [*(reason.change for reason in found.reasons if reason.change is not None), *blocks]
     near = [one for one in changes if one.at >= found.moment_ms - LOOK_BACK_MS and one not in explaining]
     return sorted([*dict.fromkeys(explaining), *near[-MAX_CHANGES_SHOWN:]], key=lambda one: one.at)
 

@@ -13,14 +13,14 @@ from aiohttp import web
 
 from services.gateway.answers import json_answer
 from services.gateway.feed import Feed
+from services.gateway.peers import named_peer
 from services.gateway.problems import invalid, not_found
 from services.gateway.transfers import Transfer
 from services.gateway.why import Facts, why
 from services.gateway.why_words import PEER, TRANSFER
 from shared.bus.records import Attempt
 from shared.clock import unix_ms
-from shared.errors import Cause, SwarmbridgeError
-from shared.ids import peer_name
+from shared.errors import Cause
 from shared.transport.names import TransportState
 
 MIN_PREFIX_CHARS = 6
@@ -28,8 +28,6 @@ MAX_NAME_CHARS = 60
 """Of a file's name in a headline; the rest of a long one is cut."""
 MAX_OFFSET_MINUTES = 24 * 60
 
-_PEER_NAME = re.compile(r"(peer|guest)-[0-9a-f]{16}")
-_PEER_TOKEN = re.compile(r"[kg][a-z2-7]{2,103}")
 _TRANSFER_ID = re.compile(r"[0-9a-f]{6,32}")
 _TROUBLED = (TransportState.DEGRADED.value, TransportState.ERROR.value)
 
@@ -46,7 +44,7 @@ class WhyRoutes:
     async def _why(self, request: web.Request) -> web.Response:
         subject = request.match_info["subject"]
         clock_text = clock_text_at(_offset(request), unix_ms())
-        name = _named_peer(subject)
+        name = named_peer(subject)
         if name is not None:
             return json_answer(why(self._peer(name, clock_text)))
         if _TRANSFER_ID.fullmatch(subject):
@@ -139,18 +137,6 @@ def _offset(request: web.Request) -> int | None:
     if not re.fullmatch(r"-?[0-9]{1,4}", text, re.ASCII) or abs(int(text)) >= MAX_OFFSET_MINUTES:
         raise invalid("utcOffset is a whole number of minutes, east of UTC")
     return int(text)
-
-
-def _named_peer(subject: str) -> str | None:
-    """The name of the peer that is meant; None where it is no peer's name or token."""
-    if _PEER_NAME.fullmatch(subject):
-        return subject
-    if not _PEER_TOKEN.fullmatch(subject):
-        return None
-    try:
-        return peer_name(subject)
-    except SwarmbridgeError:
-        return None
 
 
 def _called(transfer: Transfer | None) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.gateway.cause_words import CAUSE_WORDS
+from services.gateway.history import DIRECTION_WORDS, Change
 from services.gateway.phases import Phase
 from services.gateway.reasons import Reason, tried_again
 from services.gateway.transfers import DONE, FAILED, Transfer
 from shared.errors import Cause
+from shared.settings.blocklist import Direction
 
 PEER = "peer"
 TRANSFER = "transfer"
+
+BLOCKED_THERE = "the block is at the other end, not here: ask who runs it"
 
 ANSWERED_SO = frozenset(
     {Cause.REFUSED, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INTEGRITY_MISMATCH, Cause.INVALID, Cause.TOO_LARGE}
@@ -31,16 +35,19 @@ class Headlines:
     clock_text: Callable[[int], str]
 
     def direct(self, phase: Phase) -> str:
-        others = len([one for one in phase.deliveries if one.winner and one.winner.transport != phase.transport])
-        nothing = f"; {others} of {len(phase.deliveries)} deliveries were won by a hedge" if others else ""
-        return f"{self._goes_over(phase)}, the first choice{nothing}"
+        others = [one for one in phase.deliveries if one.winner and one.winner.transport != phase.transport]
+        causes = dict.fromkeys(hop.cause for one in others for hop in one.unused(phase.transport) if hop.cause)
+        told = f" ({phase.transport}: {', '.join(causes)})" if causes else ""
+        hedges = f"; {len(others)} of {len(phase.deliveries)} deliveries were won by a hedge{told}" if others else ""
+        return f"{self._goes_over(phase)}, the first choice{hedges}"
 
     def fallback(self, phase: Phase, reasons: Sequence[Reason], links: Sequence[str], *, looks_away: bool) -> str:
         parts = [self._goes_over(phase) + _because(reasons)]
         parts += filter(None, (tried_again(reason, phase.since_ms) for reason in reasons))
         if looks_away:
-            parts.append("nothing on this node explains it: look at the other end or the network")
-        if not self._over and (back := [reason.transport for reason in reasons if reason.transport in links]):
+            parts.append(_elsewhere(reasons))
+        linked = [reason.transport for reason in reasons if reason.transport in links and not reason.of_peer]
+        if not self._over and (back := linked):
             parts.append(f"{_joined(back)} {'is' if len(back) == 1 else 'are'} linked again now")
         return "; ".join(parts)
 
@@ -73,6 +80,10 @@ class Headlines:
             return f"{head}; the peer was reached over {reached.transport}, so no transport is to blame"
         if reached is not None:
             return f"{head}; the last answer came over {reached.transport}"
+        answered = cause in ANSWERED_SO and not any(reason.blocked_here for reason in reasons)
+        if answered and reasons and all(reason.cause is cause for reason in reasons):
+            names = _joined([reason.transport for reason in reasons])
+            return f"{head}; that came over {names}, so no transport is to blame"
         return f"{head}; {_each(reasons)}" if reasons else head
 
     def idle(self, links: Sequence[str]) -> str:
@@ -86,6 +97,12 @@ class Headlines:
         if transfer.state == DONE:
             return f"{self.who} was already here: no peer was asked"
         return f"{self.who} has had no answer from any peer yet, and nothing has failed either"
+
+    def blocked(self, block: Change) -> str:
+        """A block of ours that is in force, whatever else is so."""
+        whom = "it" if block.peer == self.who else block.peer
+        way = DIRECTION_WORDS[block.direction or Direction.ALL]
+        return f"this node has blocked {whom} {way} since {self.clock_text(block.at)}"
 
     @property
     def _over(self) -> bool:
@@ -105,11 +122,27 @@ class Headlines:
 
 
 def _because(reasons: Sequence[Reason]) -> str:
-    return " because " + " and ".join(reason.words for reason in reasons) if reasons else ", whose link opened first"
+    said = [words for _, words in _said(reasons)]
+    return " because " + " and ".join(said) if said else ", whose link opened first"
 
 
 def _each(reasons: Sequence[Reason]) -> str:
-    return "; ".join(f"{reason.transport}: {reason.words}" for reason in reasons) or "no transport is left"
+    said = [f"{transport}: {words}" if transport else words for transport, words in _said(reasons)]
+    return "; ".join(said) or "no transport is left"
+
+
+def _said(reasons: Sequence[Reason]) -> list[tuple[str, str]]:
+    """Transports and words; what holds for the peer on every transport is said once, and without one."""
+    codes: dict[tuple[str, str], list[str]] = {}
+    for reason in reasons:
+        codes.setdefault(("" if reason.of_peer else reason.transport, reason.clause), []).append(reason.code)
+    return [(name, f"{clause} ({', '.join(dict.fromkeys(found))})") for (name, clause), found in codes.items()]
+
+
+def _elsewhere(reasons: Sequence[Reason]) -> str:
+    if any(reason.blocked_there for reason in reasons):
+        return BLOCKED_THERE
+    return "nothing on this node explains it: look at the other end or the network"
 
 
 def _joined(names: Sequence[str]) -> str:

@@ -5,107 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.supervisor.gateway_client import TransferView
-from services.supervisor.nats_process import find_binary
-from services.supervisor.pair import Pair
-from services.supervisor.processes import Child
-from tests.services.cli.run_cli import run_cli
+from tests.e2e.why_scene import DEADLINE_S, Scene, changes_of, scene_of_two_nodes
 
 pytestmark = pytest.mark.e2e
 
-MIB = 2**20
-DEADLINE_S = 25.0
 KILL_AFTER_CHUNKS = 3
-Json = dict[str, Any]
-
-
-class Nodes(Pair):
-    """A holds, B fetches and is asked why."""
-
-    def rendezvous(self) -> Child:
-        return next(child for child in self._children if child.program.name == "rendezvous")
-
-
-class Scene:
-    """What the test does, in short words."""
-
-    def __init__(self, nodes: Nodes, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.nodes = nodes
-        self._file = folder / "film.bin"
-        self._capsys = capsys
-
-    async def cli(self, *arguments: str, code: int = 0) -> str:
-        """A command line of B's operator; its stdout."""
-        result = await run_cli(self._capsys, *arguments, "--home", str(self.nodes.b.plan.config.home))
-        assert result.code == code, result.err
-        return result.out
-
-    async def why(self, subject: str) -> Json:
-        result = await run_cli(self._capsys, "why", subject, "--json", "--home", str(self.nodes.b.plan.config.home))
-        assert result.code == 0, result.out
-        found: Json = result.json
-        return found
-
-    async def why_once(self, subject: str, ready: Callable[[Json], object]) -> Json:
-        """The verdict once it is as wanted: a worker is missed after 3 s only."""
-        found: Json = {}
-        try:
-            async with asyncio.timeout(DEADLINE_S):
-                while not ready(found := await self.why(subject)):
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise AssertionError(found) from None
-        return found
-
-    async def put(self, mib: int) -> str:
-        """A new file on A. Returns: its link."""
-        await asyncio.to_thread(self._file.write_bytes, os.urandom(mib * MIB))
-        put = await self.ended(self.nodes.a.api, await self.nodes.a.api.put(self._file, "film.bin"))
-        assert put.link
-        return put.link
-
-    async def got(self, mib: int = 1) -> str:
-        """Have B fetch a new file. Returns: the transfer."""
-        transfer = await self.nodes.b.api.fetch(await self.put(mib))
-        assert (await self.ended(self.nodes.b.api, transfer)).state == "done"
-        return transfer
-
-    async def got_so(self, ready: Callable[[Json], object], subject: str = "") -> Json:
-        """The verdict on a fetch, or on `subject` after one; another file where the machine's load made it a hedge."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                transfer = await self.got()
-                if ready(found := await self.why(subject or transfer)):
-                    return found
-
-    async def ended(self, api: Any, transfer: str) -> TransferView:
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                now: TransferView = await api.transfer(transfer)
-                if now.state != "running":
-                    return now
-                await asyncio.sleep(0.02)
-
-    async def linked(self, transport: str, peers: int) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while (await self.nodes.b.api.transports())[transport].connected_peers != peers:
-                await asyncio.sleep(0.1)
 
 
 @pytest.fixture
 async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIterator[Scene]:
-    nodes = Nodes(tmp_path / "pair", environment="development")
-    try:
-        await nodes.start(find_binary())
-        yield Scene(nodes, tmp_path, capsys)
-    finally:
-        await nodes.clear()
+    async with scene_of_two_nodes(tmp_path, capsys) as scene:
+        yield scene
 
 
 async def test_each_verdict_tells_what_was_really_done(scene: Scene) -> None:
@@ -124,8 +39,7 @@ async def test_each_verdict_tells_what_was_really_done(scene: Scene) -> None:
 
 async def all_is_well(scene: Scene) -> None:
     await scene.got()  # dials; the links of all transports follow
-    for transport in ("webrtc", "webtorrent", "broadcast"):
-        await scene.linked(transport, 1)
+    await scene.all_linked()
     found = await scene.got_so(lambda found: found["verdict"] == "direct")
     assert (found["transport"], found["reasons"]) == ("webrtc", [])
     assert "film.bin arrived over webrtc from " in found["headline"]
@@ -138,7 +52,7 @@ async def our_worker_is_killed(scene: Scene) -> None:
             await asyncio.sleep(0.01)
     await scene.nodes.b.kill("webrtc")
     assert (await scene.ended(scene.nodes.b.api, transfer)).state == "done"
-    found = await scene.why_once(transfer, lambda found: _changes(found, "worker_lost"))
+    found = await scene.why_once(transfer, lambda found: changes_of(found, "worker_lost"))
     assert (found["verdict"], found["transport"]) == ("fallback", "webtorrent")
     (reason,) = found["reasons"]
     assert reason["transport"] == "webrtc"
@@ -159,7 +73,7 @@ async def a_flag_goes_off(scene: Scene) -> None:
     webrtc, webtorrent = found["reasons"]
     assert "the webrtc worker was lost" in webrtc["words"]
     assert (webtorrent["cause"], webtorrent["change"]) == ("disabled", "webtorrent was switched off")
-    assert _changes(found, "flag_off")
+    assert changes_of(found, "flag_off")
     await scene.cli("flags", "webtorrent", "on")
 
 
@@ -230,10 +144,6 @@ async def nobody_has_it(scene: Scene) -> None:
 
 async def the_rendezvous_is_killed(scene: Scene, holder: str) -> None:
     await scene.nodes.rendezvous().kill()
-    found = await scene.why_once(holder, lambda found: _changes(found, "signalling_lost"))
-    (change,) = [one for one in _changes(found, "signalling_lost") if one["transport"] == "webrtc"]
+    found = await scene.why_once(holder, lambda found: changes_of(found, "signalling_lost"))
+    (change,) = [one for one in changes_of(found, "signalling_lost") if one["transport"] == "webrtc"]
     assert change["cause"] == "signalling_unavailable"
-
-
-def _changes(found: Json, kind: str) -> list[Json]:
-    return [change for change in found["changes"] if change["kind"] == kind]

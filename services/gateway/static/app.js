@@ -2,13 +2,13 @@
 
 import { ApiError, get, post } from "./api.js";
 import { showDiagnostic, showDiagnostics, tickDiagnostics } from "./diagnostics.js";
-import { byId, el, keyed, setText, toast } from "./dom.js";
+import { byId, setText, toast } from "./dom.js";
+import { refreshBlocklist, refreshPeers, showBlocklist, tickPeers } from "./peers.js";
 import { refreshTraces, startTraces, traceArrived } from "./trace.js";
 import { showStats, tickStats } from "./transports.js";
 import { showTransfer, showTransfers, startForms, tickTransfers } from "./transfers.js";
 
 const RETRY_MS = 2000;
-const peerRows = new Map();
 let stream = null;
 
 function setLive(state) {
@@ -59,6 +59,7 @@ async function readAll() {
     get("/api/diagnostics"),
     refreshTraces(),
     refreshPeers(),
+    refreshBlocklist(),
   ]);
   showStats(stats);
   showTransfers(transfers);
@@ -87,24 +88,7 @@ function follow() {
   on("status", () => refreshPeers().catch(() => {}));
   on("resync", () => readAll().catch(() => {}));
   on("diagnostic", showDiagnostic);
-}
-
-async function refreshPeers() {
-  const peers = await get("/api/peers");
-  byId("no-peers").hidden = peers.length > 0;
-  keyed(byId("peers"), peerRows, peers, (peer) => peer.peer, () => {
-    const name = el("span", { class: "mono" });
-    const role = el("span", { class: "muted" });
-    const via = el("span", { class: "via" });
-    return {
-      node: el("li", {}, name, role, via),
-      update(peer) {
-        setText(name, peer.peer);
-        setText(role, peer.role ?? "");
-        via.replaceChildren(...peer.transports.map((id) => el("span", { class: "pill", data: { transport: id }, text: id })));
-      },
-    };
-  });
+  on("blocklist", showBlocklist);
 }
 
 /** `#token=…` is used once and leaves the address bar and the history before anything else happens. */
@@ -140,6 +124,7 @@ startTraces();
 setInterval(() => {
   tickStats();
   tickTransfers();
+  tickPeers();
   tickDiagnostics();
 }, 1000);
 

@@ -22,7 +22,7 @@ LINK = "swarmbridge:" + "ab" * 32
 async def test_without_a_command_it_shows_what_there_is(capsys: Capsys) -> None:
     shown = await run_cli(capsys)
     assert shown.code == exit_codes.OK
-    for name in ("up", "demo", "put", "get", "peers", "stats", "flags", "trace", "version"):
+    for name in ("up", "demo", "put", "get", "peers", "blocklist", "stats", "flags", "trace", "why", "version"):
         assert f"\n  {name} " in shown.out
 
 
@@ -53,6 +53,11 @@ async def test_every_command_has_help_with_examples_and_json(capsys: Capsys, nam
         (["flags", "chaos", "webrtc", "--drop", "101"], "101"),
         (["flags", "chaos", "webrtc", "--drop", "5", "--clear"], "--clear"),
         (["flags", "chaos", "webrtc", "--delay-ms", "60001"], "60001"),
+        (["blocklist", "add"], "Missing argument"),
+        (["blocklist", "ban"], "No such command 'ban'"),
+        (["blocklist", "add", "peer-0123456789abcdef", "--direction", "sideways"], "sideways"),
+        (["blocklist", "--url", "http://x", "remove", "peer-0123456789abcdef"], "blocklist remove"),
+        (["blocklist", "--json", "add", "peer-0123456789abcdef"], "blocklist add"),
         (["stats", "--url", "nonsense"], "no http address"),
         (["up", "--port", "70000"], "70000"),
         (["stats", "extra"], "extra"),
@@ -75,7 +80,7 @@ async def test_with_json_the_error_is_json(capsys: Capsys, tmp_path: Path) -> No
     assert (result.err, set(result.json["error"])) == ("", {"code", "message", "hint"})
 
 
-@pytest.mark.parametrize("command", [["stats"], ["peers"], ["flags"], ["trace"], ["get", LINK]])
+@pytest.mark.parametrize("command", [["stats"], ["peers"], ["blocklist"], ["flags"], ["trace"], ["get", LINK]])
 async def test_no_node_is_code_4(capsys: Capsys, tmp_path: Path, command: list[str]) -> None:
     result = await run_cli(capsys, *command, "--home", str(tmp_path))
     assert result.code == exit_codes.NOT_RUNNING

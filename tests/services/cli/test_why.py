@@ -84,6 +84,14 @@ async def test_the_verdict_then_what_was_tried_what_changed_and_the_trace(gatewa
     assert abs(int(query["utcOffset"])) < 24 * 60
 
 
+async def test_a_note_within_a_change_is_text(gateway: FakeGateway, capsys: Capsys) -> None:
+    text = 'peer-0123456789abcdef was blocked (both ways, "[/red] [bold]x")'
+    change = {"at": NOON_MS, "kind": "peer_blocked", "text": text}
+    gateway.answers = {"GET /api/why/9c41d2": {**WHY, "changes": [change]}}
+    shown = await run_cli(capsys, "why", "9c41d2", "--home", str(gateway.home))
+    assert f"{_clock()}  {text}" in shown.out
+
+
 async def test_as_json(gateway: FakeGateway, capsys: Capsys) -> None:
     gateway.answers = {"GET /api/why/9c41d2": WHY}
     assert (await run_cli(capsys, "why", "9c41d2", "--home", str(gateway.home), "--json")).json == WHY

@@ -68,11 +68,16 @@ class GatewayNode:
 
 @asynccontextmanager
 async def gateway_node(
-    home: Path, *, environment: str = "production", allow_chaos: bool = False, **settings: Any
+    home: Path,
+    *,
+    environment: str = "production",
+    allow_chaos: bool = False,
+    hub: MemoryHub | None = None,
+    **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
-    """Run a gateway; its token is TOKEN unless the settings name another file."""
+    """Run a gateway; its token is TOKEN unless the settings name another file. hub: one that others use already."""
     (home / "gateway.token").write_text(TOKEN + "\n")
-    hub, subjects = MemoryHub(), Subjects("n")
+    hub, subjects = hub or MemoryHub(), Subjects("n")
     chunk = FakeChunk(hub, subjects)
     await chunk.start()
     config = Config(

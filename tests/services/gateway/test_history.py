@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.history import MAX_CHANGES, MAX_LINK_CHANGES, Change, ChangeKind, History
+from services.gateway.history import MAX_BLOCK_CHANGES, MAX_CHANGES, MAX_LINK_CHANGES, Change, ChangeKind, History
 from services.gateway.status import WORKER_EXPIRY_S, TransportStats
 from shared.bus.records import LinkChanged, WorkerStatus
 from shared.errors import Cause
+from shared.settings.blocklist import Block, Direction
 from shared.settings.chaos import ChaosFlag
 
 PEER = "peer-00000000000000aa"
@@ -62,6 +63,46 @@ def test_chaos_is_told_even_where_it_was_there_before_us() -> None:
         "chaos was cleared on webrtc",
     ]
     assert len(history.changes(0, ())) == 1  # the rest was for one peer alone
+
+
+def test_blocks_are_told_with_their_own_time_even_where_they_were_there_before_us() -> None:
+    history = History(0.0, 0)
+    history.block_is(PEER, Block(Direction.OUTBOUND, "too much", 5), 100)
+    history.block_is(PEER, Block(Direction.ALL, "", 110), 120)
+    history.block_is(PEER, Block(Direction.INBOUND, "", 900), 130)  # its writer's clock is ahead
+    history.block_is(PEER, None, 140)
+    history.block_is(PEER, None, 150)
+    assert [(change.at, change.text, change.peer, change.direction) for change in history.changes(0, {PEER})] == [
+        (5, f'{PEER} was blocked (outbound, "too much")', PEER, "outbound"),
+        (110, f"{PEER} was blocked (both ways)", PEER, "all"),
+        (130, f"{PEER} was blocked (inbound)", PEER, "inbound"),
+        (140, f"{PEER} was unblocked", PEER, None),
+    ]
+    assert {change.transport for change in history.changes(0, {PEER})} == {None}
+    assert history.changes(0, ()) == []
+    assert history.knows_peer(PEER)
+
+
+def test_a_block_without_a_time_is_of_now_and_none_is_before_the_one_it_takes_the_place_of() -> None:
+    history = History(0.0, 0)
+    history.block_is(PEER, Block(Direction.INBOUND, "", 0), 100)
+    history.block_is(PEER, Block(Direction.ALL, "", 50), 120)
+    assert [change.at for change in history.changes(0, {PEER})] == [100, 100]
+
+
+def test_blocks_in_force_are_not_forgotten_and_push_nothing_out() -> None:
+    history = History(0.0, 0)
+    history.flags_are({"f": True}, {}, 1)
+    history.flags_are({"f": False}, {}, 2)
+    history.block_is(PEER, Block(), 3)
+    others = [f"peer-1{number:015x}" for number in range(MAX_CHANGES + MAX_BLOCK_CHANGES)]
+    for peer in others:
+        history.block_is(peer, Block(), 4)
+        history.block_is(peer, None, 5)
+    assert [change.kind for change in history.changes(0, {PEER})] == [ChangeKind.FLAG_OFF, ChangeKind.PEER_BLOCKED]
+    assert len(history.changes(0, {PEER, *others})) == 2 + MAX_BLOCK_CHANGES
+    assert history.knows_peer(PEER)
+    assert not history.knows_peer(others[0])
 
 
 def test_workers_that_were_there_before_us_did_not_come() -> None:

@@ -23,7 +23,7 @@ def test_the_text_that_prometheus_reads() -> None:
     totals.apply_status(_status("w1", {"too_large": 2}))
     board = StatusBoard(-100)
     board.apply(_status("w1", {}), 0)
-    lines = render(totals, [board.transport(TransportName.WEBRTC, True, TransportCounters(), 0)]).splitlines()
+    lines = render(totals, [board.transport(TransportName.WEBRTC, True, TransportCounters(), 0)], 2).splitlines()
     for line in (
         "# TYPE swarmbridge_transport_fallbacks_total counter",
         'swarmbridge_transport_fallbacks_total{from="webrtc",cause="closed"} 1',
@@ -33,6 +33,8 @@ def test_the_text_that_prometheus_reads() -> None:
         'swarmbridge_transport_state{transport="webrtc",state="ready"} 1',
         'swarmbridge_transport_state{transport="webrtc",state="error"} 0',
         'swarmbridge_connected_peers{transport="webrtc"} 1',
+        "# TYPE swarmbridge_blocked_peers gauge",
+        "swarmbridge_blocked_peers 2",
     ):
         assert line in lines
 
@@ -50,11 +52,11 @@ def test_faults_done_on_purpose_are_a_family_of_their_own() -> None:
     for count in (2, 3, 1):
         chaos = {"drop": count, "ignored": 1}
         totals.apply_status(WorkerStatus("w1", "webrtc", "ready", None, [], True, False, 1, chaos=chaos))
-    assert 'swarmbridge_chaos_total{transport="webrtc",fault="drop"} 4' in render(totals, [])
-    assert 'swarmbridge_chaos_total{transport="webrtc",fault="ignored"} 1' in render(totals, [])
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="drop"} 4' in render(totals, [], 0)
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="ignored"} 1' in render(totals, [], 0)
 
 
 def test_a_label_cannot_break_the_format() -> None:
     totals = MetricTotals()
     totals.apply_status(_status("w1", {'a"b\n\\': 1}))
-    assert 'cause="a\\"b\\n\\\\"' in render(totals, [])
+    assert 'cause="a\\"b\\n\\\\"' in render(totals, [], 0)

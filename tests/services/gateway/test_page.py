@@ -54,3 +54,13 @@ async def test_no_path_leads_out_of_the_folder(node: GatewayNode) -> None:
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/", "/app.py"):
         async with node.session.get(node.url + path) as response:
             assert response.status in (403, 404)
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(FILES) if name.endswith(".js")])
+def test_what_a_script_needs_is_there(name: str) -> None:
+    """The modules that it imports, what it imports of them, and the elements that it looks for."""
+    for names, module in re.findall(r'import \{([^}]*)\} from "\./([^"]+)"', FILES[name]):
+        for imported in names.replace(" ", "").split(","):
+            assert re.search(rf"export (async )?(function|const|class) {imported}\b", FILES[module]), imported
+    for element in re.findall(r'byId\("([^"]+)"\)', FILES[name]):
+        assert f'id="{element}"' in FILES["index.html"], element

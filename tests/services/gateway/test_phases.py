@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +92,23 @@ def test_hedges_in_a_row_are_one_from_the_first_of_them_on() -> None:
     phases = phases_of(deliveries_of(records))
     assert [(phase.transport, len(phase.deliveries)) for phase in phases] == [("webrtc", 1), ("webtorrent", 5)]
     assert phases[1].since_ms == START_MS + 10
+
+
+def test_a_hedge_whose_first_hop_failed_outright_changes_it_at_once() -> None:
+    left, taken = fell_back("d1", "webrtc", Cause.REFUSED, "webtorrent", 10, hedged=True)
+    phases = phases_of(deliveries_of([hop("d0", "webrtc"), left, taken]))
+    assert [phase.transport for phase in phases] == ["webrtc", "webtorrent"]
+
+
+def test_an_acked_hop_that_lost_to_its_hedge_was_left_for_what_the_hedge_says() -> None:
+    stalled, winner = hedged("d1", 10)
+    stalled = msgspec.structs.replace(stalled, cause=None)
+    winner = msgspec.structs.replace(winner, fallback_cause=Cause.SILENT)
+    (delivery,) = deliveries_of([stalled, winner])
+    assert [hop.cause for hop in delivery.unused("webrtc")] == [Cause.SILENT]
+    # It was nobody's fallback: cancelled beside a winner that had failed before.
+    (other,) = deliveries_of([stalled, msgspec.structs.replace(winner, fallback_from="")])
+    assert other.unused("webrtc") == []
 
 
 def test_an_explicit_failure_changes_it_at_once_and_the_return_too() -> None:

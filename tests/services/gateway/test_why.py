@@ -108,7 +108,8 @@ def test_the_first_choice_all_the_time() -> None:
     found = _ask([hop("d0", "webrtc"), *hedged("d1", 5), hop("d2", "webrtc", at_ms=10)], transfer=_transfer("done"))
     assert (found.verdict, found.transport, found.reasons) == ("direct", "webrtc", [])
     assert found.headline == (
-        "film.bin arrived over webrtc from @0 on, the first choice; 1 of 3 deliveries were won by a hedge"
+        "film.bin arrived over webrtc from @0 on, the first choice; "
+        "1 of 3 deliveries were won by a hedge (webrtc: silent)"
     )
 
 
@@ -133,6 +134,32 @@ def test_the_most_telling_cause_of_the_moment_is_the_reason() -> None:
         *fell_back("d4", "webrtc", Cause.BLOCKED, "webtorrent", 9000),
     ]
     assert _ask(records).reasons[0].cause == "worker_lost"
+
+
+def test_what_a_spared_transport_met_when_it_was_next_tried_is_the_reason() -> None:
+    records = [
+        hop("d1", "webrtc", "skipped", 0, cause=Cause.CIRCUIT_OPEN),
+        hop("d1", "webtorrent", at_ms=1, number=2),
+        *fell_back("d2", "webrtc", Cause.REFUSED, "webtorrent", 9000),
+    ]
+    assert _ask(records).reasons[0].cause == "refused"
+    assert _ask(records[:2]).reasons[0].cause == "circuit_open"
+
+
+@pytest.mark.parametrize("trouble", [Cause.ID_TAKEN, Cause.IMPORT_FAILED])
+def test_what_keeps_a_transport_from_linking_is_its_reason(trouble: Cause) -> None:
+    troubled = _change(ChangeKind.TRANSPORT_TROUBLED, 50, cause=trouble)
+    for cause in (Cause.NO_LINK, Cause.SIGNALLING_UNAVAILABLE, Cause.DIAL_TIMEOUT):
+        found = _ask(_switched(cause), [_change(ChangeKind.DRAINING, 20), troubled])
+        assert f"because {because(trouble, 'webrtc')} ({trouble.value})" in found.headline
+        assert {row.cause for row in found.causes} == {cause.value, trouble.value}
+        assert troubled in found.changes
+    # Not what happened before it, what it cannot have brought about, or what came when it was over.
+    later = _change(ChangeKind.TRANSPORT_TROUBLED, 4000, cause=trouble)
+    assert _ask(_switched(Cause.NO_LINK), [later]).reasons[0].cause == "no_link"
+    assert _ask(_switched(Cause.REFUSED), [troubled]).reasons[0].cause == "refused"
+    over = [troubled, _change(ChangeKind.TRANSPORT_BACK, 60)]
+    assert _ask(_switched(Cause.NO_LINK), over).reasons[0].cause == "no_link"
 
 
 def test_every_better_transport_has_its_reason() -> None:
@@ -207,6 +234,15 @@ def test_a_transfer_that_failed_for_want_of_a_way_names_each_transport() -> None
     for words in ("(worker_lost)", "(circuit_open)", "(no_listener)"):
         assert words in found.headline
     assert "no transport is to blame" not in found.headline
+
+
+def test_an_answer_that_came_over_every_transport_is_no_transports_fault() -> None:
+    records = [
+        hop("d1", name, "failed", index, cause=Cause.INTEGRITY_MISMATCH, number=index)
+        for index, name in enumerate(("webrtc", "webtorrent"))
+    ]
+    found = _ask(records, transfer=_transfer("failed", Cause.INTEGRITY_MISMATCH))
+    assert found.headline.endswith("that came over webrtc and webtorrent, so no transport is to blame")
 
 
 def test_content_that_nobody_has_is_no_transports_fault() -> None:
