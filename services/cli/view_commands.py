@@ -149,4 +149,17 @@ def _stats_view(found: dict[str, Any]) -> Group:
             what = ADVICE.get(row["lastError"] or "", "see the node's log")
             advice.append(Text(f"{row['id']} ({row['label']}) is {state}: {what}", "yellow"))
     whole = Text(f"{found['transportFallbacks']} fallbacks, the last {ago(found['lastTransportFallbackAt'])}")
-    return Group(rows, *([Text()] if advice else []), *advice, Text(), whole)
+    return Group(rows, *([Text()] if advice else []), *advice, Text(), whole, _managers(found["managers"]))
+
+
+def _managers(found: dict[str, Any]) -> Text:
+    """What decides: a node without a manager delivers nothing."""
+    if not found["count"]:
+        return Text("no manager is heard of: nothing can be delivered; see the node's log", "bold red")
+    plural = "s" if found["count"] > 1 else ""
+    parts = [f"{found['count']} manager{plural}", f"{found['deliveries']} deliveries under way"]
+    if found["refused"]:
+        parts.append("not taken: " + ", ".join(f"{cause} {count}" for cause, count in found["refused"].items()))
+    if found["duplicateShare"]:
+        parts.append(f"{found['duplicateShare']:.1%} of bytes came twice")
+    return Text(", ".join(parts))

@@ -14,6 +14,7 @@ from services.gateway.answers import ApiStruct
 from services.gateway.blocking import blocklist_view
 from services.gateway.events import EventHub
 from services.gateway.history import History
+from services.gateway.managers import ManagerBoard
 from services.gateway.metrics import MetricTotals
 from services.gateway.status import PeerView, Stats, StatusBoard, TransportStats, stats_of
 from services.gateway.traces import TraceStore
@@ -21,7 +22,7 @@ from services.gateway.transfers import Transfer, Transfers
 from shared.attempts.fold import AttemptCounters
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.envelopes import TransferUpdate
-from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
+from shared.bus.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
 from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic, unix_ms
 from shared.settings.blocklist import Blocklist
@@ -90,6 +91,7 @@ class Feed:
         self._roles: dict[str, str] = {}
         self._last_stats: Stats | None = None
         self.board = StatusBoard(clock())
+        self.managers = ManagerBoard()
         self.history = History(clock(), unix_ms())
         self.transfers = Transfers()
         self.traces = TraceStore()
@@ -101,6 +103,7 @@ class Feed:
         bus, event = self._bus, self._subjects.event
         self._subscriptions = [
             await bus.serve(event("status"), WorkerStatus, self._on_status),
+            await bus.serve(event("manager"), ManagerStatus, self._on_manager),
             await bus.serve(event("link"), LinkChanged, self._on_link),
             await bus.serve(event("transfer"), TransferUpdate, self._on_transfer),
             await bus.serve(event("diagnostic"), Diagnostic, self._on_diagnostic),
@@ -125,7 +128,7 @@ class Feed:
             self._publish_stats()
 
     def stats(self) -> Stats:
-        return stats_of(self.transports())
+        return stats_of(self.transports(), self.managers.view(self._clock()))
 
     def transports(self) -> list[TransportStats]:
         now = self._clock()
@@ -169,6 +172,9 @@ class Feed:
                 },
             )
             self._publish_stats()
+
+    async def _on_manager(self, status: ManagerStatus, incoming: Incoming) -> None:
+        self.managers.apply(status, self._clock())
 
     async def _on_link(self, link: LinkChanged, incoming: Incoming) -> None:
         self.history.link_changed(link)

@@ -1,4 +1,4 @@
-"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: eight families need no client library.
+"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: a dozen families need no client library.
 
 Counters never go back while the process lives: they are folded from every attempt in the stream, not from the
 status counters that switching a transport off resets. After a restart they start from what the capped stream
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
+from services.gateway.managers import ManagersView
 from services.gateway.status import TransportStats
 from shared.attempts.fold import AttemptCounters, TransportCounters
 from shared.bus.records import WorkerStatus
@@ -42,7 +43,9 @@ class MetricTotals:
             del self._last[next(iter(self._last))]
 
 
-def render(totals: MetricTotals, transports: Iterable[TransportStats], blocked_count: int) -> str:
+def render(
+    totals: MetricTotals, transports: Iterable[TransportStats], managers: ManagersView, blocked_count: int
+) -> str:
     """The whole page of metrics. Labels are transports, causes, outcomes and states: closed, small sets.
 
     blocked_count: peers on the blocklist.
@@ -90,6 +93,14 @@ def render(totals: MetricTotals, transports: Iterable[TransportStats], blocked_c
             "gauge",
             "Peers with a live link.",
             [((("transport", row.id),), row.connected_peers) for row in rows],
+        ),
+        _family(names.METRIC_MANAGERS, "gauge", "Live managers.", [((), managers.count)]),
+        _family(names.METRIC_DELIVERIES, "gauge", "Deliveries under way.", [((), managers.deliveries)]),
+        _family(
+            names.METRIC_DELIVERIES_REFUSED,
+            "counter",
+            "Deliveries that managers did not take; their askers asked again.",
+            [((("cause", cause),), count) for cause, count in managers.refused.items()],
         ),
         _family(
             names.METRIC_BLOCKED_PEERS,

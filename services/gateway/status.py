@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from services.gateway.answers import ApiStruct
+from services.gateway.managers import ManagersView
 from shared.attempts.fold import TransportCounters
 from shared.bus.records import WorkerStatus
 from shared.errors import Cause
@@ -57,6 +58,7 @@ class Stats(ApiStruct, frozen=True):
     transport_fallbacks: int
     last_transport_fallback_at: int | None
     transports: list[TransportStats]
+    managers: ManagersView
 
 
 class PeerView(ApiStruct, frozen=True):
@@ -156,12 +158,13 @@ class StatusBoard:
             del self._workers[name]
 
 
-def stats_of(transports: list[TransportStats]) -> Stats:
+def stats_of(transports: list[TransportStats], managers: ManagersView) -> Stats:
     """The whole: sums and the latest of the rows, so that they always agree with them."""
     return Stats(
         transport_fallbacks=sum(row.fallback_count for row in transports),
         last_transport_fallback_at=max((row.last_fallback_at or 0 for row in transports), default=0) or None,
         transports=transports,
+        managers=managers,
     )
 
 

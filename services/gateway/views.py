@@ -70,7 +70,8 @@ class ViewRoutes:
         return json_answer({"status": "unavailable"}, status=503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        text = metrics.render(self._feed.totals, self._feed.transports(), self._feed.blocked_count())
+        stats = self._feed.stats()
+        text = metrics.render(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
         return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def _node_view(self, request: web.Request) -> web.Response:

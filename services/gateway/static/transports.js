@@ -20,9 +20,19 @@ export function tickStats() {
   const total = latest.transportFallbacks;
   setText(
     byId("totals"),
-    total ? `${count(total, "fallback")}, the last ${ago(latest.lastTransportFallbackAt)}` : "no fallbacks",
+    [
+      total ? `${count(total, "fallback")}, the last ${ago(latest.lastTransportFallbackAt)}` : "no fallbacks",
+      managerWords(latest.managers),
+    ].join("; "),
   );
   for (const row of latest.transports) cards.get(row.id)?.tick(row);
+}
+
+function managerWords(managers) {
+  if (!managers.count) return "no manager is heard of: nothing can be delivered";
+  const refused = Object.entries(managers.refused).map(([cause, times]) => `${words(cause)} ${times}`);
+  const notTaken = refused.length ? `, not taken: ${refused.join(", ")}` : "";
+  return `${count(managers.count, "manager")}, ${managers.deliveries} under way${notTaken}`;
 }
 
 function makeCard(row) {

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from services.gateway.managers import ManagersView
 from services.gateway.metrics import MetricTotals, render
 from services.gateway.status import StatusBoard
 from shared.attempts.fold import TransportCounters
@@ -22,8 +23,10 @@ def test_the_text_that_prometheus_reads() -> None:
     totals.attempts.apply(_attempt("webtorrent", "confirmed", Cause.CLOSED, "webrtc", 100), 2)
     totals.apply_status(_status("w1", {"too_large": 2}))
     board = StatusBoard(-100)
+    managers = ManagersView(2, 7, {"busy": 3})
     board.apply(_status("w1", {}), 0)
-    lines = render(totals, [board.transport(TransportName.WEBRTC, True, TransportCounters(), 0)], 2).splitlines()
+    rows = [board.transport(TransportName.WEBRTC, True, TransportCounters(), 0)]
+    lines = render(totals, rows, managers, 2).splitlines()
     for line in (
         "# TYPE swarmbridge_transport_fallbacks_total counter",
         'swarmbridge_transport_fallbacks_total{from="webrtc",cause="closed"} 1',
@@ -35,6 +38,9 @@ def test_the_text_that_prometheus_reads() -> None:
         'swarmbridge_connected_peers{transport="webrtc"} 1',
         "# TYPE swarmbridge_blocked_peers gauge",
         "swarmbridge_blocked_peers 2",
+        "swarmbridge_managers 2",
+        "swarmbridge_deliveries_under_way 7",
+        'swarmbridge_deliveries_refused_total{cause="busy"} 3',
     ):
         assert line in lines
 
@@ -52,11 +58,11 @@ def test_faults_done_on_purpose_are_a_family_of_their_own() -> None:
     for count in (2, 3, 1):
         chaos = {"drop": count, "ignored": 1}
         totals.apply_status(WorkerStatus("w1", "webrtc", "ready", None, [], True, False, 1, chaos=chaos))
-    assert 'swarmbridge_chaos_total{transport="webrtc",fault="drop"} 4' in render(totals, [], 0)
-    assert 'swarmbridge_chaos_total{transport="webrtc",fault="ignored"} 1' in render(totals, [], 0)
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="drop"} 4' in render(totals, [], ManagersView(), 0)
+    assert 'swarmbridge_chaos_total{transport="webrtc",fault="ignored"} 1' in render(totals, [], ManagersView(), 0)
 
 
 def test_a_label_cannot_break_the_format() -> None:
     totals = MetricTotals()
     totals.apply_status(_status("w1", {'a"b\n\\': 1}))
-    assert 'cause="a\\"b\\n\\\\"' in render(totals, [], 0)
+    assert 'cause="a\\"b\\n\\\\"' in render(totals, [], ManagersView(), 0)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from services.gateway.managers import ManagersView
 from services.gateway.status import WORKER_EXPIRY_S, StatusBoard, stats_of
 from shared.attempts.fold import TransportCounters
 from shared.bus.records import WorkerStatus
@@ -114,6 +115,7 @@ def test_the_sums_agree_with_the_rows() -> None:
         [
             board.transport(WEBRTC, True, TransportCounters(fallback_count=2, last_fallback_ms=7), 0),
             board.transport(TransportName.WEBTORRENT, True, TransportCounters(fallback_count=1, last_fallback_ms=9), 0),
-        ]
+        ],
+        ManagersView(),
     )
     assert (stats.transport_fallbacks, stats.last_transport_fallback_at) == (3, 9)

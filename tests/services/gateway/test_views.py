@@ -5,7 +5,7 @@ from typing import Any
 
 import aiohttp
 
-from shared.bus.records import Attempt, Diagnostic, LinkChanged, Spans, WorkerStatus
+from shared.bus.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
 from shared.errors import Cause
 from shared.ids import member_token, peer_name
 from tests.fakes.waiting import until
@@ -61,6 +61,13 @@ async def test_stats_come_from_heartbeats_and_attempts(node: GatewayNode) -> Non
     assert (webrtc["attempts"], webrtc["lastError"]) == ({"failed": 1}, "closed")
     assert (webtorrent["attempts"], webtorrent["fallbackCount"]) == ({"confirmed": 1}, 0)
     assert broadcast["state"] in ("initializing", "error")
+
+
+async def test_stats_tell_of_the_managers(node: GatewayNode) -> None:
+    status = ManagerStatus("m1", 3, {"busy": 2}, 0.01, 1)
+    await node.bus.publish(node.subjects.event("manager"), status)
+    stats = await node.once("/api/stats", lambda stats: stats["managers"]["count"])
+    assert stats["managers"] == {"count": 1, "deliveries": 3, "refused": {"busy": 2}, "duplicateShare": 0.01}
 
 
 async def test_switching_off_resets_and_shows_at_once(node: GatewayNode) -> None:
