@@ -80,7 +80,7 @@ def fail(cause: Cause) -> Behaviour:
 class FakeWorker:
     """linked: whether it has a link to PEER. dial_cause: why a dial fails, None = it opens the link.
 
-    refuse: what it refuses requests with. asked, cancelled: request ids.
+    refuse: what it refuses requests with. asked, cancelled: request ids. on_asked: told of each request, first.
     """
 
     bus: MemoryBus
@@ -92,6 +92,7 @@ class FakeWorker:
     cancelled: list[bytes] = field(default_factory=list)
     dialled: int = 0
     linked: bool = False
+    on_asked: Callable[[SendRequest], None] = lambda call: None
 
     async def start(self, *, linked: bool) -> None:
         await self.bus.serve(SUBJECTS.worker(self.bus.instance), WorkerCommand, self._command)
@@ -125,6 +126,7 @@ class FakeWorker:
         return Dialled(self.bus.instance, "link-1")
 
     async def _send(self, call: SendRequest, incoming: Incoming) -> Accepted:
+        self.on_asked(call)
         if self.refuse is not None:
             raise self.refuse
         self.asked.append(call.request_id)
@@ -134,8 +136,11 @@ class FakeWorker:
 
 @dataclass
 class ManagerProcess:
+    """rules_changed_at: when it last heard of another flag or block."""
+
     process: Process
     running: asyncio.Task[None]
+    rules_changed_at: float = 0.0
 
     async def stop(self) -> None:
         self.process.stopping.set()
@@ -152,7 +157,8 @@ class ManagerProcess:
 class Node:
     """Managers, one worker a transport, one asker. `records` and `diagnostics` are what a gateway would see."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = monotonic) -> None:
+        self.clock = clock
         self.hub = MemoryHub()
         self.workers: dict[TransportName, FakeWorker] = {}
         self.managers: dict[str, ManagerProcess] = {}
@@ -185,14 +191,21 @@ class Node:
         await worker.start(linked=linked)
         return worker
 
-    async def start_manager(self, instance: str, clock: Clock = monotonic) -> ManagerProcess:
+    async def start_manager(self, instance: str, clock: Clock | None = None) -> ManagerProcess:
         bus = self.hub.bus(instance)
         flags = Flags(FlagSettings())
         await flags.start(bus)
         blocklist = Blocklist()
         await blocklist.start(bus)
         process = Process("manager", instance, Config(), bus, None, SUBJECTS, flags, blocklist, Tasks())
-        self.managers[instance] = ManagerProcess(process, asyncio.create_task(app(process, clock)))
+        manager = ManagerProcess(process, asyncio.create_task(app(process, clock or self.clock)))
+        self.managers[instance] = manager
+
+        def rules_changed(peer: str = "") -> None:
+            manager.rules_changed_at = self.clock()
+
+        flags.on_change(rules_changed)
+        blocklist.on_change(rules_changed)
         subjects = {SUBJECTS.deliver, SUBJECTS.manager(instance)}
         async with asyncio.timeout(5):
             while subjects - {interest.pattern for interest in self.hub.interests if interest.bus is bus}:
