@@ -24,6 +24,7 @@ from shared.bus.contract import KeyValue, KvEntry, Subscription
 from shared.content.manifest import ContentClass, Manifest
 from shared.content.refs import is_digest
 from shared.errors import Cause, SwarmbridgeError
+from shared.undecodable import UNDECODABLE
 
 MANIFEST_PREFIX = "m."
 ALIAS_PREFIX = "f."
@@ -199,6 +200,6 @@ def _alias_key(file_id: str) -> str:
 def _decode_summary(value: bytes) -> FileSummary | None:
     try:
         return msgspec.msgpack.decode(value, type=FileSummary)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         log.warning("an index entry does not decode")
         return None

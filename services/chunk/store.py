@@ -25,6 +25,7 @@ from shared.content.manifest import Manifest, parse_manifest, verify_manifest
 from shared.content.messages import ChunkData
 from shared.content.refs import REF_PREFIX, chunk_ref
 from shared.errors import Cause, ConfigError, RemoteProtocolError, SwarmbridgeError
+from shared.undecodable import UNDECODABLE
 
 HEADER_LENGTH_BYTES = 2
 MAX_PARALLEL_HEADS = 32
@@ -174,7 +175,7 @@ def _decode_chunk(ref: str, data: memoryview) -> tuple[ChunkData, memoryview] | 
     header_end = HEADER_LENGTH_BYTES + int.from_bytes(data[:HEADER_LENGTH_BYTES], "big")
     try:
         stored = msgspec.msgpack.decode(data[HEADER_LENGTH_BYTES:header_end], type=StoredChunk)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     cipher = data[header_end:]
     if len(cipher) != stored.size + TAG_BYTES or chunk_ref(cipher, stored.seq) != ref:

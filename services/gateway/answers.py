@@ -21,11 +21,3 @@ def json_answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | No
     return web.Response(
         body=msgspec.json.encode(body), status=status, content_type="application/json", headers=all_headers
     )
-
-
-async def json_request(request: web.Request, kind: type[T]) -> T:
-    """The request's body as `kind`; at most limits.MAX_JSON_BYTES (the application's client_max_size).
-
-    Raises: msgspec.ValidationError or DecodeError, which the guard answers as 400 `invalid`.
-    """
-    return msgspec.json.decode(await request.read(), type=kind)

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from services.gateway.answers import ApiStruct, json_answer, json_request
+from services.gateway.answers import ApiStruct, json_answer
+from services.gateway.bodies import json_request
 from services.gateway.peers import named_peer
 from services.gateway.problems import ApiProblem, invalid, not_found
 from shared.errors import BusError, Cause, SwarmbridgeError

@@ -6,7 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from services.gateway.answers import json_answer, json_request
+from services.gateway.answers import json_answer
+from services.gateway.bodies import json_request
 from services.gateway.problems import ApiProblem, invalid, not_found
 from shared.errors import Cause
 from shared.settings.chaos import ChaosFlag, chaos_allowed

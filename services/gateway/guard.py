@@ -6,11 +6,10 @@ import logging
 import os
 import time
 
-import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from services.gateway.answers import ApiStruct, json_answer, json_request
+from services.gateway.answers import ApiStruct, json_answer
 from services.gateway.auth import (
     SESSION_LIFETIME_S,
     SESSION_NONCE_BYTES,
@@ -20,7 +19,8 @@ from services.gateway.auth import (
     bearer,
     same_origin,
 )
-from services.gateway.problems import ApiProblem, invalid, problem_of, problem_of_http
+from services.gateway.bodies import json_request
+from services.gateway.problems import ApiProblem, problem_of, problem_of_http
 from shared.clock import Clock, monotonic
 from shared.errors import SwarmbridgeError
 
@@ -86,8 +86,6 @@ class Guard:
             return problem.answer()
         except SwarmbridgeError as error:
             return problem_of(error).answer()
-        except msgspec.MsgspecError:
-            return invalid("the body is not the JSON this address takes", "see services/gateway/README.md").answer()
         except web.HTTPException as error:
             return problem_of_http(error).answer() if error.status >= 400 else error
         except ConnectionError:

@@ -11,7 +11,8 @@ import re
 from aiohttp import web
 
 from services.gateway import limits
-from services.gateway.answers import ApiStruct, json_answer, json_request
+from services.gateway.answers import ApiStruct, json_answer
+from services.gateway.bodies import json_request
 from services.gateway.problems import ApiProblem, invalid, not_found
 from services.gateway.spool import Spool
 from services.gateway.transfer_calls import TransferCalls

@@ -7,7 +7,8 @@ from importlib import metadata
 from aiohttp import web
 
 from services.gateway import limits, metrics
-from services.gateway.answers import ApiStruct, json_answer, json_request
+from services.gateway.answers import ApiStruct, json_answer
+from services.gateway.bodies import json_request
 from services.gateway.chaos import flags_view
 from services.gateway.downloads import FileRoutes
 from services.gateway.events import EventHub

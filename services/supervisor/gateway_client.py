@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
+from shared.undecodable import UNDECODABLE
+
 REQUEST_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 300.0
 READ_BYTES = 1 << 20
@@ -133,7 +135,7 @@ class GatewayClient:
         try:
             where = msgspec.json.decode((home / "gateway.json").read_bytes(), type=AddressFile)
             token = (token_file or home / "gateway.token").read_text().strip()
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNDECODABLE):
             return None
         return cls(where.url, token)
 
@@ -208,7 +210,7 @@ class GatewayClient:
             return msgspec.json.decode(body, type=kind)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(error) from None
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             raise GatewayError("invalid answer") from None
 
     async def _content(self, path: str) -> AsyncIterator[bytes]:
@@ -231,5 +233,5 @@ def _unreachable(error: Exception) -> GatewayError:
 def _code(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_ErrorBody).error.code
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return "other"

@@ -12,6 +12,7 @@ import msgspec
 
 from services.supervisor.errors import CannotStart
 from services.supervisor.gateway_client import AddressFile
+from shared.undecodable import UNDECODABLE
 
 LOCK_NAME = "lock"
 
@@ -37,5 +38,5 @@ def locked_home(home: Path) -> Iterator[None]:
 def _whereabouts(home: Path) -> str:
     try:
         return f", at {msgspec.json.decode((home / 'gateway.json').read_bytes(), type=AddressFile).url}"
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return ""

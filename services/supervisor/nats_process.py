@@ -23,6 +23,7 @@ from services.supervisor.errors import CannotStart, failed_to_start
 from services.supervisor.nats_config import AccountEntry, ServerLayout, server_config
 from services.supervisor.processes import Child, Children, Program
 from shared.settings.config import child_environment
+from shared.undecodable import UNDECODABLE
 
 BINARY_NAME = "nats-server"
 READY_TIMEOUT_S = 20.0
@@ -118,7 +119,7 @@ async def _ready(child: Child, run_dir: Path) -> str:
 def _read_ports(path: Path) -> str:
     try:
         ports = msgspec.json.decode(path.read_bytes(), type=_Ports)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNDECODABLE):
         return ""  # not written yet, or half of it
     return ports.nats[0] if ports.nats else ""
 

@@ -31,6 +31,7 @@ from shared.settings.config import (
     child_environment,
 )
 from shared.settings.rendezvous import PeerServer, RendezvousDocument
+from shared.undecodable import UNDECODABLE
 
 SERVICE = "rendezvous"
 READY_TIMEOUT_S = 20.0
@@ -99,6 +100,6 @@ async def _listening(child: Child, address_file: Path) -> str:
     while time.monotonic() < give_up_s:
         try:
             return msgspec.json.decode(await asyncio.to_thread(address_file.read_bytes), type=AddressFile).url
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNDECODABLE):
             await asyncio.sleep(POLL_INTERVAL_S)
     raise CannotStart(f"the rendezvous did not listen within {READY_TIMEOUT_S:.0f} s", child.log_tail())

@@ -29,6 +29,7 @@ from shared.bus.envelopes import Ping, Pong
 from shared.bus.subjects import BUCKET_LEASES, Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, NoResponders, RemoteFailure
+from shared.undecodable import UNDECODABLE
 
 BUS_TIMEOUT_S = 2.0
 """For one command; a bus that takes longer counts as lost, so that a lease that ran out is noticed in time."""
@@ -139,7 +140,7 @@ class LeaseKeeper:
             return None, 0
         try:
             return msgspec.json.decode(entry.value, type=LeaseRecord), entry.revision
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             return LeaseRecord(""), entry.revision  # nobody of ours wrote this: vacant
 
     async def _write(self, command: WriteLease) -> int | None:

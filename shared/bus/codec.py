@@ -15,6 +15,7 @@ import msgspec
 
 from shared.bus.envelopes import ENVELOPE_VERSION, Done, Envelope, Reply
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
+from shared.undecodable import UNDECODABLE
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +33,7 @@ def decode_envelope(data: bytes, body_type: type[T] | UnionType) -> Envelope[T]:
     """Raises: SwarmbridgeError(INVALID) where it is no envelope of this version around a `body_type`."""
     try:
         envelope = _envelope_decoder(cast(Hashable, body_type)).decode(data)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise SwarmbridgeError(Cause.INVALID, "not an envelope of the expected body") from None
     if envelope.version != ENVELOPE_VERSION:
         raise SwarmbridgeError(Cause.INVALID, "an envelope of another version")
@@ -56,7 +57,7 @@ def decode_reply(data: bytes, reply_type: type[R] | UnionType) -> R:
     """
     try:
         reply = _reply_decoder(cast(Hashable, reply_type)).decode(data)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise RemoteFailure(Cause.INVALID) from None
     if reply.cause is not None:
         raise RemoteFailure(reply.cause, reply.retry_after_ms / 1000)

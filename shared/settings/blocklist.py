@@ -27,6 +27,7 @@ from shared.bus.subjects import BUCKET_BLOCKLIST
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import is_peer_name
+from shared.undecodable import UNDECODABLE
 
 MAX_BLOCKED = 4_096
 """Peers on the list; one more is refused as TOO_LARGE. With the longest note each the bucket holds them all."""
@@ -143,7 +144,7 @@ class Blocklist:
             return None
         try:
             return _DECODER.decode(entry.value)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self.malformed += 1
             log.error("blocklist: the entry of %s cannot be read and blocks everything", entry.key)
             return Block(note="the stored entry cannot be read")

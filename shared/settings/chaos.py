@@ -90,7 +90,7 @@ def chaos_key(transport: TransportName) -> str:
 
 
 def decode_chaos(data: bytes) -> StoredChaos:
-    """Raises: msgspec.DecodeError for what is no chaos flag, or one with a `problem`."""
+    """Raises: one of UNDECODABLE for what is no chaos flag, or one with a `problem`."""
     stored = _DECODER.decode(data)
     if stored.chaos is not None and stored.chaos.problem:
         raise msgspec.ValidationError(stored.chaos.problem)

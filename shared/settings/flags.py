@@ -25,6 +25,7 @@ from shared.settings.chaos import CHAOS_KEYS, ChaosFlag, StoredChaos, chaos_key,
 from shared.settings.config import FlagSettings
 from shared.settings.evaluation import FlagsProvider, Held, bind
 from shared.transport.names import TransportName
+from shared.undecodable import UNDECODABLE
 
 FLAG_NAMES: dict[TransportName, str] = {
     TransportName.WEBRTC: "webrtcTransport",
@@ -180,14 +181,14 @@ class Flags:
     def _decode(self, entry: KvEntry) -> FlagValue | None:
         try:
             return _DECODER.decode(entry.value or b"")
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self._ignore(entry)
             return None
 
     def _decode_chaos(self, entry: KvEntry) -> StoredChaos | None:
         try:
             return decode_chaos(entry.value or b"")
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self._ignore(entry)
             return None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import ConfigError
+from shared.undecodable import UNDECODABLE
 
 
 class PeerServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,5 +47,5 @@ def load_document(path: str) -> RendezvousDocument:
         return msgspec.json.decode(Path(path).read_bytes(), type=RendezvousDocument)
     except OSError as error:
         raise ConfigError([f"rendezvous.document: cannot read {path}: {error.strerror}"]) from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise ConfigError([f"rendezvous.document: {path}: {error}"]) from error

@@ -13,7 +13,20 @@ PURE_PACKAGES = ("shared.wire", "shared.content", "shared.attempts")
 PURE_MODULES = (
     *(
         f"services.manager.{name}"
-        for name in "breaker budget course delivery dial_round hop hops intake peers rank routing steps".split()
+        for name in (
+            "breaker",
+            "budget",
+            "course",
+            "delivery",
+            "dial_round",
+            "hop",
+            "hops",
+            "intake",
+            "peers",
+            "rank",
+            "routing",
+            "steps",
+        )
     ),
     "services.chunk.fetch_plan",
     "shared.token_bucket",
@@ -82,6 +95,18 @@ def test_subjects_are_made_in_one_place() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("sb.")
     ]
     assert not literals
+
+
+def test_what_msgspec_raises_is_named_in_one_place() -> None:
+    """Its DecodeError alone lets strings that are not UTF-8 through."""
+    catchers = [
+        module.name
+        for module in MODULES
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ExceptHandler) and node.type and "DecodeError" in ast.unparse(node.type)
+        if "msgspec" in ast.unparse(node.type)
+    ]
+    assert not catchers
 
 
 def test_no_file_outgrows_its_concept() -> None:

@@ -25,6 +25,7 @@ import msgspec
 from shared.content.messages import PeerAnswer, PeerRequest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import REQUEST_ID_BYTES
+from shared.undecodable import UNDECODABLE
 
 MAX_FRAME_BYTES = 65_519
 """Plaintext of one Noise message (65,535) without its tag."""
@@ -183,7 +184,7 @@ def _decode_packed(kind: int, data: bytes) -> Frame:
             frame = _answer_decoder.decode(view)
         else:
             frame = _failed_decoder.decode(view)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         raise RemoteProtocolError("frame does not decode") from None
     if len(frame.request_id) != REQUEST_ID_BYTES:
         raise RemoteProtocolError("a request id is 16 bytes")

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
+from shared.undecodable import UNDECODABLE
 
 MAX_MESSAGE_BYTES = 64 * 1024
 """TRUST, PeerServer: the longest signalling message either way."""
@@ -202,5 +203,5 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: str | bytes, max_bytes: in
             raise RemoteProtocolError("signalling message too long", Cause.TOO_LARGE)
         # The decoder skips fields it does not know without looking at their UTF-8; they must not be relayed broken.
         return decoder.decode(data.decode())
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise RemoteProtocolError("not a signalling message") from error

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
+from shared.undecodable import UNDECODABLE
 from shared.wire.wstracker.messages import (
     HASH_BYTES,
     MAX_EXTRA_BYTES,
@@ -333,7 +334,7 @@ def _decode(decoder: msgspec.json.Decoder[Any], text: str | bytes, max_bytes: in
         if len(data) > max_bytes:
             raise RemoteProtocolError("tracker message too long", Cause.TOO_LARGE)
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise RemoteProtocolError("not a tracker message") from error
 
 

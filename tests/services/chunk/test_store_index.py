@@ -69,7 +69,15 @@ async def test_chunks_come_back_as_they_were_put(store: ChunkStore) -> None:
     assert await store.used_bytes() == 0
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"", lambda data: b"\xff" * len(data)])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: b"",
+        lambda data: b"\xff" * len(data),
+        lambda data: data.replace(b"a/b", b"a/\xff"),
+    ],
+)
 async def test_a_damaged_chunk_is_as_good_as_absent_and_goes(store: ChunkStore, tmp_path: Path, damage: object) -> None:
     header, cipher = make_chunk()
     await store.put_chunk(header, cipher)

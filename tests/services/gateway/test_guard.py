@@ -87,6 +87,8 @@ async def test_errors_of_http_itself_are_json_too(node: GatewayNode) -> None:
     assert (await node.get("/api/nothing", 404))["error"]["code"] == "not_found"
     assert (await node.ask("DELETE", "/api/stats", 405))["error"]["code"] == "method_not_allowed"
     assert (await node.post("/api/fetches", 400, data=b"{"))["error"]["code"] == "invalid"
+    assert (await node.post("/api/fetches", 400, data=b'{"link": "\xff"}'))["error"]["code"] == "invalid"
+    assert (await node.post("/api/fetches", 400, data=b"[" * 10_000))["error"]["code"] == "invalid"
     assert (await node.post("/api/fetches", 400, json={"link": 3}))["error"]["code"] == "invalid"
     big = b'"' + b"x" * (limits.MAX_JSON_BYTES + 1) + b'"'
     assert (await node.post("/api/fetches", 413, data=big))["error"]["code"] == "too_large"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.bus import envelopes
@@ -39,6 +39,8 @@ def test_round_trip(token: bytes, offset: int, length: int, deadline_ms: int) ->
 
 @settings(max_examples=100)
 @given(st.binary(max_size=64))
+@example(msgspec.msgpack.encode([1, 0, "~"]).replace(b"~", b"\xff"))
+@example(b"\x91" * 5_000)
 def test_nonsense_is_only_ever_invalid(data: bytes) -> None:
     with pytest.raises(SwarmbridgeError) as error:
         decode_envelope(data, ManagerMessage)

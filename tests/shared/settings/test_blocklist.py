@@ -75,7 +75,7 @@ async def test_what_cannot_be_read_blocks_everything() -> None:
     blocklist = await started(hub.bus("a"))
     bucket = await hub.bus("b").kv(BUCKET_BLOCKLIST)
     await bucket.put(PEER, b"nonsense")
-    await bucket.put(GUEST, b'{"direction": "sideways"}')
+    await bucket.put(GUEST, b'{"direction": "sideways", "note": "\xff"}')
     await bucket.put("no-name", b'{"direction": "all"}')
     await until(lambda: blocklist.malformed == 2)
     assert blocklist.blocks(PEER, ALL)

@@ -76,7 +76,9 @@ async def test_what_cannot_be_read_is_ignored_and_can_be_set_again() -> None:
     await bucket.put("somebodyElses", b"{}")
     await bucket.put(NAME, stored(False))
     await until(lambda: not flags.enabled(WEBTORRENT))
-    for count, value in enumerate((b"", b"nonsense", b'{"enabled": "yes"}', b"[]", b"\xff"), start=1):
+    for count, value in enumerate(
+        (b"", b"nonsense", b'{"enabled": "yes"}', b"[]", b"\xff", b'{"enabled": "\xff"}'), start=1
+    ):
         await bucket.put(NAME, value)
         await until(lambda count=count: flags.malformed >= count)  # type: ignore[misc]
         assert not flags.enabled(WEBTORRENT)
