@@ -9,7 +9,7 @@ from shared.errors import SwarmbridgeError
 from shared.ids import token_key
 
 DEFAULT_SIZE_MIB = 32
-MIN_SIZE_MIB = 12
+MIN_SIZE_MIB = 24
 """Eight chunks are confirmed before the first fault; fewer than four left would show nothing."""
 MAX_SIZE_MIB = 1024
 MAX_PORT = 65535

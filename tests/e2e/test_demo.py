@@ -174,7 +174,7 @@ def _until_moment(process: subprocess.Popen[str], moment: str) -> str:
 
 async def test_it_runs_on_a_server_of_ones_own_and_leaves_nothing_there(tmp_path: Path) -> None:
     async with nats_server(tmp_path / "nats") as server:
-        command = demo_command("--json", "--size-mib", "12", "--nats-url", server.url)
+        command = demo_command("--json", "--size-mib", str(SIZE_MIB), "--nats-url", server.url)
         process = await asyncio.create_subprocess_exec(
             *command, env=environment(tmp_path), stdout=asyncio.subprocess.PIPE
         )

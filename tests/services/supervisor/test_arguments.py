@@ -38,7 +38,7 @@ def test_demo_has_defaults() -> None:
         (["up", "--member", "nonsense"], "peer token"),
         (["up", "--member", guest_token("someone")], "peer token"),
         (["up", "--rendezvous", "/nowhere/at/all"], "is no file"),
-        (["demo", "--size-mib", "2"], "must be 12 to"),
+        (["demo", "--size-mib", "2"], "must be 24 to"),
         (["demo", "--file", "/nowhere/at/all"], "is no file"),
         (["demo", "--nonsense"], "unrecognized"),
     ],
