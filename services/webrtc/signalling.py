@@ -236,5 +236,5 @@ class Signalling:
                 self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
         sent = await asyncio.gather(*(socket.send(message) for socket in sockets.values()))
         if not any(sent):
-            raise TransportError(Cause.SIGNALLING_UNAVAILABLE)
+            raise TransportError(self.failure)
         return SignalTaken(self._bus.instance)

@@ -169,6 +169,11 @@ class Links:
             log.info("drain ended by its grace")
         await self.asking.all_failed(Cause.DRAINING)
 
+    def part(self, cause: Cause) -> None:
+        """The transport is about to be stopped: that, and no failure, is why its links go down."""
+        for live in self._live.values():
+            live.session.parting_cause = live.session.parting_cause or cause
+
     async def all_gone(self, cause: Cause) -> None:
         """The transport has stopped: nothing is left of its links."""
         for link in list(self._live):

@@ -105,7 +105,7 @@ class TransportServer:
 
     async def close(self) -> None:
         async with self._switch:
-            await self._stop_transport()
+            await self._stop_transport(Cause.DRAINING)
         for subscription in (self._commands, self._dialling):
             if subscription is not None:
                 await subscription.close()
@@ -145,7 +145,7 @@ class TransportServer:
                 self._running = self._tasks.start(self._run_transport(), name="transport")
             elif not enabled and self._running is not None:
                 status.enabled = False
-                await self._stop_transport()
+                await self._stop_transport(Cause.DISABLED)
                 self._links.reset_counters()
             status.enabled = self._process.flags.enabled(self._name)
         self._report_now.set()
@@ -161,13 +161,15 @@ class TransportServer:
                 self._links.failed(Cause.OTHER)
             await asyncio.sleep(RESTART_FIRST_S)
 
-    async def _stop_transport(self) -> None:
+    async def _stop_transport(self, cause: Cause) -> None:
+        """cause: what its links are said to have ended for."""
         if self._running is None:
             return
+        self._links.part(cause)
         self._running.cancel()
         await asyncio.wait({self._running})
         self._running = None
-        await self._links.all_gone(Cause.DISABLED)
+        await self._links.all_gone(cause)
 
     async def _command(self, command: WorkerCommand, incoming: Incoming) -> Pong | Done:
         match command:

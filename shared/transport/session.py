@@ -42,7 +42,7 @@ class LinkSession:
     """A link from LinkUp to LinkDown. Its owner starts `run` in a task and cancels it on LinkDown.
 
     peer, peer_name: set once the seal has proved who is there. dialer: we opened it. leaving: the peer drains.
-    closed_cause: why we closed it, None while it is open; parting_cause: why we told the peer to close it.
+    closed_cause: why we closed it, None while it is open; parting_cause: why it is about to go down, by our own will.
     """
 
     def __init__(

@@ -16,6 +16,9 @@ ACTIVE_FOR_S = 60.0
 """How long an inbound message keeps a transport `active`: swarm-space drops idle peers after 60 s."""
 
 
+_TROUBLED = (TransportState.DEGRADED, TransportState.ERROR)
+
+
 class StatusTracker:
     """What one worker reports. `reset` is what switching the transport off does to it."""
 
@@ -34,7 +37,9 @@ class StatusTracker:
             self.last_error = last_error
 
     def send_failed(self, cause: Cause) -> None:
-        self.last_error = cause
+        """A dial or a request failed. While the transport itself is in trouble its reason stays: this follows of it."""
+        if self._base not in _TROUBLED or self.last_error is None:
+            self.last_error = cause
 
     def message_came(self, now: float) -> None:
         self._last_inbound = now

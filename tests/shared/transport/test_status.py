@@ -29,6 +29,16 @@ def test_a_failed_send_is_the_last_error_and_a_new_state_without_one_keeps_it() 
     assert status.last_error is Cause.CLOSED
 
 
+def test_what_fails_because_of_a_troubled_state_does_not_hide_its_reason() -> None:
+    status = StatusTracker()
+    status.transport_says(TransportState.DEGRADED, Cause.ID_TAKEN)
+    status.send_failed(Cause.SIGNALLING_UNAVAILABLE)
+    troubled = status.last_error
+    status.transport_says(TransportState.READY, None)
+    status.send_failed(Cause.CLOSED)
+    assert (troubled, status.last_error) == (Cause.ID_TAKEN, Cause.CLOSED)
+
+
 def test_switching_off_resets() -> None:
     status = StatusTracker()
     status.transport_says(TransportState.READY, None)
