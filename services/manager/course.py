@@ -10,8 +10,12 @@ from dataclasses import dataclass
 
 from services.manager.dial_round import DialRound
 from services.manager.rank import BARRED, Known, Routes, rank, rank_dials
+from services.manager.steps import DialFailed
 from shared.errors import Cause
 from shared.transport.names import ORDER, TransportName
+
+ANSWERED = frozenset({Cause.REFUSED, Cause.FORBIDDEN, Cause.INTEGRITY_MISMATCH, Cause.INVALID, Cause.TOO_LARGE})
+"""Failures that are the peer's answer: a new link would bring the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Course:
         self._dials: DialRound | None = None
         self._skipped: set[TransportName] = set()
         self._retried: set[TransportName] = set()
+        self._answered: set[TransportName] = set()
 
     def plan(self, routes: Routes, remaining_s: float) -> None:
         """Line up the hops; none where no usable transport has a link."""
@@ -76,6 +81,8 @@ class Course:
             self._waiting.insert(0, transport)
         elif cause in BARRED:
             self._note_barred(transport, cause)
+        elif cause in ANSWERED:
+            self._answered.add(transport)
 
     # ── dials ──
 
@@ -89,9 +96,13 @@ class Course:
         return self._dials is not None and self._dials.pending
 
     def begin_dials(self, routes: Routes, remaining_s: float, now: float) -> None:
+        """Plan the round, without transports over which the peer has answered already: it would again, and the same."""
         for transport in ORDER:
             self._skip(transport, routes)
-        self._dials = DialRound([(hop.transport, now + hop.start_after_s) for hop in rank_dials(routes, remaining_s)])
+        plan = rank_dials(routes, remaining_s)
+        self._dials = DialRound(
+            [(hop.transport, now + hop.start_after_s) for hop in plan if hop.transport not in self._answered]
+        )
 
     def next_dial_at(self) -> float | None:
         return self._dials.next_start() if self._dials is not None else None
@@ -116,9 +127,12 @@ class Course:
         if self._dials is not None:
             self._dials.opened(transport)
 
-    def dial_failed(self, transport: TransportName, now: float) -> float | None:
+    def dial_failed(self, event: DialFailed, now: float) -> float | None:
         """When the failed dial had started; None where it was none of ours."""
-        return self._dials.failed(transport, now) if self._dials is not None else None
+        started_at = self._dials.failed(event.transport, now) if self._dials is not None else None
+        if started_at is not None and not event.tried:
+            self.last_skip = event.cause
+        return started_at
 
     def drop_barred_dials(self, routes: Routes) -> list[tuple[TransportName, Cause, float]]:
         """Forget dials of transports that are barred now. Returns: those under way, why, and since when they were."""

@@ -73,6 +73,8 @@ class Deliveries:
         """Deliveries not taken, by cause."""
         self._runs: dict[bytes, DeliveryRun] = {}
         self._to_peer: Counter[str] = Counter()
+        # One that comes back goes on counting its hops: their numbers are what tells its records apart.
+        self._abandoned: OrderedDict[bytes, int] = OrderedDict()
         self._receipts: OrderedDict[bytes, tuple[Receipt, float]] = OrderedDict()
         self._alive_at = desk.clock()
         self._alive_cpu_s = process_time()
@@ -134,6 +136,9 @@ class Deliveries:
         self._to_peer.clear()
         for run in runs.values():
             run.abandon()
+            self._abandoned[run.delivery_id] = run.next_hop
+        while len(self._abandoned) > MAX_RECEIPTS:
+            self._abandoned.popitem(last=False)
         self._none_left.set()
 
     # ── from askers ──
@@ -155,7 +160,10 @@ class Deliveries:
         if refusal is not None:
             self.refused[refusal.cause.value] += 1
             raise refusal
-        run = DeliveryRun(self._desk, call, incoming.traceparent, remaining_s, self._check_stopped, self._finished)
+        first_hop = self._abandoned.pop(call.delivery_id, 1)
+        run = DeliveryRun(
+            self._desk, call, incoming.traceparent, remaining_s, first_hop, self._check_stopped, self._finished
+        )
         self._runs[call.delivery_id] = run
         self._to_peer[call.peer] += 1
         run.start()

@@ -39,7 +39,6 @@ from services.manager.steps import (
     DialTransport,
     Event,
     Finish,
-    GiveAnswer,
     HopAccepted,
     HopAnswered,
     HopEvent,
@@ -75,14 +74,14 @@ BUSY_CAUSES = frozenset({Cause.BUSY, Cause.RATE_LIMITED})
 
 
 class Delivery:
-    """See the module. finished: the Finish command, once given."""
+    """See the module. finished: the Finish command, once given. first_hop: the first one's number."""
 
-    def __init__(self, now: float, deadline: float) -> None:
+    def __init__(self, now: float, deadline: float, first_hop: int = 1) -> None:
         self.finished: Finish | None = None
         self._deadline = deadline
         self._course = Course()
         self._verifying: LiveHop | None = None
-        self._hops = Hops()
+        self._hops = Hops(first_hop)
         self._recheck_at = now
         self._now = now
         self._out: list[Command] = []
@@ -107,7 +106,7 @@ class Delivery:
             case DialSucceeded():
                 self._course.dial_succeeded(event.transport)
             case DialFailed():
-                self._dial_failed(event.transport, event.cause, now)
+                self._dial_failed(event, now)
             case RulesChanged():
                 self._rules_changed(routes, now)
             case WorkerLost():
@@ -116,7 +115,7 @@ class Delivery:
                 self._cancelled(now)
             case AskedAgain():
                 if self._verifying is not None:
-                    self._give(self._verifying)
+                    self._out.append(self._verifying.given())
             case TimerFired():
                 pass
             case _:
@@ -136,6 +135,10 @@ class Delivery:
             times.append(dial_at)
         # What was due by the last event has been dealt with, or there was nothing to do about it.
         return min([time for time in times if time > self._now] + [self._deadline])
+
+    @property
+    def next_hop(self) -> int:
+        return self._hops.next_number
 
     @property
     def records(self) -> list[HopRecord]:
@@ -208,10 +211,11 @@ class Delivery:
 
     # ── other events ──
 
-    def _dial_failed(self, transport: TransportName, cause: Cause, now: float) -> None:
-        started_at = self._course.dial_failed(transport, now)
+    def _dial_failed(self, event: DialFailed, now: float) -> None:
+        started_at = self._course.dial_failed(event, now)
         if started_at is not None:
-            self._write_unsent(transport, OUTCOME_FAILED, cause, started_at, now)
+            outcome = OUTCOME_FAILED if event.tried else OUTCOME_SKIPPED
+            self._write_unsent(event.transport, outcome, event.cause, started_at, now)
 
     def _rules_changed(self, routes: Routes, now: float) -> None:
         for hop in self._hops:
@@ -308,12 +312,8 @@ class Delivery:
         for hop in self._hops:
             if hop.state is HopState.ANSWERED:
                 self._verifying = hop
-                self._give(hop)
+                self._out.append(hop.given())
                 return
-
-    def _give(self, hop: LiveHop) -> None:
-        assert hop.answer is not None
-        self._out.append(GiveAnswer(hop.number, hop.transport, hop.answer, hop.body))
 
     def _hedge_if_due(self, routes: Routes, now: float) -> None:
         """Start one more hop where every one under way has been silent for its link's delay."""

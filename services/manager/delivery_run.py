@@ -22,8 +22,6 @@ from services.manager.steps import (
     AskedAgain,
     CancelHop,
     Command,
-    DialFailed,
-    DialSucceeded,
     DialTransport,
     Event,
     Finish,
@@ -71,7 +69,7 @@ MAX_LAG_S = 1.0
 class DeliveryRun:
     """awake is called before each event: it abandons us where the process was stopped for too long.
 
-    on_finished is called once, with the receipt, when the machine has finished.
+    first_hop: the number of its first hop. on_finished is called once, with the receipt, when the machine has finished.
     """
 
     def __init__(
@@ -80,6 +78,7 @@ class DeliveryRun:
         call: Deliver,
         traceparent: str,
         remaining_s: float,
+        first_hop: int,
         awake: Callable[[], None],
         on_finished: Callable[[DeliveryRun, Receipt], None],
     ) -> None:
@@ -93,7 +92,7 @@ class DeliveryRun:
         self._awake = awake
         self._on_finished = on_finished
         self._label = DeliveryLabel(call.delivery_id.hex(), peer_name(call.peer), call.transfer, traceparent)
-        self._machine = Delivery(now, self._deadline)
+        self._machine = Delivery(now, self._deadline, first_hop)
         self._spans: dict[int, Span] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
@@ -128,6 +127,11 @@ class DeliveryRun:
     def link_answer(self, message: LinkAnswer) -> None:
         self._learn(message.hop)
         self.feed(HopAnswered(message.hop, message.answer, message.body))
+
+    @property
+    def next_hop(self) -> int:
+        """The number after its last hop's."""
+        return self._machine.next_hop
 
     def workers(self) -> set[str]:
         return set() if self._over else self._machine.workers()
@@ -225,8 +229,7 @@ class DeliveryRun:
             self._desk.tasks.start(self._await_dial(transport), name="dial")
 
     async def _await_dial(self, transport: TransportName) -> None:
-        cause = await self._desk.dialler.dial(self._call.peer, transport)
-        self.feed(DialSucceeded(transport) if cause is None else DialFailed(transport, cause))
+        self.feed(await self._desk.dialler.dial(self._call.peer, transport))
 
     def _cancel(self, worker: str | None) -> None:
         if worker is not None:

@@ -10,6 +10,7 @@ import contextvars
 
 from services.manager.rank import DIAL_LIMIT_S
 from services.manager.routing import Routing
+from services.manager.steps import DialFailed, DialSucceeded
 from shared.bus.contract import Bus
 from shared.bus.envelopes import Dial, Dialled
 from shared.bus.subjects import Subjects
@@ -41,19 +42,25 @@ class Dialler:
         self._tasks = tasks
         self._under_way: dict[tuple[str, TransportName], asyncio.Task[Cause | None]] = {}
 
-    async def dial(self, peer: str, transport: TransportName) -> Cause | None:
-        """Have a link to the peer. Returns: None when there is one, else why not. Takes DIAL_LIMIT_S at most."""
+    async def dial(self, peer: str, transport: TransportName) -> DialSucceeded | DialFailed:
+        """Have a link to the peer. Takes DIAL_LIMIT_S at most."""
         task = self._under_way.get((peer, transport))
         if task is None:
-            if self._routing.blocked(peer, Direction.OUTBOUND):
-                return Cause.BLOCKED
-            recent = self._routing.book.recent_dial_failure(peer, transport, self._clock())
-            if recent is not None:
-                return recent
-            if len(self._under_way) >= MAX_DIALS:
-                return Cause.BUSY
+            cause = self._known_failure(peer, transport)
+            if cause is not None:
+                return DialFailed(transport, cause, tried=False)
             task = self._start(peer, transport)
-        return await asyncio.shield(task)
+        cause = await asyncio.shield(task)
+        return DialSucceeded(transport) if cause is None else DialFailed(transport, cause)
+
+    def _known_failure(self, peer: str, transport: TransportName) -> Cause | None:
+        """Why a dial is not even tried."""
+        if self._routing.blocked(peer, Direction.OUTBOUND):
+            return Cause.BLOCKED
+        recent = self._routing.book.recent_dial_failure(peer, transport, self._clock())
+        if recent is None and len(self._under_way) >= MAX_DIALS:
+            return Cause.BUSY
+        return recent
 
     async def keep_warm(self) -> None:
         """Probe wanted peers until cancelled. Circuits do not matter here: probes are how they close again."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.manager.rank import LINK_QUIET_S, STALL_MAX_S
-from services.manager.steps import HopRecord
+from services.manager.steps import GiveAnswer, HopRecord
 from shared.bus.envelopes import BodyRef
 from shared.content.messages import PeerAnswer
 from shared.errors import Cause
@@ -78,6 +78,11 @@ class LiveHop:
         self.state = HopState.SENT
         self.heard_at = now
 
+    def given(self) -> GiveAnswer:
+        """Its answer, for the asker to judge."""
+        assert self.answer is not None
+        return GiveAnswer(self.number, self.transport, self.answer, self.body)
+
     @property
     def cause_at_deadline(self) -> Cause:
         """What it ends with where it is still PENDING when the time is up."""
@@ -102,4 +107,4 @@ class LiveHop:
     def was_silent(self, now: float) -> bool:
         """Whether it gave no sign of life within its delay: what a loser is charged with."""
         overdue_at = self.overdue_at()
-        return self.state is HopState.SENT and overdue_at is not None and now >= overdue_at
+        return overdue_at is not None and now >= overdue_at

@@ -17,13 +17,16 @@ LIMITS_S = {HopState.SENT: SILENT_LIMIT_S, HopState.ALIVE: STALL_LIMIT_S}
 
 
 class Hops:
-    """records: the ended ones, in that order. Iterating gives those under way, safe to end while it goes on."""
+    """records: the ended ones, in that order. Iterating gives those under way, safe to end while it goes on.
 
-    def __init__(self) -> None:
+    next_number: of the next hop.
+    """
+
+    def __init__(self, first_number: int = 1) -> None:
         self.records: list[HopRecord] = []
         self.last_failure: HopRecord | None = None
         self._live: dict[int, LiveHop] = {}
-        self._next_number = 1
+        self.next_number = first_number
 
     def __len__(self) -> int:
         return len(self._live)
@@ -97,6 +100,6 @@ class Hops:
         return record
 
     def _take_number(self) -> int:
-        number = self._next_number
-        self._next_number += 1
+        number = self.next_number
+        self.next_number += 1
         return number

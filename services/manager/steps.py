@@ -70,8 +70,11 @@ class DialSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class DialFailed:
+    """tried: False where it was not dialled at all: it failed a moment ago, and this is why."""
+
     transport: TransportName
     cause: Cause
+    tried: bool = True
 
 
 @dataclass(frozen=True, slots=True)

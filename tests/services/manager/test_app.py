@@ -248,6 +248,27 @@ async def test_a_manager_that_was_stopped_leaves_its_deliveries_to_another(node:
     assert not any(worker.cancelled for worker in node.workers.values()), "the other manager may be using them"
 
 
+async def test_a_manager_that_was_stopped_and_takes_its_deliveries_up_again_writes_every_hop_down(node: Node) -> None:
+    await node.start(managers=0)
+    clock = JumpingClock()
+    await node.start_manager("manager-1", clock)
+    await node.warm()
+    for worker in node.workers.values():
+        worker.behave = only_ack
+    delivering = [asyncio.create_task(node.deliver(10.0)) for _ in range(5)]
+    await until(lambda: len(node.workers[WEBRTC].asked) >= 7)
+    before = len(node.records)
+    for worker in node.workers.values():
+        worker.behave = answer
+    clock.jumped_s = 3.0
+    receipts = await asyncio.gather(*delivering)
+    assert {receipt.outcome for receipt in receipts} == {"confirmed"}
+    await until(lambda: sum(record.outcome == "confirmed" for record in node.records[before:]) == 5)
+    assert sum(record.cause is Cause.EXPIRED for record in node.records) == 5
+    keys = [(record.delivery, record.number) for record in node.records]
+    assert len(keys) == len(set(keys))
+
+
 async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> None:
     await node.start()
     call_id = os.urandom(16)

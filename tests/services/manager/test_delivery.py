@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from services.manager.delivery import Delivery
 from services.manager.rank import DIAL_STAGGER_S, LINK_QUIET_S, MIN_RETRY_S, SILENT_LIMIT_S, Known
 from services.manager.steps import (
     AskedAgain,
@@ -285,6 +286,49 @@ def test_dials_to_a_peer_that_is_blocked_meanwhile_are_dropped() -> None:
     rig.happens(RulesChanged())
     assert rig.story[0] == ("webrtc", "failed", "blocked")
     assert rig.finish == ("failed", Cause.BLOCKED)
+
+
+@pytest.mark.parametrize("cause", [Cause.INTEGRITY_MISMATCH, Cause.REFUSED, Cause.FORBIDDEN])
+def test_a_peer_that_has_answered_so_over_every_link_is_not_asked_again(cause: Cause) -> None:
+    rig = Rig(all_linked())
+    for number in (1, 2, 3):
+        rig.happens(HopFailed(number, cause))
+    assert rig.finish == ("failed", cause)
+    assert len(rig.sent) == 3
+    assert rig.dialled == []
+
+
+def test_a_transport_whose_link_was_lost_is_dialled_the_one_that_answered_is_not() -> None:
+    rig = Rig(all_linked())
+    for number, cause in ((1, Cause.CLOSED), (2, Cause.INTEGRITY_MISMATCH), (3, Cause.NO_LINK)):
+        rig.happens(HopFailed(number, cause))
+    rig.passes(1.0)
+    assert rig.dialled == [WEBRTC, BROADCAST]
+
+
+def test_a_dial_that_is_known_to_fail_is_passed_over() -> None:
+    rig = Rig(none_linked())
+    for transport in ORDER:
+        rig.happens(DialFailed(transport, Cause.UNAUTHENTICATED, tried=False))
+    assert rig.finish == ("failed", Cause.UNAUTHENTICATED)
+    assert rig.story == [(transport.value, "skipped", "unauthenticated") for transport in ORDER]
+
+
+def test_an_acked_hop_that_stalls_and_loses_was_silent() -> None:
+    rig = Rig(all_linked())
+    rig.happens(HopAccepted(1, "worker-1"))
+    rig.happens(HopProgress(1, 0))
+    rig.passes(0.51)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+    confirm(rig, 2)
+    assert rig.story == [("webtorrent", "confirmed", ""), ("webrtc", "cancelled", "silent")]
+
+
+def test_one_that_is_taken_up_again_goes_on_counting_its_hops() -> None:
+    machine = Delivery(0.0, 10.0, first_hop=4)
+    (sent,) = machine.start(all_linked(), 0.0)
+    assert sent == SendOnLink(4, WEBRTC)
+    assert machine.next_hop == 5
 
 
 def test_everything_off_fails_at_once() -> None:
