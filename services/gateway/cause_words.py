@@ -105,7 +105,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "if that was not meant, do `swarmbridge blocklist remove PEER` at the end that blocks",
     ),
     Cause.FORBIDDEN: CauseWords(
-        "the peer may not do this over {transport}",
+        "the peer does not allow us this over {transport}",
         "The asker's role does not allow it: a guest asked for what is for members, or a stranger for private content",
         "add the peer to `trust.members` at both ends if you trust it",
     ),
@@ -141,8 +141,8 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.SOURCE_LOST: CauseWords(
         "the process that held the bytes was lost",
-        "One of this node's own processes died while it held the bytes to be sent; no transport is to blame",
-        "nothing, it is asked again; see that process's log if it happens often",
+        "A process died while it held the bytes to be sent, the peer's or this node's own; no transport is to blame",
+        "nothing, it is asked again; see the chunk service's log, at the end that sends, if it happens often",
     ),
     Cause.IMPORT_FAILED: CauseWords(
         "a package that {transport} needs is missing",

@@ -23,6 +23,9 @@ LOOK_BACK_MS = 60_000
 NOTICED_WITHIN_MS = 5_000
 """A change may be told this long after its effect: a worker is missed after 3 s, signalling after a grace of 3 s."""
 
+LINKED_AGAIN_MS = 10_000
+"""A worker that came in another's stead has its links within so long, or something else keeps it from them."""
+
 SWITCH_MS = 1_500
 """Hops that fail so soon after one another failed of the same thing: pings find a dead worker within 0.5 s."""
 
@@ -122,7 +125,9 @@ class Reason:
         match self.change.kind if self.change is not None else None:
             case ChangeKind.FLAG_OFF:
                 return f"{self.transport} was switched off"
-            case ChangeKind.CHAOS_SET | ChangeKind.TRANSPORT_TROUBLED if self.change is not None:
+            case ChangeKind.CHAOS_SET if self.change is not None:
+                return self.change.text
+            case ChangeKind.TRANSPORT_TROUBLED if self.change is not None and self.change.cause != self.cause.value:
                 return self.change.text
             case ChangeKind.PEER_BLOCKED if self.change is not None:
                 return f"this node has blocked the peer {DIRECTION_WORDS[self.change.direction or Direction.ALL]}"
@@ -163,7 +168,10 @@ def explaining(
         if cause not in causes or not found:
             continue
         last = found[-1]
-        undone = any(last.at <= one.at <= at_ms and one is not last and _undoes(one, last) for one in before)
+        undone = any(
+            last.at <= one.at <= at_ms and one is not last and (_undoes(one, last) or _replaced(one, last, at_ms))
+            for one in before
+        )
         if not undone and (kind in _LASTING or last.at >= at_ms - LOOK_BACK_MS):
             return last
     return None
@@ -207,6 +215,12 @@ def _undoes(change: Change, earlier: Change) -> bool:
     # A lost worker is dated by its last heartbeat: it may well have opened a link after that.
     of_lost = earlier.kind is not ChangeKind.LINK_CLOSED and change.worker == earlier.worker
     return change.kind is ChangeKind.LINK_OPENED and not of_lost
+
+
+def _replaced(change: Change, earlier: Change, at_ms: int) -> bool:
+    """Whether another worker had come in the stead of the one that left, in time to have a link by the moment."""
+    left = earlier.kind in (ChangeKind.WORKER_LOST, ChangeKind.DRAINING)
+    return left and change.kind is ChangeKind.WORKER_CAME and change.at <= at_ms - LINKED_AGAIN_MS
 
 
 def _is_block(change: Change) -> bool:
