@@ -109,9 +109,13 @@ class DeliveryStory(RuleBasedStateMachine):
     def unaccepted(self, hop: int) -> None:
         self.happens(HopUnaccepted(hop))
 
-    @rule(transport=TRANSPORTS, good=st.booleans())
-    def dialled(self, transport: TransportName, good: bool) -> None:
-        self.happens(DialSucceeded(transport) if good else DialFailed(transport, Cause.DIAL_TIMEOUT))
+    @rule(transport=TRANSPORTS)
+    def dialled(self, transport: TransportName) -> None:
+        self.happens(DialSucceeded(transport))
+
+    @rule(transport=TRANSPORTS, cause=CAUSES, tried=st.booleans())
+    def dial_failed(self, transport: TransportName, cause: Cause, tried: bool) -> None:
+        self.happens(DialFailed(transport, cause, tried))
 
     @rule(worker=WORKERS)
     def worker_lost(self, worker: str) -> None:
