@@ -16,7 +16,7 @@ from tests.fakes.virtual_time import run_virtual
 from tests.services.manager.storm import BEHAVIOURS, REFUSALS, SLACK_S, TIMEOUT_S, Asked, Storm
 
 EXAMPLES = int(os.environ.get("STORMS", "40"))
-"""`make storm STORMS=2000` for longer."""
+"""More of them by the environment: STORMS=2000."""
 
 PHASES = list(Phase) if EXAMPLES < 1_000 else [Phase.generate]
 
