@@ -30,7 +30,8 @@ PROBE_INTERVAL_S = 5.0
 """Between two dials of one peer on one transport, whatever the breakers say (DESIGN 3)."""
 
 DIAL_RETRY_S = 1.0
-"""A dial that failed is not tried again sooner, even for a delivery: its cause is told instead."""
+"""A dial that failed is not tried again sooner, even for a delivery: its cause is told instead. But for a worker that
+was not there: the bus says so in a millisecond, and a new one may have come up meanwhile."""
 
 RECENT_CONFIRMED_MS = 60_000
 """A confirmed attempt this young tells a new manager that the link is there."""
@@ -192,9 +193,10 @@ class PeerBook:
         return self._peer(peer).links[transport].in_flight
 
     def recent_dial_failure(self, peer: str, transport: TransportName, now: float) -> Cause | None:
-        """The cause of a dial that failed less than DIAL_RETRY_S ago."""
+        """The cause of a dial that failed less than DIAL_RETRY_S ago; None where asking again costs nothing."""
         link = self._peer(peer).links[transport]
-        return link.dial_cause if now - link.dial_failed_at < DIAL_RETRY_S else None
+        remembered = link.dial_cause is not Cause.WORKER_LOST and now - link.dial_failed_at < DIAL_RETRY_S
+        return link.dial_cause if remembered else None
 
     def due_probes(self, enabled: list[TransportName], now: float) -> list[tuple[str, TransportName]]:
         """Which (peer, transport) to dial now: wanted, not seen and not dialled for PROBE_INTERVAL_S."""

@@ -92,6 +92,12 @@ def test_a_failed_dial_is_told_again_for_a_second() -> None:
     assert book.recent_dial_failure(PEER, WEBRTC, 10.0 + DIAL_RETRY_S) is None
 
 
+def test_a_worker_that_was_not_there_is_asked_again_at_once() -> None:
+    book = PeerBook()
+    book.dial_failed(PEER, WEBRTC, Cause.WORKER_LOST, 10.0)
+    assert book.recent_dial_failure(PEER, WEBRTC, 10.0) is None
+
+
 def test_a_token_that_is_none_is_refused() -> None:
     with pytest.raises(SwarmbridgeError):
         PeerBook().want("nonsense", 0.0, NOW_MS)
