@@ -8,6 +8,7 @@ a primary is back within a probe of its recovery, and a second link is open when
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.manager.rank import (
@@ -69,7 +70,11 @@ class Estimate:
 
 
 @dataclass(slots=True)
-class _Link:
+class Link:
+    """One transport towards one peer. heard_at: when anything last came over it, for whichever request of ours;
+    in_flight: our requests on it without an end.
+    """
+
     known: Known = Known.UNKNOWN
     seen_at: float = float("-inf")
     heard_at: float = float("-inf")
@@ -80,13 +85,22 @@ class _Link:
     ack: Estimate = field(default_factory=lambda: Estimate(FIRST_ACK_DEVIATION_S))
     gap: Estimate = field(default_factory=lambda: Estimate(FIRST_GAP_DEVIATION_S))
 
+    def ack_delay_s(self) -> float:
+        """Silence after a request that starts a hedge."""
+        return hedge_delay_s(self.ack.smoothed_s, self.ack.deviation_s) if self.ack.known else HEDGE_MAX_S
+
+    def stall_delay_s(self) -> float:
+        """The same after a sign of life; never shorter than for the ack."""
+        learnt_s = stall_delay_s(self.gap.smoothed_s, self.gap.deviation_s) if self.gap.known else STALL_MAX_S / 2
+        return max(learnt_s, self.ack_delay_s())
+
 
 @dataclass(slots=True)
 class _Peer:
     name: str
     dialable: bool
     wanted_at: float = float("-inf")
-    links: dict[TransportName, _Link] = field(default_factory=lambda: {name: _Link() for name in ORDER})
+    links: dict[TransportName, Link] = field(default_factory=lambda: {name: Link() for name in ORDER})
 
 
 class PeerBook:
@@ -171,26 +185,9 @@ class PeerBook:
         """The peer's name (kept: deriving it hashes)."""
         return self._peer(peer).name
 
-    def link(self, peer: str, transport: TransportName) -> Known:
-        return self._peer(peer).links[transport].known
-
-    def ack_delay_s(self, peer: str, transport: TransportName) -> float:
-        """Silence after a request that starts a hedge."""
-        ack = self._peer(peer).links[transport].ack
-        return hedge_delay_s(ack.smoothed_s, ack.deviation_s) if ack.known else HEDGE_MAX_S
-
-    def stall_delay_s(self, peer: str, transport: TransportName) -> float:
-        """The same after a sign of life; never shorter than for the ack."""
-        gap = self._peer(peer).links[transport].gap
-        learnt_s = stall_delay_s(gap.smoothed_s, gap.deviation_s) if gap.known else STALL_MAX_S / 2
-        return max(learnt_s, self.ack_delay_s(peer, transport))
-
-    def heard_at(self, peer: str, transport: TransportName) -> float:
-        return self._peer(peer).links[transport].heard_at
-
-    def in_flight(self, peer: str, transport: TransportName) -> int:
-        """Our requests on the link without an end."""
-        return self._peer(peer).links[transport].in_flight
+    def links(self, peer: str) -> Mapping[TransportName, Link]:
+        """Every transport's, in order; to be read at once, and not to be changed."""
+        return self._peer(peer).links
 
     def recent_dial_failure(self, peer: str, transport: TransportName, now: float) -> Cause | None:
         """The cause of a dial that failed less than DIAL_RETRY_S ago; None where asking again costs nothing."""

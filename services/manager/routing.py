@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from services.manager.breaker import Breakers
 from services.manager.budget import HedgeBudget
-from services.manager.peers import PeerBook
+from services.manager.peers import Link, PeerBook
 from services.manager.rank import Route, Routes
 from shared.bus.records import Attempt
 from shared.errors import Cause
 from shared.settings.blocklist import Blocklist, Direction
 from shared.settings.flags import Flags
-from shared.transport.names import ORDER, TransportName
+from shared.transport.names import TransportName
 
 
 class Routing:
@@ -37,25 +37,19 @@ class Routing:
 
     def routes(self, peer: str, now_ms: int) -> Routes:
         name = self.book.name(peer)
-        return Routes(
-            {transport: self._route(peer, name, transport, now_ms) for transport in ORDER},
-            hedge_allowed=self.budget.allows(),
-        )
+        routes = {
+            transport: _route(transport, link, self._skip(name, transport, now_ms))
+            for transport, link in self.book.links(peer).items()
+        }
+        return Routes(routes, hedge_allowed=self.budget.allows())
 
-    def _route(self, peer: str, name: str, transport: TransportName, now_ms: int) -> Route:
-        skip: Cause | None = None
+    def _skip(self, name: str, transport: TransportName, now_ms: int) -> Cause | None:
         if self._blocklist.blocks(name, Direction.OUTBOUND):
-            skip = Cause.BLOCKED
-        elif not self._flags.enabled(transport):
-            skip = Cause.DISABLED
-        elif not self.breakers.allows(name, transport.value, now_ms):
-            skip = Cause.CIRCUIT_OPEN
-        return Route(
-            transport,
-            self.book.link(peer, transport),
-            skip,
-            self.book.ack_delay_s(peer, transport),
-            self.book.stall_delay_s(peer, transport),
-            self.book.heard_at(peer, transport),
-            self.book.in_flight(peer, transport),
-        )
+            return Cause.BLOCKED
+        if not self._flags.enabled(transport):
+            return Cause.DISABLED
+        return None if self.breakers.allows(name, transport.value, now_ms) else Cause.CIRCUIT_OPEN
+
+
+def _route(transport: TransportName, link: Link, skip: Cause | None) -> Route:
+    return Route(transport, link.known, skip, link.ack_delay_s(), link.stall_delay_s(), link.heard_at, link.in_flight)

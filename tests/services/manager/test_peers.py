@@ -25,14 +25,14 @@ def confirmed(transport: str, outcome: str = "confirmed", cause: Cause | None = 
 def test_links_are_learnt_from_what_happens() -> None:
     book = PeerBook()
     book.want(PEER, 0.0, NOW_MS)
-    assert book.link(PEER, WEBRTC) is Known.UNKNOWN
+    assert book.links(PEER)[WEBRTC].known is Known.UNKNOWN
     book.linked(PEER, WEBRTC, 0.0)
-    assert book.link(PEER, WEBRTC) is Known.LINKED
+    assert book.links(PEER)[WEBRTC].known is Known.LINKED
     book.unlinked(PEER, WEBRTC)
-    assert book.link(PEER, WEBRTC) is Known.UNLINKED
+    assert book.links(PEER)[WEBRTC].known is Known.UNLINKED
     book.linked(PEER, WEBTORRENT, 0.0)
     book.transport_gone(WEBTORRENT)
-    assert book.link(PEER, WEBTORRENT) is Known.UNLINKED
+    assert book.links(PEER)[WEBTORRENT].known is Known.UNLINKED
 
 
 def test_a_new_manager_knows_links_from_the_stream() -> None:
@@ -42,29 +42,29 @@ def test_a_new_manager_knows_links_from_the_stream() -> None:
     book.apply(confirmed("broadcast"), NOW_MS - 1_000)
     book.apply(confirmed("broadcast", "failed", Cause.NO_LINK), NOW_MS - 500)
     book.want(PEER, 0.0, NOW_MS)
-    assert [book.link(PEER, name) for name in ORDER] == [Known.UNKNOWN, Known.LINKED, Known.UNKNOWN]
+    assert [book.links(PEER)[name].known for name in ORDER] == [Known.UNKNOWN, Known.LINKED, Known.UNKNOWN]
 
 
 def test_the_hedge_delay_is_learnt_from_acks() -> None:
     book = PeerBook()
-    assert book.ack_delay_s(PEER, WEBRTC) == HEDGE_MAX_S
+    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MAX_S
     book.round_trip(PEER, WEBRTC, 0.002)
-    assert 0.05 < book.ack_delay_s(PEER, WEBRTC) < HEDGE_MAX_S
+    assert 0.05 < book.links(PEER)[WEBRTC].ack_delay_s() < HEDGE_MAX_S
     for _ in range(40):
         book.acked(PEER, WEBRTC, 0.002)
-    assert book.ack_delay_s(PEER, WEBRTC) == HEDGE_MIN_S
+    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S
     book.round_trip(PEER, WEBRTC, 5.0)
-    assert book.ack_delay_s(PEER, WEBRTC) == HEDGE_MIN_S, "timed acks count for more than a told round trip"
+    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S, "timed acks count for more than a told round trip"
     for _ in range(20):
         book.acked(PEER, WEBRTC, 2.0)
-    assert book.ack_delay_s(PEER, WEBRTC) == HEDGE_MAX_S
+    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MAX_S
 
 
 def test_the_stall_delay_is_never_shorter_than_the_hedge_delay() -> None:
     book = PeerBook()
     for _ in range(40):
         book.gap(PEER, WEBRTC, 0.001)
-    assert book.stall_delay_s(PEER, WEBRTC) == book.ack_delay_s(PEER, WEBRTC) == HEDGE_MAX_S
+    assert book.links(PEER)[WEBRTC].stall_delay_s() == book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MAX_S
 
 
 def test_wanted_peers_are_probed_on_every_enabled_transport() -> None:
@@ -108,7 +108,7 @@ def test_the_book_is_bounded() -> None:
     for number in range(MAX_PEERS + 1):
         book.want(guest_token(str(number)), 0.0, NOW_MS)
     book.linked(PEER, WEBRTC, 0.0)
-    assert book.link(guest_token("0"), WEBRTC) is Known.UNKNOWN
+    assert book.links(guest_token("0"))[WEBRTC].known is Known.UNKNOWN
 
 
 def test_the_budget_lets_a_few_hedges_go_and_then_five_percent() -> None:
