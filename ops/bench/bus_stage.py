@@ -18,20 +18,20 @@ from ops.bench.bus_workers import Behaviour, BusWorker
 from ops.bench.policies import Policy
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample
-from services.supervisor.bus_users import ADMIN, make_users, write_private
 from services.supervisor.interrupts import unbroken
 from services.supervisor.nats_process import NatsServer, start_nats
 from services.supervisor.node import lay_out, seed_settings
 from services.supervisor.processes import Child, Children, Program
 from services.supervisor.toml_text import config_toml
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.permissions import inbox_prefix
-from shared.bus.subjects import Subjects
+from shared.bus.messages.subjects import Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.bus.nats.users import ADMIN, make_users, write_private
 from shared.content.messages import PeerAnswer, RequestManifest
 from shared.ids import member_token, new_instance_id
 from shared.settings.config import ENV_CONFIG_FILE, BusSettings, Config, NodeSettings, child_environment
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 NODE = "bench"
 SERVICE = "manager"

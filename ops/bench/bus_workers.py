@@ -1,6 +1,6 @@
 """Workers that are nothing but their bus side, in the benchmark's own process: they answer as they are told to.
 
-What a worker of the product does on the bus (`shared.transport.asking`), without a transport below it: a request is
+What a worker of the product does on the bus (`shared.worker.asking`), without a transport below it: a request is
 accepted, acked, answered with a body that is pulled from here.
 """
 
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Accepted,
     BodyRef,
     CancelRequest,
@@ -25,11 +25,11 @@ from shared.bus.envelopes import (
     SendRequest,
     WorkerCommand,
 )
-from shared.bus.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
+from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
 from shared.content.messages import ManifestData
 from shared.errors import Cause, RemoteFailure
 from shared.process.tasks import Tasks
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 BODY_BYTES = 64 * 1024
 HELD_BYTES = 64 * 2**20

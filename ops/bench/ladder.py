@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from shared.attempts.fold import OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
     CancelRequest,
@@ -36,12 +36,12 @@ from shared.bus.envelopes import (
     Taken,
     Verdict,
 )
-from shared.bus.subjects import QUEUE_MANAGER, Subjects
+from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import monotonic, unix_ms
 from shared.errors import BusError, Cause, NoResponders, RemoteFailure
 from shared.process.run import Process, run
 from shared.process.tasks import Tasks
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 DEFAULT_TIMEOUT_S = 10.0
 DIAL_LIMIT_S = 5.0

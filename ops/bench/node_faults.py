@@ -9,7 +9,7 @@ from ops.bench.nodes import PRIMARY, SECOND, Nodes
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample
 from services.supervisor.processes import Child
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 BURST = 6
 """Small deliveries under way when a peer falls silent."""
@@ -18,7 +18,7 @@ LARGE_BURST = 3
 STRIKE_AFTER_S = 0.03
 """A 1 MiB chunk takes longer than this over a data channel (FACTS 1), so it is hit in the middle."""
 QUIET_S = 0.3
-"""Longer than services.manager.rank.LINK_QUIET_S, for which a link that gave anything counts as at work."""
+"""Longer than services.manager.routing.rank.LINK_QUIET_S, for which a link that gave anything counts as at work."""
 COLD_BASELINE = 24
 
 Fault = Callable[[Nodes, Rounds], Awaitable[Measured]]

@@ -16,17 +16,17 @@ from pathlib import Path
 
 from ops.bench.asker import Asker, Order
 from ops.bench.policies import Policy
-from services.supervisor.bus_users import ADMIN
 from services.supervisor.interrupts import unbroken
 from services.supervisor.node import Node
 from services.supervisor.pair import Pair
 from services.supervisor.processes import Child
-from shared.bus import nats_bus
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import Dial, Dialled
-from shared.bus.permissions import inbox_prefix
-from shared.bus.records import WorkerStatus
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Dial, Dialled
+from shared.bus.messages.records import WorkerStatus
+from shared.bus.messages.subjects import Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.bus.nats.users import ADMIN
 from shared.clock import monotonic
 from shared.content.chunks import verify_chunk
 from shared.content.link import parse_link
@@ -34,7 +34,7 @@ from shared.content.manifest import Manifest, parse_manifest, verify_manifest
 from shared.content.messages import ChunkData, ManifestData, PeerAnswer, RequestChunk, RequestManifest
 from shared.errors import BusError, Cause, RemoteProtocolError
 from shared.ids import new_instance_id
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 SMALL_BYTES = 64 * 1024
 """A chunk whose transfer takes next to nothing, so that what is measured is the reaction."""

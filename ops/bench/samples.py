@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from shared.attempts.fold import OUTCOME_CONFIRMED, OUTCOME_SKIPPED
-from shared.bus.envelopes import HopReceipt, Receipt
-from shared.transport.names import ORDER
+from shared.bus.messages.envelopes import HopReceipt, Receipt
+from shared.transports import ORDER
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from services.broadcast.limits import MAX_MISSES, POST_TIMEOUT_S, PROBE_AFTER_S,
 from services.broadcast.messages import CloseLink, LinkMessage, Post, Probe
 from services.broadcast.ordering import InOrder
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Done
+from shared.bus.messages.envelopes import Done
 from shared.clock import Clock
-from shared.ending import end_tasks
 from shared.errors import BusError, BusTimeout, Cause, NoResponders, RemoteFailure, TransportError
 from shared.ids import LinkId
+from shared.process.ending import end_tasks
 
 
 class MeshLink:

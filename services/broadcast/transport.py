@@ -38,7 +38,7 @@ from services.broadcast.messages import (
 )
 from shared.backoff import delays_s
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.subjects import QUEUE_LINK, broadcast_node, broadcast_worker
+from shared.bus.messages.subjects import QUEUE_LINK, broadcast_node, broadcast_worker
 from shared.clock import Clock, monotonic
 from shared.errors import (
     BusError,
@@ -53,7 +53,7 @@ from shared.errors import (
 )
 from shared.ids import LinkId, member_token
 from shared.transport.contract import Capabilities, Emit, LinkDown, LinkUp, PeerHint, RecordReceived, StateChanged
-from shared.transport.names import TransportName, TransportState
+from shared.transports import TransportName, TransportState
 from shared.wire.sealed.binding import broadcast_binding
 
 SERVE_RETRY_FIRST_S, SERVE_RETRY_CAP_S = 0.1, 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.bus.envelopes import ROLE_GUEST, ROLE_MEMBER
+from shared.bus.messages.envelopes import ROLE_GUEST, ROLE_MEMBER
 from shared.content.manifest import ContentClass
 
 _OPEN_TO: dict[str, frozenset[ContentClass]] = {

@@ -21,8 +21,8 @@ from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import Certify, Inbound, PeerjsTokenRequest, Taken
-from shared.bus.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
+from shared.bus.messages.envelopes import Certify, Inbound, PeerjsTokenRequest, Taken
+from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import publish_seed
 from shared.errors import ConfigError

@@ -15,8 +15,17 @@ from opentelemetry.trace import Span, Status, StatusCode
 from shared.bus.bodies import pull, release
 from shared.bus.calls import Calls
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Answered, CancelDelivery, Deliver, Done, Receipt, ReplyMessage, Slowed, Verdict
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import (
+    Answered,
+    CancelDelivery,
+    Deliver,
+    Done,
+    Receipt,
+    ReplyMessage,
+    Slowed,
+    Verdict,
+)
+from shared.bus.messages.subjects import Subjects
 from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import new_request_id, peer_name

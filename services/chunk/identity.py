@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Certificate, Certify, PeerjsToken, PeerjsTokenRequest
+from shared.bus.messages.envelopes import Certificate, Certify, PeerjsToken, PeerjsTokenRequest
 from shared.clock import unix_ms
 from shared.content.keys import identity_seed, peerjs_token, public_key
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError

@@ -13,8 +13,8 @@ import msgspec
 
 from shared.backoff import delays_s
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Done, TransferUpdate
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Done, TransferUpdate
+from shared.bus.messages.subjects import Subjects
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause, NoResponders
 

@@ -17,8 +17,8 @@ from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull_ranges
 from shared.bus.chunk_api import PutFile
 from shared.bus.contract import Bus
-from shared.bus.envelopes import BodyRef
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import BodyRef
+from shared.bus.messages.subjects import Subjects
 from shared.clock import unix_ms
 from shared.content.chunks import encrypt_chunk
 from shared.content.link import ContentLink, format_link

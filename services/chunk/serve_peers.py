@@ -12,7 +12,7 @@ from services.chunk.index import ManifestIndex
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Inbound, InboundAnswer
+from shared.bus.messages.envelopes import Inbound, InboundAnswer
 from shared.content.manifest import MAX_FILE_ID_CHARS, ContentClass
 from shared.content.messages import ManifestData, NotFound, RequestChunk
 from shared.content.refs import is_ref

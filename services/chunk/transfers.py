@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from services.chunk.progress import Progress
 from shared.bus.chunk_api import CancelCall, ChunkCommand
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import Done, Ping, Pong, Taken, TransferUpdate
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Done, Ping, Pong, Taken, TransferUpdate
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, SwarmbridgeError
 from shared.process.tasks import Tasks

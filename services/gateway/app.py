@@ -9,19 +9,19 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from services.gateway.auth import HostAllowList, Token
-from services.gateway.blocking import BlocklistRoutes
-from services.gateway.chaos import ChaosRoutes
-from services.gateway.downloads import FileRoutes
-from services.gateway.events import EventHub
-from services.gateway.feed import Feed
-from services.gateway.guard import Guard
-from services.gateway.server import TOKEN_FILE, HttpServer, read_token, remove_address, write_address
-from services.gateway.spool import Spool
-from services.gateway.transfer_calls import TransferCalls
-from services.gateway.uploads import TransferRoutes
-from services.gateway.views import ViewRoutes
-from services.gateway.why_view import WhyRoutes
+from services.gateway.api.blocking import BlocklistRoutes
+from services.gateway.api.chaos import ChaosRoutes
+from services.gateway.api.downloads import FileRoutes
+from services.gateway.api.uploads import TransferRoutes
+from services.gateway.api.views import ViewRoutes
+from services.gateway.api.why_view import WhyRoutes
+from services.gateway.http.auth import HostAllowList, Token
+from services.gateway.http.events import EventHub
+from services.gateway.http.guard import Guard
+from services.gateway.http.server import TOKEN_FILE, HttpServer, read_token, remove_address, write_address
+from services.gateway.model.feed import Feed
+from services.gateway.transfers.calls import TransferCalls
+from services.gateway.transfers.spool import Spool
 from shared.process.run import CannotStart, Process
 
 SPOOL_FOLDER = "spool"

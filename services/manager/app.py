@@ -12,13 +12,13 @@ from services.manager.inbound import InboundDesk
 from services.manager.outbox import Outbox
 from services.manager.recorder import Recorder
 from services.manager.report import Report
-from services.manager.routing import Routing
+from services.manager.routing.facts import Routing
 from services.manager.worker_watch import WorkerWatch
-from shared.bus.records import Attempt
-from shared.bus.subjects import STREAM_ATTEMPTS
+from shared.bus.messages.records import Attempt
+from shared.bus.messages.subjects import STREAM_ATTEMPTS
 from shared.clock import Clock, monotonic
 from shared.process.run import Process
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 DRAIN_GRACE_S = 3.0
 """Deliveries under way may end for this long after SIGTERM; what is left goes to other managers. With the flush it

@@ -12,11 +12,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from time import process_time
 
+from services.manager.delivery.steps import DeliveryCancelled, HopFailed, HopVerdict, RulesChanged, WorkerLost
 from services.manager.delivery_run import DeliveryRun
 from services.manager.desk import Desk
-from services.manager.steps import DeliveryCancelled, HopFailed, HopVerdict, RulesChanged, WorkerLost
 from shared.bus.contract import Incoming, Subscription
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     CancelDelivery,
     CancelRequest,
     Deliver,
@@ -30,7 +30,7 @@ from shared.bus.envelopes import (
     Taken,
     Verdict,
 )
-from shared.bus.subjects import QUEUE_MANAGER
+from shared.bus.messages.subjects import QUEUE_MANAGER
 from shared.clock import unix_ms
 from shared.errors import Cause, RemoteFailure
 

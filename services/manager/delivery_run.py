@@ -13,12 +13,9 @@ from contextvars import Context
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from services.manager.delivery import Delivery
-from services.manager.desk import Desk
-from services.manager.hop import HopState
-from services.manager.rank import Routes
-from services.manager.recorder import DeliveryLabel
-from services.manager.steps import (
+from services.manager.delivery.hop import HopState
+from services.manager.delivery.machine import Delivery
+from services.manager.delivery.steps import (
     AskedAgain,
     CancelHop,
     Command,
@@ -37,8 +34,11 @@ from services.manager.steps import (
     SlowAsker,
     TimerFired,
 )
+from services.manager.desk import Desk
+from services.manager.recorder import DeliveryLabel
+from services.manager.routing.rank import Routes
 from shared.attempts.fold import OUTCOME_CANCELLED
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
     CancelRequest,
@@ -54,7 +54,7 @@ from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure
 from shared.ids import peer_name
 from shared.telemetry.propagation import attached
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 ACCEPT_TIMEOUT_S = 1.0
 """A worker says at once whether it takes a request; a stopped one stays in its queue group for seconds."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from services.manager.dialler import Dialler
 from services.manager.outbox import Outbox
 from services.manager.recorder import Recorder
-from services.manager.routing import Routing
+from services.manager.routing.facts import Routing
 from shared.bus.contract import Bus
-from shared.bus.subjects import Subjects
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
 from shared.process.tasks import Tasks
 

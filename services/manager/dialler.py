@@ -8,18 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 
-from services.manager.rank import DIAL_LIMIT_S
-from services.manager.routing import Routing
-from services.manager.steps import DialFailed, DialSucceeded
+from services.manager.delivery.steps import DialFailed, DialSucceeded
+from services.manager.routing.facts import Routing
+from services.manager.routing.rank import DIAL_LIMIT_S
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Dial, Dialled
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Dial, Dialled
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 from shared.ids import peer_name
 from shared.process.tasks import Tasks
 from shared.settings.blocklist import Direction
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 
 MAX_DIALS = 256
 """Dials under way in one manager; one more is told BUSY."""

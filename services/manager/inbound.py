@@ -5,15 +5,15 @@ Bodies never pass here: the answer says where the worker pulls them from.
 
 from __future__ import annotations
 
-from services.manager.intake import MAX_OPEN, Intake
-from services.manager.routing import Routing
+from services.manager.routing.facts import Routing
+from services.manager.routing.intake import MAX_OPEN, Intake
 from shared.bus.contract import Bus, Handler, Incoming, Subscription
-from shared.bus.envelopes import Inbound, InboundAnswer
-from shared.bus.subjects import QUEUE_MANAGER, Subjects
+from shared.bus.messages.envelopes import Inbound, InboundAnswer
+from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusTimeout, Cause, NoResponders, RemoteFailure
 from shared.settings.blocklist import Direction
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 
 CHUNK_TIMEOUT_S = 2.0
 """An instance answers from the index in milliseconds; a stopped one keeps its share of the queue for seconds."""

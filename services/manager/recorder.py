@@ -13,19 +13,19 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span, Status, StatusCode
 
-from services.manager.steps import HopRecord
+from services.manager.delivery.steps import HopRecord
 from shared.attempts.fold import OUTCOME_FAILED
 from shared.backoff import delays_s
 from shared.bus.contract import Bus
-from shared.bus.records import Attempt, Diagnostic
-from shared.bus.subjects import Subjects
+from shared.bus.messages.records import Attempt, Diagnostic
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError
 from shared.process.tasks import Tasks
 from shared.settings.flags import Flags
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import context_of
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 MAX_QUEUED_RECORDS = 16_384
 WRITERS = 8

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from services.manager.budget import HedgeBudget
 from services.manager.deliveries import Deliveries
+from services.manager.delivery.budget import HedgeBudget
 from shared.bus.contract import Bus
-from shared.bus.records import ManagerStatus
-from shared.bus.subjects import Subjects
+from shared.bus.messages.records import ManagerStatus
+from shared.bus.messages.subjects import Subjects
 from shared.clock import unix_ms
 from shared.errors import BusError
 

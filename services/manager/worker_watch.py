@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Callable
 
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Ping, Pong
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Ping, Pong
+from shared.bus.messages.subjects import Subjects
 from shared.errors import BusError, BusTimeout, NoResponders
 from shared.process.tasks import Tasks
 

@@ -11,10 +11,10 @@ import logging
 import signal
 import sys
 
-from services.rendezvous.address_file import remove_address, write_address
 from services.rendezvous.app import Rendezvous
 from services.rendezvous.limits import MAX_SOCKETS
 from shared.errors import ConfigError, TransportError
+from shared.process.address_file import remove_address, write_address
 from shared.settings.config import Config, load
 
 OPEN_FILES = 2 * MAX_SOCKETS + 256

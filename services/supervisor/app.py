@@ -9,7 +9,7 @@ import sys
 import msgspec
 
 from services.supervisor.arguments import parse
-from services.supervisor.demo import DemoOptions, demo
+from services.supervisor.demo.run import DemoOptions, demo
 from services.supervisor.errors import CannotStart
 from services.supervisor.interrupts import EXIT_INTERRUPTED, Interrupted, run
 from services.supervisor.up import UpOptions, up

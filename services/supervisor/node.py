@@ -18,18 +18,18 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.bus_users import ADMIN, Seeds, write_private
 from services.supervisor.errors import CannotStart, failed_to_start
 from services.supervisor.gateway_client import GatewayClient, GatewayError
 from services.supervisor.processes import Child, Children, Program
 from services.supervisor.toml_text import config_toml
-from shared.bus.layout import ensure_layout, remove_layout
-from shared.bus.nats_connection import ConnectionOptions, NatsConnection
+from shared.bus.nats.connection import ConnectionOptions, NatsConnection
+from shared.bus.nats.layout import ensure_layout, remove_layout
+from shared.bus.nats.users import ADMIN, Seeds, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
 from shared.ids import new_instance_id
 from shared.settings.config import ENV_CONFIG_FILE, Config, child_environment
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 
 SERVICES = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway")
 STOP_ORDER = (("gateway", "webrtc", "webtorrent", "broadcast"), ("chunk",), ("manager",))

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.bus_users import Seeds, make_users
 from services.supervisor.errors import CannotStart
 from services.supervisor.home_lock import locked_home
 from services.supervisor.interrupts import unbroken
@@ -27,6 +26,7 @@ from services.supervisor.node import SERVICES, Node, NodePlan, run_dir
 from services.supervisor.ports import free_port, port_taken
 from services.supervisor.processes import Children
 from services.supervisor.rendezvous_process import start_rendezvous, write_document
+from shared.bus.nats.users import Seeds, make_users
 from shared.settings.config import BusSettings, Config
 
 DOCUMENT_NAME = "rendezvous.json"

@@ -6,7 +6,7 @@ from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
 from shared.errors import ConfigError
 from shared.process.run import CannotStart, Process
-from shared.transport.serve import serve_transport
+from shared.worker.serve import serve_transport
 
 
 async def app(process: Process) -> None:

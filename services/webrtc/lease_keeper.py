@@ -25,8 +25,8 @@ from services.webrtc.lease import (
 )
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, KeyValue
-from shared.bus.envelopes import Ping, Pong
-from shared.bus.subjects import BUCKET_LEASES, Subjects
+from shared.bus.messages.envelopes import Ping, Pong
+from shared.bus.messages.subjects import BUCKET_LEASES, Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, NoResponders, RemoteFailure
 from shared.undecodable import UNDECODABLE

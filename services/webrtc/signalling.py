@@ -33,8 +33,8 @@ from services.webrtc.routes import Routes
 from services.webrtc.server_socket import ServerSocket
 from services.webrtc.tokens import ServerTokens
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.envelopes import SignalMessage, SignalOffer, SignalSend, SignalTaken
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import SignalMessage, SignalOffer, SignalSend, SignalTaken
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError, TransportError
 from shared.process.tasks import Tasks

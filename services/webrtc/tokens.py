@@ -5,8 +5,8 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from shared.bus.contract import Bus
-from shared.bus.envelopes import PeerjsToken, PeerjsTokenRequest
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import PeerjsToken, PeerjsTokenRequest
+from shared.bus.messages.subjects import Subjects
 from shared.settings.rendezvous import PeerServer
 
 TOKEN_TIMEOUT_S = 2.0

@@ -25,8 +25,8 @@ from services.webrtc.limits import REFUSED_MESSAGE
 from services.webrtc.links import Links
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.envelopes import SignalOffer, SignalSend, SignalTaken
-from shared.bus.subjects import QUEUE_SIGNAL, Subjects
+from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
+from shared.bus.messages.subjects import QUEUE_SIGNAL, Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
@@ -35,7 +35,7 @@ from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
-from shared.transport.names import TransportName, TransportState
+from shared.transports import TransportName, TransportState
 from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
 
 SEND_SIGNAL_TIMEOUT_S = 2.0

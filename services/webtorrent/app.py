@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.webtorrent.transport import WebtorrentTransport
 from shared.process.run import Process
-from shared.transport.serve import serve_transport
+from shared.worker.serve import serve_transport
 
 
 async def app(process: Process) -> None:

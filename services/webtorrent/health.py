@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from shared.errors import Cause
 from shared.transport.contract import StateChanged
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 
 START_GRACE_S = 5.0
 """A DHT without luck needs seconds; before that, no way working is no news."""

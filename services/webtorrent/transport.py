@@ -13,7 +13,7 @@ from shared.errors import Cause, LocalProtocolError, TransportError
 from shared.ids import LinkId
 from shared.settings.config import Config
 from shared.transport.contract import Capabilities, Emit, PeerHint
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 
 class WebtorrentTransport:

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from shared.bus.records import Attempt
-from shared.transport.names import ORDER, TransportName
+from shared.bus.messages.records import Attempt
+from shared.transports import ORDER, TransportName
 
 OUTCOME_CONFIRMED = "confirmed"
 OUTCOME_ACCEPTED = "accepted"

@@ -16,11 +16,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.envelopes import BodyCall, BodyRef, Done, PullRange, Range, ReleaseBody
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import BodyCall, BodyRef, Done, PullRange, Range, ReleaseBody
+from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, monotonic
-from shared.ending import end_tasks
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError
+from shared.process.ending import end_tasks
 
 RANGE_BYTES = 256 * 1024
 """One range: the size at which pulling came closest to sending inline (FACTS 5: 293 against 351 MB/s)."""

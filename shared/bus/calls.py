@@ -19,10 +19,9 @@ import msgspec
 
 from shared.backoff import delays_s
 from shared.bus.contract import Bus, Incoming, Subscription
-from shared.bus.envelopes import Ping, Pong, ReplyMessage, Taken, TransferUpdate
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Ping, Pong, ReplyMessage, Taken, TransferUpdate
+from shared.bus.messages.subjects import Subjects
 from shared.clock import monotonic
-from shared.ending import end_tasks
 from shared.errors import (
     BusError,
     BusTimeout,
@@ -33,6 +32,7 @@ from shared.errors import (
     RemoteFailure,
     SwarmbridgeError,
 )
+from shared.process.ending import end_tasks
 
 PING_INTERVAL_S = 0.25
 """DESIGN 3. A killed server is noticed within one interval, a frozen one within MAX_MISSES + 1."""

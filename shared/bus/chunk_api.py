@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.bus.envelopes import BodyRef, Ping
+from shared.bus.messages.envelopes import BodyRef, Ping
 
 
 class PutFile(msgspec.Struct, array_like=True, frozen=True):

@@ -18,12 +18,12 @@ from typing import Any, Generic, TypeVar
 
 from opentelemetry import trace
 
-from shared.bus.codec import decode_envelope, encode_done, encode_refusal
 from shared.bus.contract import Handler, Incoming
-from shared.bus.envelopes import Envelope
+from shared.bus.messages.codec import decode_envelope, encode_done, encode_refusal
+from shared.bus.messages.envelopes import Envelope
 from shared.clock import unix_ms
-from shared.ending import end_tasks
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
+from shared.process.ending import end_tasks
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import attached, current_traceparent, link_to
 

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
-from shared.bus.subjects import Subjects
+from shared.bus.messages.subjects import Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.tasks import Tasks

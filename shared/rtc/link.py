@@ -22,8 +22,8 @@ from aiortc import (
 from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
-from shared.ending import end_tasks
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, TransportError
+from shared.process.ending import end_tasks
 from shared.rtc.addresses import AddressRule, address_rule
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.rtc.description import MAX_CANDIDATES, admit_candidate, admit_description, fingerprint_of

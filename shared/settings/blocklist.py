@@ -23,7 +23,7 @@ from enum import StrEnum
 import msgspec
 
 from shared.bus.contract import Bus, KeyValue, KvEntry, Subscription
-from shared.bus.subjects import BUCKET_BLOCKLIST
+from shared.bus.messages.subjects import BUCKET_BLOCKLIST
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import is_peer_name

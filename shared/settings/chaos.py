@@ -14,7 +14,7 @@ import msgspec
 
 from shared.ids import is_peer_name
 from shared.settings.config import NodeSettings
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 MAX_DELAY_MS = 60_000
 """Far beyond every delivery's deadline: longer is `drop`."""

@@ -18,13 +18,13 @@ import msgspec
 from openfeature.client import OpenFeatureClient
 
 from shared.bus.contract import Bus, KeyValue, KvEntry, Subscription
-from shared.bus.subjects import BUCKET_FLAGS
+from shared.bus.messages.subjects import BUCKET_FLAGS
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause
 from shared.settings.chaos import CHAOS_KEYS, ChaosFlag, StoredChaos, chaos_key, decode_chaos
 from shared.settings.config import FlagSettings
 from shared.settings.evaluation import FlagsProvider, Held, bind
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from shared.undecodable import UNDECODABLE
 
 FLAG_NAMES: dict[TransportName, str] = {
@@ -81,7 +81,7 @@ class Flags:
     async def start(self, bus: Bus, *, seed: bool = True) -> None:
         """Seed what is missing, then follow. Returns when the stored values are in force.
 
-        seed: False for a process that may read flags and not write them (shared.bus.permissions.SETTINGS_WRITERS);
+        seed: False for a process that may read flags and not write them (shared.bus.nats.permissions.SETTINGS_WRITERS);
         where nothing is stored yet, its own start values hold.
         Raises: BusError where the bucket cannot be opened.
         """

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from shared.bus.contract import Bus
-from shared.bus.records import SpanRecord, Spans
-from shared.bus.subjects import Subjects
+from shared.bus.messages.records import SpanRecord, Spans
+from shared.bus.messages.subjects import Subjects
 from shared.errors import BusError
 
 MAX_QUEUED_SPANS = 8192

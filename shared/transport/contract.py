@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from shared.errors import Cause
 from shared.ids import LinkId
-from shared.transport.names import TransportName, TransportState
+from shared.transports import TransportName, TransportState
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from shared.bus.bodies import pull, release
 from shared.bus.calls import Calls
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Answered, Deliver, Done, Receipt, ReplyMessage, Verdict
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Answered, Deliver, Done, Receipt, ReplyMessage, Verdict
+from shared.bus.messages.subjects import Subjects
 from shared.clock import monotonic
 from shared.content.messages import PeerRequest
 from shared.errors import BusError, Cause, SwarmbridgeError

@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 
 from services.supervisor.node import Node
-from shared.bus.envelopes import HopReceipt, Receipt
-from shared.bus.records import Attempt, Diagnostic, SpanRecord
+from shared.bus.messages.envelopes import HopReceipt, Receipt
+from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord
 from shared.telemetry import names
 
 Counts = Counter[tuple[str, str]]

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.supervisor.node import lay_out
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.envelopes import Ping, Pong, Receipt
-from shared.bus.records import Attempt
-from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.envelopes import Ping, Pong, Receipt
+from shared.bus.messages.records import Attempt
+from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.nats import bus as nats_bus
 from shared.content.messages import RequestManifest
 from shared.errors import BusError
 from shared.ids import member_token, peer_name
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 from tests.chaos.asker import DEADLINE_S, Asker
 from tests.chaos.managers import Manager, Managers
 from tests.chaos.workers import FakeWorker

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from services.manager.breaker import BUDGET_WINDOW, FAILURES_TO_OPEN
-from shared.bus.envelopes import Receipt
+from services.manager.routing.breaker import BUDGET_WINDOW, FAILURES_TO_OPEN
+from shared.bus.messages.envelopes import Receipt
 from shared.clock import monotonic
 from shared.errors import Cause
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.chaos.node import ChaosNode, chaos_node, story
 from tests.fakes.waiting import until
 

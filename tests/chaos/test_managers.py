@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus.envelopes import Receipt
+from shared.bus.messages.envelopes import Receipt
 from shared.clock import monotonic
 from shared.errors import Cause
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.chaos.asker import DEADLINE_S
 from tests.chaos.managers import Manager
 from tests.chaos.node import ChaosNode, chaos_node, story

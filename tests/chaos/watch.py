@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.supervisor.bus_users import ADMIN
 from services.supervisor.gateway_client import GatewayClient
 from services.supervisor.node import Node
-from shared.bus import nats_bus
 from shared.bus.contract import Bus, Incoming
-from shared.bus.permissions import inbox_prefix
-from shared.bus.records import Attempt, Diagnostic, SpanRecord, Spans
-from shared.bus.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord, Spans
+from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.bus.nats.users import ADMIN
 from shared.content.link import ContentLink, parse_link
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags

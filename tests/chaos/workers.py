@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Accepted,
     Dial,
     Dialled,
@@ -21,11 +21,11 @@ from shared.bus.envelopes import (
     SendRequest,
     WorkerCommand,
 )
-from shared.bus.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
+from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
 from shared.content.messages import ManifestData
 from shared.errors import BusError, Cause
 from shared.process.tasks import Tasks
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 ANSWER_AFTER_S = 0.02
 """What a link's round trip may take; long enough for many deliveries to be under way at any moment."""

@@ -19,12 +19,12 @@ from services.chunk.identity import Identity
 from services.supervisor.node import Node
 from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
-from shared.bus import nats_bus
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Certify, Inbound, InboundAnswer, PeerjsToken, PeerjsTokenRequest
-from shared.bus.permissions import inbox_prefix
-from shared.bus.subjects import QUEUE_CHUNK, Subjects
+from shared.bus.messages.envelopes import Certify, Inbound, InboundAnswer, PeerjsToken, PeerjsTokenRequest
+from shared.bus.messages.subjects import QUEUE_CHUNK, Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
 from shared.clock import unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, encrypt_chunk
 from shared.content.keys import publish_seed

@@ -19,12 +19,12 @@ import pytest
 
 from services.supervisor.nats_process import find_binary
 from services.supervisor.pair import Pair
-from shared.bus.envelopes import HopReceipt, Receipt
+from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.clock import monotonic
 from shared.content.link import ContentLink
 from shared.content.messages import RequestManifest
 from shared.settings.chaos import ChaosFlag
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.chaos.fallbacks import (
     Counts,
     Page,

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from shared.bus import nats_bus
-from shared.bus.jetstream import api
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.jetstream import api
 from tests.e2e.leftovers import assert_nothing_left, environment
 from tests.e2e.secrets_scan import secrets_in
 from tests.fakes.nats_server import nats_server

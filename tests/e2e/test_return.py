@@ -22,7 +22,7 @@ import pytest_asyncio
 from services.supervisor.nats_process import find_binary
 from services.supervisor.node import Node
 from services.supervisor.pair import Pair
-from shared.bus.envelopes import Receipt
+from shared.bus.messages.envelopes import Receipt
 from shared.clock import monotonic
 from shared.content.link import ContentLink
 from shared.content.messages import RequestManifest

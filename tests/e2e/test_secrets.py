@@ -14,13 +14,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from services.supervisor.demo_story import Story
-from services.supervisor.demo_view import JsonView
+from services.supervisor.demo.story import Story
+from services.supervisor.demo.view import JsonView
 from services.supervisor.nats_process import find_binary
 from services.supervisor.pair import NAMES, Pair
-from shared.bus.nats_connection import ConnectionOptions, NatsConnection, OnMessage
+from shared.bus.messages.subjects import Subjects
+from shared.bus.nats.connection import ConnectionOptions, NatsConnection, OnMessage
 from shared.bus.serving import BusCounts
-from shared.bus.subjects import Subjects
 from shared.content.keys import identity_seed, public_key, publish_seed
 from shared.ids import member_token
 

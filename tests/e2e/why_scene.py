@@ -17,7 +17,7 @@ from services.supervisor.nats_process import find_binary
 from services.supervisor.node import Node
 from services.supervisor.pair import Pair
 from services.supervisor.processes import Child
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 from tests.services.cli.run_cli import run_cli
 
 MIB = 2**20

@@ -17,7 +17,7 @@ from shared.transport.contract import (
     StateChanged,
     TransportEvent,
 )
-from shared.transport.names import TransportName, TransportState
+from shared.transports import TransportName, TransportState
 
 MAX_RECORD_BYTES = 65_535
 WINDOW_RECORDS = 16

@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from shared.bus.codec import decode_envelope, decode_reply, encode_envelope
 from shared.bus.contract import Handler, KeyValue, KvEntry, Subscription
+from shared.bus.messages.codec import decode_envelope, decode_reply, encode_envelope
+from shared.bus.messages.subjects import STREAM_ATTEMPTS
 from shared.bus.serving import BusCounts, Respond, Serving, send_span
-from shared.bus.subjects import STREAM_ATTEMPTS
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
 from shared.telemetry.propagation import current_traceparent

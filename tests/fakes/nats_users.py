@@ -1,4 +1,4 @@
-"""nats-server configurations with a user a service, as `shared.bus.permissions` gives them."""
+"""nats-server configurations with a user a service, as `shared.bus.nats.permissions` gives them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import nkeys
 
-from shared.bus.permissions import ADMIN, MESH_SERVICES, SERVICES, Permissions, mesh_permissions, permissions
+from shared.bus.nats.permissions import ADMIN, MESH_SERVICES, SERVICES, Permissions, mesh_permissions, permissions
 
 HEAD = """
 jetstream {{ store_dir: "{store}" }}

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Certificate,
     Certify,
     Dial,
@@ -26,8 +26,8 @@ from shared.bus.envelopes import (
     Ping,
     Pong,
 )
-from shared.bus.records import WorkerStatus
-from shared.bus.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
+from shared.bus.messages.records import WorkerStatus
+from shared.bus.messages.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
 from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.ids import PeerToken, member_token
 from shared.process.run import Process
@@ -36,9 +36,9 @@ from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, NodeSettings, TelemetrySettings, TrustSettings
 from shared.settings.flags import Flags
 from shared.transport.contract import Transport
-from shared.transport.names import TransportName
-from shared.transport.serve import serve_transport
+from shared.transports import TransportName
 from shared.wire.sealed.certificate import sign_certificate
+from shared.worker.serve import serve_transport
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 
 CERTIFICATE_S = 3600

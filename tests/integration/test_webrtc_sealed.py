@@ -14,7 +14,7 @@ from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
 from shared.bus import bodies
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Accepted, PeerjsToken, PeerjsTokenRequest, SendRequest
+from shared.bus.messages.envelopes import Accepted, PeerjsToken, PeerjsTokenRequest, SendRequest
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from shared.settings.config import WebrtcSettings

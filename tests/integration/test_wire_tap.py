@@ -12,7 +12,7 @@ import pytest
 
 from services.webtorrent.transport import WebtorrentTransport
 from shared.bus import bodies
-from shared.bus.envelopes import Accepted, Dial, Dialled, SendRequest
+from shared.bus.messages.envelopes import Accepted, Dial, Dialled, SendRequest
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from shared.settings.config import Config, WebtorrentSettings

@@ -21,7 +21,7 @@ from ops.bench.policies import POLICIES, PRODUCT
 from ops.bench.report import Report, show
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample, percentile, ratio, row, sample_of, spread
-from shared.bus.envelopes import HopReceipt, Receipt
+from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.errors import Cause
 
 HELP_LIMIT_S = 30

@@ -30,7 +30,7 @@ CLOCK_SKEW_S = 120
 
 
 class Certificate(Protocol):
-    """What a certificate has; `shared.bus.envelopes.Certificate` and `LinkCertificate` are two."""
+    """What a certificate has; `shared.bus.messages.envelopes.Certificate` and `LinkCertificate` are two."""
 
     @property
     def identity_key(self) -> bytes: ...

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.permissions import inbox_prefix
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
 from tests.conformance.suite import CHECKS, Check, Pair
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.nats_server import nats_server

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from services.broadcast.transport import BroadcastTransport
-from shared.bus import bodies, nats_bus
-from shared.bus.envelopes import Accepted, SendRequest
-from shared.bus.permissions import inbox_prefix
+from shared.bus import bodies
+from shared.bus.messages.envelopes import Accepted, SendRequest
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from tests.fakes.nats_server import nats_server

@@ -13,12 +13,12 @@ from services.broadcast.limits import MAX_RECORD_BYTES, REFUSED_LINKS, REFUSED_M
 from services.broadcast.messages import CloseLink, LinkMessage, LinkOpened, OpenLink, Post, Probe
 from services.broadcast.transport import BroadcastTransport
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Done
-from shared.bus.subjects import QUEUE_LINK, broadcast_node, broadcast_worker
+from shared.bus.messages.envelopes import Done
+from shared.bus.messages.subjects import QUEUE_LINK, broadcast_node, broadcast_worker
 from shared.errors import Cause, LocalProtocolError, NoResponders, RemoteFailure, TransportError
 from shared.ids import member_token, peerjs_id
 from shared.transport.contract import PeerHint, StateChanged
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 from shared.wire.sealed.binding import broadcast_binding
 from tests.conformance.suite import Pair
 from tests.fakes.memory_bus import MemoryBus, MemoryHub

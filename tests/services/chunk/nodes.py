@@ -15,7 +15,7 @@ from shared.bus.bodies import BodyHolder, pull, release
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import FetchFile, PutFile
 from shared.bus.contract import Bus, Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Answered,
     BodyRef,
     CancelDelivery,
@@ -33,7 +33,7 @@ from shared.bus.envelopes import (
     TransferUpdate,
     Verdict,
 )
-from shared.bus.subjects import QUEUE_MANAGER, Subjects
+from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.content.link import parse_link
 from shared.errors import Cause
 from shared.ids import PeerToken

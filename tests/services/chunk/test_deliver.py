@@ -15,7 +15,7 @@ from services.chunk import deliver as deliver_module
 from services.chunk.deliver import Delivered, Deliveries
 from shared.bus.calls import Calls
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Answered, BodyRef, Deliver, Done, InboundAnswer, Receipt, Slowed, Taken
+from shared.bus.messages.envelopes import Answered, BodyRef, Deliver, Done, InboundAnswer, Receipt, Slowed, Taken
 from shared.content.messages import ChunkData, ManifestData, NotFound, PeerAnswer, RequestManifest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import guest_token

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from shared.bus.envelopes import Certificate, Certify, PeerjsToken, PeerjsTokenRequest
+from shared.bus.messages.envelopes import Certificate, Certify, PeerjsToken, PeerjsTokenRequest
 from shared.clock import unix_ms
 from shared.content.keys import peerjs_token
 from shared.errors import Cause, RemoteFailure

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.layout import ensure_layout
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.layout import ensure_layout
 from tests.fakes.nats_server import NatsServer, nats_server
 from tests.services.chunk.nodes import Asker, ChunkInstance, FakeManager, FarNode
 from tests.services.chunk.test_put_fetch import files, read_back

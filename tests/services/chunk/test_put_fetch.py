@@ -13,7 +13,7 @@ import pytest
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull, release
 from shared.bus.chunk_api import CancelCall, FileList, FileQuery, GetChunk, GotChunk
-from shared.bus.envelopes import Deliver, Done, InboundAnswer, TransferUpdate
+from shared.bus.messages.envelopes import Deliver, Done, InboundAnswer, TransferUpdate
 from shared.content.link import parse_link
 from shared.content.messages import ChunkData, NotFound, RequestChunk, RequestManifest
 from shared.errors import Cause, RemoteFailure

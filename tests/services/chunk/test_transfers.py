@@ -12,7 +12,7 @@ from services.chunk.progress import Progress
 from services.chunk.transfers import ABANDONED_AFTER_S, MAX_RUNNING, Transfers
 from shared.bus.chunk_api import CancelCall
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Ping, Pong, ReplyMessage, TransferUpdate
+from shared.bus.messages.envelopes import Ping, Pong, ReplyMessage, TransferUpdate
 from shared.errors import Cause, SwarmbridgeError
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until

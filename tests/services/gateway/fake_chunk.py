@@ -18,8 +18,8 @@ from shared.bus.chunk_api import (
     PutFile,
 )
 from shared.bus.contract import Incoming, Subscription
-from shared.bus.envelopes import Done, Ping, Pong, Taken, TransferUpdate
-from shared.bus.subjects import QUEUE_CHUNK, Subjects
+from shared.bus.messages.envelopes import Done, Ping, Pong, Taken, TransferUpdate
+from shared.bus.messages.subjects import QUEUE_CHUNK, Subjects
 from shared.content.link import ContentLink, format_link
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import PeerToken, member_token

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from services.gateway.app import app
-from shared.bus.subjects import Subjects
+from shared.bus.messages.subjects import Subjects
 from shared.process.run import Process
 from shared.process.tasks import Tasks
 from shared.settings.blocklist import Blocklist

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.server import read_token, remove_address, write_address
+from services.gateway.http.server import read_token, remove_address, write_address
 from shared.process.run import CannotStart
 from tests.services.gateway.node import gateway_node
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from services.manager.app import app
 from shared.bus.calls import Calls
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
     BodyRef,
@@ -32,8 +32,8 @@ from shared.bus.envelopes import (
     Verdict,
     WorkerCommand,
 )
-from shared.bus.records import Attempt, Diagnostic
-from shared.bus.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import Attempt, Diagnostic
+from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic
 from shared.content.messages import ManifestData, RequestManifest
 from shared.errors import Cause, RemoteFailure
@@ -43,7 +43,7 @@ from shared.process.tasks import Tasks
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, FlagSettings
 from shared.settings.flags import Flags
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 
 PEER = member_token(bytes(range(32)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from services.manager.delivery import Delivery
-from services.manager.rank import Known, Route, Routes
-from services.manager.steps import (
+from services.manager.delivery.machine import Delivery
+from services.manager.delivery.steps import (
     CancelHop,
     Command,
     DialTransport,
@@ -19,9 +18,10 @@ from services.manager.steps import (
     SendOnLink,
     TimerFired,
 )
+from services.manager.routing.rank import Known, Route, Routes
 from shared.content.messages import ManifestData
 from shared.errors import Cause
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 
 WEBRTC, WEBTORRENT, BROADCAST = ORDER
 ANSWER = ManifestData("00")

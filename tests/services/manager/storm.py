@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, field
 
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     Answered,
     BodyRef,
     CancelDelivery,
@@ -24,12 +24,12 @@ from shared.bus.envelopes import (
     SendRequest,
     Verdict,
 )
-from shared.bus.records import ManagerStatus
+from shared.bus.messages.records import ManagerStatus
 from shared.content.messages import RequestManifest
 from shared.errors import BusError, Cause, RemoteFailure
 from shared.ids import peer_name
 from shared.settings.blocklist import Blocklist, Direction
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 from tests.services.manager.node import (
     ANSWER,
     BODY_BYTES,

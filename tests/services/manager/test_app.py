@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from services.manager.peers import PROBE_INTERVAL_S
+from services.manager.routing.peers import PROBE_INTERVAL_S
 from shared.attempts.fold import AttemptCounters
-from shared.bus.envelopes import (
+from shared.bus.messages.envelopes import (
     BodyRef,
     CancelDelivery,
     LinkAnswer,

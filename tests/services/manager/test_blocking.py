@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from services.manager import deliveries, intake
+from services.manager import deliveries
+from services.manager.routing import intake
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import InboundAnswer, Slowed
-from shared.bus.records import ManagerStatus
+from shared.bus.messages.envelopes import InboundAnswer, Slowed
+from shared.bus.messages.records import ManagerStatus
 from shared.errors import BusTimeout, Cause, RemoteFailure
 from shared.ids import peer_name
 from shared.settings.blocklist import Blocklist, Direction

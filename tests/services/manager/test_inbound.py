@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import BodyRef, Inbound, InboundAnswer, Stamp
-from shared.bus.subjects import QUEUE_CHUNK
+from shared.bus.messages.envelopes import BodyRef, Inbound, InboundAnswer, Stamp
+from shared.bus.messages.subjects import QUEUE_CHUNK
 from shared.content.messages import RequestManifest
 from shared.errors import Cause, RemoteFailure
-from shared.transport.names import ORDER
+from shared.transports import ORDER
 from tests.fakes.memory_bus import MemoryBus
 from tests.fakes.waiting import until
 from tests.services.manager.node import ANSWER, PEER, SUBJECTS, Node, hops

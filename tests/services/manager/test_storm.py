@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.bus import calls
 from shared.errors import Cause
-from shared.transport.names import ORDER, TransportName
+from shared.transports import ORDER, TransportName
 from tests.fakes.virtual_time import run_virtual
 from tests.services.manager.storm import BEHAVIOURS, REFUSALS, SLACK_S, TIMEOUT_S, Asked, Storm
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from services.rendezvous.address_file import ADDRESS_FILE, remove_address, write_address
+from shared.process.address_file import ADDRESS_FILE, remove_address, write_address
 from tests.services.rendezvous.conftest import DEADLINE_S, until
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.bus_users import BusUsers, make_users
 from services.supervisor.errors import CannotStart
 from services.supervisor.nats_process import NatsServer, find_binary, start_nats
 from services.supervisor.node import lay_out
 from services.supervisor.processes import Children
-from shared.bus import nats_bus
-from shared.bus.subjects import BUCKET_FLAGS
+from shared.bus.messages.subjects import BUCKET_FLAGS
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.users import BusUsers, make_users
 from shared.errors import BusError
 
 SERVICES = ("chunk", "manager", "gateway", "broadcast")

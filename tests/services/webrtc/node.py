@@ -11,8 +11,16 @@ from pathlib import Path
 from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import Timing, WebrtcTransport
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Done, PeerjsToken, PeerjsTokenRequest, Ping, Pong, SignalMessage, WorkerCommand
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import (
+    Done,
+    PeerjsToken,
+    PeerjsTokenRequest,
+    Ping,
+    Pong,
+    SignalMessage,
+    WorkerCommand,
+)
+from shared.bus.messages.subjects import Subjects
 from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
 from shared.rtc.contract import LinkFactory

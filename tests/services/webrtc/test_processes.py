@@ -16,12 +16,12 @@ import pytest
 
 from services.chunk.identity import Identity
 from services.webrtc.lease import LEASE_KEY, LeaseRecord
-from shared.bus import nats_bus
-from shared.bus.envelopes import Certify, PeerjsTokenRequest
-from shared.bus.layout import ensure_layout
-from shared.bus.nats_bus import NatsBus
-from shared.bus.records import WorkerStatus
-from shared.bus.subjects import BUCKET_LEASES, Subjects
+from shared.bus.messages.envelopes import Certify, PeerjsTokenRequest
+from shared.bus.messages.records import WorkerStatus
+from shared.bus.messages.subjects import BUCKET_LEASES, Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.bus import NatsBus
+from shared.bus.nats.layout import ensure_layout
 from shared.clock import monotonic
 from shared.ids import peerjs_id, token_key
 from shared.settings.config import child_environment

@@ -12,7 +12,7 @@ from shared.errors import Cause, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc.contract import LinkFactory
 from shared.transport.contract import PeerHint, StateChanged
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 from tests.fakes.waiting import until
 from tests.services.webrtc.conftest import MakeNode
 from tests.services.webrtc.node import Node, Worker

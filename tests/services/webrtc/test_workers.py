@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from services.webrtc.lease import LEASE_KEY
-from shared.bus.subjects import BUCKET_LEASES
+from shared.bus.messages.subjects import BUCKET_LEASES
 from shared.transport.contract import StateChanged
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 from tests.fakes.waiting import until
 from tests.services.webrtc.conftest import MakeNode
 from tests.services.webrtc.node import Node, Worker

@@ -19,7 +19,7 @@ from services.webtorrent.limits import (
 from shared.errors import Cause, TransportError
 from shared.settings.config import WebtorrentSettings
 from shared.transport.contract import StateChanged
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 
 
 @pytest.mark.parametrize(

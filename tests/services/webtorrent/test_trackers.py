@@ -16,7 +16,7 @@ from services.webtorrent.offer import EMPTY_SDP
 from services.webtorrent.swarm import control_infohash
 from services.webtorrent.trackers import OFFERS
 from shared.errors import Cause, TransportError
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 from tests.services.webtorrent.swarm_parts import (
     NO_HINT,
     Node,

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId
-from shared.transport.names import TransportState
+from shared.transports import TransportState
 from tests.services.webtorrent.raw_peer import raw_peer
 from tests.services.webtorrent.swarm_parts import (
     NO_HINT,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from shared.attempts.fold import AttemptCounters
-from shared.bus.records import Attempt
+from shared.bus.messages.records import Attempt
 from shared.errors import Cause
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 WEBRTC, WEBTORRENT, BROADCAST = TransportName
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import pytest
 
-from shared.bus import nats_bus
 from shared.bus.contract import Bus
-from shared.bus.layout import ensure_layout
-from shared.bus.nats_bus import NatsBus
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.bus import NatsBus
+from shared.bus.nats.layout import ensure_layout
 from shared.bus.serving import BusCounts
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 from tests.fakes.nats_server import NatsServer, nats_server

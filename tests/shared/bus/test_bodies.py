@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from shared.bus.bodies import RANGE_BYTES, WINDOW_RANGES, BodyHolder, pull, pull_ranges, release
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import BodyCall, BodyRef, PullRange, Range
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import BodyCall, BodyRef, PullRange, Range
+from shared.bus.messages.subjects import Subjects
 from shared.errors import BusTimeout, Cause, RemoteFailure, SwarmbridgeError
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 from tests.fakes.waiting import until

@@ -9,8 +9,17 @@ import pytest
 
 from shared.bus.calls import Calls
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import CancelDelivery, Deliver, ManagerMessage, Ping, Pong, Receipt, ReplyMessage, Taken
-from shared.bus.subjects import QUEUE_MANAGER, Subjects
+from shared.bus.messages.envelopes import (
+    CancelDelivery,
+    Deliver,
+    ManagerMessage,
+    Ping,
+    Pong,
+    Receipt,
+    ReplyMessage,
+    Taken,
+)
+from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import unix_ms
 from shared.content.messages import RequestChunk
 from shared.errors import BusTimeout, BusUnavailable, Cause, LocalProtocolError, RemoteFailure, SwarmbridgeError

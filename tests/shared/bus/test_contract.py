@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from shared.bus.contract import Incoming, KvEntry
-from shared.bus.envelopes import Done, ManagerMessage, Ping, Pong, Range, Taken, Verdict
-from shared.bus.records import Attempt
-from shared.bus.subjects import BUCKET_LEASES, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.envelopes import Done, ManagerMessage, Ping, Pong, Range, Taken, Verdict
+from shared.bus.messages.records import Attempt
+from shared.bus.messages.subjects import BUCKET_LEASES, STREAM_ATTEMPTS, Subjects
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure, SwarmbridgeError
 from tests.fakes.waiting import until

@@ -13,8 +13,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from shared.bus import serving
 from shared.bus.contract import Incoming
-from shared.bus.envelopes import Done, Ping, Pong
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Done, Ping, Pong
+from shared.bus.messages.subjects import Subjects
 from shared.errors import Cause, NoResponders, RemoteFailure, SwarmbridgeError
 from shared.telemetry.propagation import current_trace_id
 from tests.fakes.memory_bus import MemoryHub

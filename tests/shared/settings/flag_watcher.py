@@ -11,10 +11,10 @@ import asyncio
 import sys
 import time
 
-from shared.bus import nats_bus
+from shared.bus.nats import bus as nats_bus
 from shared.settings.config import load
 from shared.settings.flags import Flags
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 
 
 async def main(instance: str) -> None:

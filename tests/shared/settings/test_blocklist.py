@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import nats_bus
-from shared.bus.layout import ensure_layout
-from shared.bus.subjects import BUCKET_BLOCKLIST
+from shared.bus.messages.subjects import BUCKET_BLOCKLIST
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.layout import ensure_layout
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.settings import blocklist as module
 from shared.settings.blocklist import MAX_NOTE_CHARS, Block, Blocklist, Direction

@@ -10,12 +10,12 @@ from openfeature.event import ProviderEvent
 from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import Reason
 
-from shared.bus.subjects import BUCKET_FLAGS
+from shared.bus.messages.subjects import BUCKET_FLAGS
 from shared.errors import BusError
 from shared.settings.chaos import ChaosFlag
 from shared.settings.config import FlagSettings
 from shared.settings.flags import FALLBACK_TELEMETRY, FLAG_NAMES, Flags
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 from tests.fakes.waiting import until
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.chunk.identity import Identity
-from shared.bus import nats_bus
-from shared.bus.envelopes import Certify
-from shared.bus.layout import ensure_layout
-from shared.bus.nats_bus import NatsBus
-from shared.bus.records import WorkerStatus
-from shared.bus.subjects import Subjects
+from shared.bus.messages.envelopes import Certify
+from shared.bus.messages.records import WorkerStatus
+from shared.bus.messages.subjects import Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.bus import NatsBus
+from shared.bus.nats.layout import ensure_layout
 from shared.settings.chaos import ChaosFlag
 from shared.settings.config import FlagSettings, child_environment
 from shared.settings.flags import Flags
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.fakes.nats_server import free_port, nats_server
 from tests.fakes.waiting import POLL_S, until
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import nats_bus
-from shared.bus.layout import ensure_layout
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.layout import ensure_layout
 from shared.settings.chaos import ChaosFlag
 from shared.settings.config import child_environment, load
 from shared.settings.flags import Flags
-from shared.transport.names import TransportName
+from shared.transports import TransportName
 from tests.fakes.nats_server import NatsServer, nats_server
 from tests.fakes.waiting import until
 

@@ -4,8 +4,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from shared.bus.contract import Incoming
-from shared.bus.records import SpanRecord, Spans
-from shared.bus.subjects import Subjects
+from shared.bus.messages.records import SpanRecord, Spans
+from shared.bus.messages.subjects import Subjects
 from shared.telemetry import bus_exporter
 from shared.telemetry.bus_exporter import BusSpanExporter
 from tests.fakes.memory_bus import MemoryHub

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.bus.subjects import Subjects
+from shared.bus.messages.subjects import Subjects
 from shared.telemetry.names import template
 
 S = Subjects("n1")

@@ -1,0 +1,143 @@
+"""The HTTP server: the application put together, its socket, and the two files that tell the CLI where it is.
+
+*Cancellation*: `close` stops listening, ends event streams, gives open requests limits.SHUTDOWN_S.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from services.gateway.http import limits
+from services.gateway.http.connections import Connections
+from services.gateway.http.guard import Guard
+from services.gateway.http.page import page_routes
+from shared.process.run import CannotStart
+
+ADDRESS_FILE = "gateway.json"
+TOKEN_FILE = "gateway.token"  # noqa: S105 - a file's name
+TOKEN_BYTES = 32
+BACKLOG = 128
+
+
+class HttpServer:
+    """One listening socket and its application."""
+
+    def __init__(self, guard: Guard, routes: Iterable[web.RouteDef]) -> None:
+        self._application = web.Application(
+            middlewares=[self._tell_connections, guard.middleware], client_max_size=limits.MAX_JSON_BYTES
+        )
+        self._application.add_routes([*routes, *guard.routes(), *page_routes()])
+        self._runner = web.AppRunner(
+            self._application,
+            access_log=None,  # paths hold digests
+            keepalive_timeout=limits.KEEPALIVE_S,
+            shutdown_timeout=limits.SHUTDOWN_S,
+            handler_cancellation=True,  # an asker that went away must not keep a download going
+            max_line_size=limits.MAX_HEADER_BYTES,
+            max_field_size=limits.MAX_HEADER_BYTES,
+        )
+        self._connections: Connections | None = None
+        self._listener: asyncio.Server | None = None
+        self.url = ""
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises: CannotStart with the one line for the person who started it."""
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._connections = Connections(self._runner.server)
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._connections, host, port, backlog=BACKLOG
+            )
+        except OSError as error:
+            await self._runner.cleanup()
+            raise CannotStart(_why(error, host, port)) from error
+        bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
+        self.url = f"http://{_reachable(bound_host)}:{bound_port}"
+
+    async def close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _tell_connections(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        finally:
+            if self._connections is not None:
+                self._connections.request_ended(request)
+
+
+def read_token(path: Path) -> str:
+    """The operator's token; made, for its owner alone, where there is none yet.
+
+    Raises: CannotStart where the file is empty or cannot be used.
+    """
+    try:
+        if not path.exists():
+            _make_token(path)
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        raise CannotStart(f"error: the token file {path} cannot be used; see its owner and rights") from None
+    if not token:
+        raise CannotStart(f"error: the token file {path} is empty; remove it and start again")
+    return token
+
+
+def _make_token(path: Path) -> None:
+    """Whole or not at all, and never over one that another gateway made in the meantime."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    finally:
+        Path(draft).unlink()
+
+
+def write_address(home: Path, url: str) -> Path:
+    """Tell the CLI where we are: whole or not at all."""
+    path = home / ADDRESS_FILE
+    draft = home / f".{ADDRESS_FILE}.{os.getpid()}"
+    draft.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
+    draft.replace(path)
+    return path
+
+
+def remove_address(home: Path) -> None:
+    """Remove the file if it is still ours: another gateway of the node may have written its own since."""
+    path = home / ADDRESS_FILE
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads(path.read_text()).get("pid") == os.getpid():
+            path.unlink()
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"error: port {port} of {host} is taken; set gateway.port to another, or 0 for any"
+    if error.errno == errno.EACCES:
+        return f"error: port {port} of {host} is not allowed to this user; set gateway.port to 1024 or more"
+    return f"error: cannot listen on {host} port {port}; see gateway.host"
+
+
+def _reachable(bound_host: str) -> str:
+    """An address that this machine can open: a wildcard is none."""
+    if bound_host == "0.0.0.0":  # noqa: S104 - compared with, not bound to
+        return "127.0.0.1"
+    if bound_host == "::":
+        return "[::1]"
+    return f"[{bound_host}]" if ":" in bound_host else bound_host

@@ -1,0 +1,134 @@
+"""Transfers as people see them, folded from TransferUpdates. Pure.
+
+*Driven by*: updates of calls made here and of event `transfer` (another gateway's calls); the same update may
+come both ways, in either order. *Invariants*: a transfer that has ended stays as it ended; its numbers never
+go back; at most limits.MAX_TRANSFERS are kept, ended ones go first, oldest first.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from services.gateway.http import limits
+from services.gateway.http.answers import ApiStruct
+from shared.bus.messages.envelopes import TransferUpdate
+from shared.errors import Cause
+
+RUNNING = "running"
+DONE = "done"
+FAILED = "failed"
+
+
+class Transfer(ApiStruct, frozen=True):
+    """One put or get. by_transport: confirmed bytes by transport. started_at: wall clock, ms."""
+
+    id: str
+    kind: str
+    state: str
+    name: str
+    chunks_done: int = 0
+    chunks_total: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    by_transport: dict[str, int] = msgspec.field(default_factory=dict)
+    cause: str | None = None
+    link: str = ""
+    manifest: str = ""
+    started_at: int = 0
+
+
+class Transfers:
+    """The latest state of each transfer, by id (its call id in hex)."""
+
+    def __init__(self, capacity: int = limits.MAX_TRANSFERS) -> None:
+        self._capacity = capacity
+        self._transfers: OrderedDict[str, Transfer] = OrderedDict()
+
+    def begin(self, call_id: bytes, kind: str, name: str, bytes_total: int, now_ms: int) -> Transfer:
+        """A transfer that was asked for here, before anyone has taken it."""
+        transfer = Transfer(
+            id=call_id.hex(), kind=kind, state=RUNNING, name=name, bytes_total=bytes_total, started_at=now_ms
+        )
+        self._keep(transfer)
+        return transfer
+
+    def apply(self, update: TransferUpdate) -> Transfer | None:
+        """Returns: the transfer as it is now; None where the update told nothing new."""
+        transfer_id = update.call_id.hex()
+        old = self._transfers.get(transfer_id)
+        new = _of_update(transfer_id, update) if old is None else _merged(old, update)
+        if new == old:
+            return None
+        self._keep(new)
+        return new
+
+    def fail(self, transfer_id: str, cause: Cause) -> Transfer | None:
+        """The call itself ended badly. Returns: as `apply`."""
+        old = self._transfers.get(transfer_id)
+        if old is None or old.state != RUNNING:
+            return None
+        new = _replace(old, state=FAILED, cause=cause.value)
+        self._keep(new)
+        return new
+
+    def get(self, transfer_id: str) -> Transfer | None:
+        return self._transfers.get(transfer_id)
+
+    def newest_first(self) -> list[Transfer]:
+        return sorted(self._transfers.values(), key=lambda transfer: transfer.started_at, reverse=True)
+
+    def _keep(self, transfer: Transfer) -> None:
+        self._transfers[transfer.id] = transfer
+        if len(self._transfers) > self._capacity:
+            ended = (key for key, kept in self._transfers.items() if kept.state != RUNNING)
+            del self._transfers[next(ended, next(iter(self._transfers)))]
+
+
+def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
+    return Transfer(
+        id=transfer_id,
+        kind=update.kind,
+        state=update.state,
+        name=update.name,
+        chunks_done=update.chunks_done,
+        chunks_total=update.chunks_total,
+        bytes_done=update.bytes_done,
+        bytes_total=update.bytes_total,
+        by_transport=dict(update.by_transport),
+        cause=update.cause.value if update.cause else None,
+        link=update.link,
+        manifest=update.manifest,
+        started_at=update.started_ms,
+    )
+
+
+def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
+    """What a later (or late) update adds. An event holds less than the call's own message: no link, no digest."""
+    if old.state != RUNNING:
+        if update.state != old.state:
+            return old
+        return _replace(old, link=old.link or update.link, manifest=old.manifest or update.manifest)
+    transports = old.by_transport.keys() | update.by_transport.keys()
+    return _replace(
+        old,
+        state=update.state,
+        name=update.name or old.name,
+        chunks_done=max(old.chunks_done, update.chunks_done),
+        chunks_total=max(old.chunks_total, update.chunks_total),
+        bytes_done=max(old.bytes_done, update.bytes_done),
+        bytes_total=max(old.bytes_total, update.bytes_total),
+        by_transport={
+            name: max(old.by_transport.get(name, 0), update.by_transport.get(name, 0)) for name in sorted(transports)
+        },
+        cause=update.cause.value if update.cause else old.cause,
+        link=update.link or old.link,
+        manifest=update.manifest or old.manifest,
+        started_at=old.started_at or update.started_ms,
+    )
+
+
+def _replace(old: Transfer, **changes: object) -> Transfer:
+    values = {name: getattr(old, name) for name in Transfer.__struct_fields__}
+    return Transfer(**{**values, **changes})

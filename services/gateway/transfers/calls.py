@@ -1,0 +1,153 @@
+"""Puts and fetches at the chunk service: each an owned task that outlives the HTTP request that asked for it.
+
+*Cancellation*: `cancel`, and closing the process, end the call here and tell the chunk instance that works on it.
+*Back-pressure*: limits.MAX_RUNNING_TRANSFERS at a time; one more is refused as `busy`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from services.gateway.http import limits
+from services.gateway.transfers.board import RUNNING, Transfer, Transfers
+from services.gateway.transfers.spool import SpoolFile
+from shared.bus.bodies import BodyHolder
+from shared.bus.calls import Calls
+from shared.bus.chunk_api import CancelCall, FetchFile, PutFile
+from shared.bus.contract import Bus
+from shared.bus.messages.envelopes import ReplyMessage, TransferUpdate
+from shared.bus.messages.subjects import Subjects
+from shared.clock import unix_ms
+from shared.content.link import ContentLink
+from shared.errors import Cause, RemoteFailure, SwarmbridgeError
+from shared.ids import new_request_id
+from shared.process.tasks import Tasks
+
+# A reader's body costs no memory; what is read ahead of the bus is a few ranges at a time.
+HELD_MEMORY_BYTES = 16 * limits.MIB
+
+
+class TransferCalls:
+    """The transfers that this gateway asked for."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        tasks: Tasks,
+        transfers: Transfers,
+        on_change: Callable[[Transfer], None],
+    ) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._tasks = tasks
+        self._transfers = transfers
+        self._on_change = on_change
+        # A call waits its turn in a spool file for as long as the call itself may take.
+        self._holder = BodyHolder(bus, subjects, max_total_bytes=HELD_MEMORY_BYTES, ttl_s=limits.TRANSFER_DEADLINE_S)
+        self._calls = Calls(bus, subjects, subjects.chunk_instance)
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        await self._holder.start()
+        await self._calls.start()
+
+    async def close(self) -> None:
+        """End every call here and give up what they hold."""
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        await self._calls.close()
+        await self._holder.close()
+
+    def check_room(self) -> None:
+        """Raises: SwarmbridgeError(BUSY) when one more transfer would be too many."""
+        if len(self._running) >= limits.MAX_RUNNING_TRANSFERS:
+            raise RemoteFailure(Cause.BUSY, 5.0)
+
+    def start_put(self, spool: SpoolFile, name: str, mime: str, content_class: str) -> Transfer:
+        """Store a spooled file; the file is closed when the put has ended, however it ends.
+
+        Raises: SwarmbridgeError(BUSY); the caller then still owns the file.
+        """
+        self.check_room()
+        ref = self._holder.hold_reader(spool.length, spool.read)
+        call_id = new_request_id()
+        put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class)
+
+        def give_up() -> None:
+            self._holder.release(ref.token)
+            spool.close()
+
+        transfer = self._transfers.begin(call_id, "put", name, spool.length, unix_ms())
+        self._start(transfer, self._subjects.chunk("put"), call_id, put, give_up)
+        return transfer
+
+    def start_fetch(self, link: ContentLink) -> Transfer:
+        """Fetch what a link names. Its key stays with whoever holds the link: fetching needs none.
+
+        Raises: SwarmbridgeError(BUSY).
+        """
+        self.check_room()
+        call_id = new_request_id()
+        fetch = FetchFile(call_id, self._bus.instance, link.digest, list(link.holders))
+        transfer = self._transfers.begin(call_id, "get", "", 0, unix_ms())
+        self._start(transfer, self._subjects.chunk("fetch"), call_id, fetch, lambda: None)
+        return transfer
+
+    async def cancel(self, transfer_id: str) -> bool:
+        """Returns: False where this gateway has no such transfer running."""
+        task = self._running.get(transfer_id)
+        if task is None:
+            return False
+        task.cancel()
+        await asyncio.wait([task])
+        self._changed(self._transfers.fail(transfer_id, Cause.CLOSED))
+        return True
+
+    def _start(
+        self,
+        transfer: Transfer,
+        subject: str,
+        call_id: bytes,
+        body: msgspec.Struct,
+        give_up: Callable[[], None],
+    ) -> None:
+        task = self._tasks.start(self._run(transfer.id, subject, call_id, body), name=f"{transfer.kind} transfer")
+        self._running[transfer.id] = task
+
+        # Not in a `finally` of the task: one that is cancelled before its first step never gets there.
+        def ended(_: asyncio.Task[None]) -> None:
+            self._running.pop(transfer.id, None)
+            give_up()
+
+        task.add_done_callback(ended)
+        self._changed(transfer)
+
+    async def _run(self, transfer_id: str, subject: str, call_id: bytes, body: msgspec.Struct) -> None:
+        try:
+            await self._calls.call(
+                subject,
+                call_id,
+                body,
+                limits.TRANSFER_DEADLINE_S,
+                self._on_message,
+                on_cancel=CancelCall(call_id),
+            )
+        except SwarmbridgeError as error:
+            self._changed(self._transfers.fail(transfer_id, error.cause))
+
+    async def _on_message(self, message: ReplyMessage) -> bool:
+        if not isinstance(message, TransferUpdate):
+            return False
+        self._changed(self._transfers.apply(message))
+        return message.state != RUNNING
+
+    def _changed(self, transfer: Transfer | None) -> None:
+        if transfer is not None:
+            self._on_change(transfer)

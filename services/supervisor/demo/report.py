@@ -1,0 +1,203 @@
+"""What the demo found: hops, throughput, checks and a verdict, all derived from the attempts stream. Pure.
+
+Nothing here can name content or a place: files are called by their part in the story, never by hash or link.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from services.supervisor.gateway_client import AttemptView, SpanView
+from shared.telemetry import names
+from shared.transports import ORDER
+
+BYTES_A_MB = 1e6
+CONFIRMED = "confirmed"
+END_HOPS = 4
+END_SHARE = 4
+"""The end of a file: its last quarter, at least four chunks."""
+
+
+class Row(msgspec.Struct, rename="camel"):
+    """The report's parts; as JSON, camelCase like the API."""
+
+
+class FileResult(Row):
+    """One file's way from A to B. by_transport: confirmed bytes. ended_on: who carried its last chunk."""
+
+    label: str
+    bytes: int
+    seconds: float
+    chunks: int
+    by_transport: dict[str, int]
+    expected_on: str
+    ended_on: str
+    sha256_ok: bool
+
+
+class HopRow(Row):
+    """Hops of one file over one transport that ended alike. median_ms: of their durations."""
+
+    file: str
+    transport: str
+    outcome: str
+    cause: str
+    count: int
+    median_ms: float
+    bytes: int
+
+
+class Check(Row):
+    name: str
+    ok: bool
+
+
+class SpanRow(Row):
+    """One bar of the waterfall. depth: nesting; start_ms: after the trace's first span."""
+
+    name: str
+    node: str
+    service: str
+    depth: int
+    start_ms: float
+    duration_ms: float
+    outcome: str
+    cause: str
+
+
+class Report(Row):
+    """The whole story. processes: service -> count. reason: why not ok, empty otherwise."""
+
+    ok: bool
+    reason: str
+    seconds: float
+    start_seconds: float
+    processes: dict[str, int]
+    files: list[FileResult]
+    hops: list[HopRow]
+    throughput_mb_per_s: dict[str, float]
+    trace: list[SpanRow]
+    checks: list[Check]
+
+
+def hop_rows(label: str, attempts: Iterable[AttemptView]) -> list[HopRow]:
+    """Attempts of one file, those that ended alike together, in the transports' order, most frequent first."""
+    groups: dict[tuple[str, str, str], list[AttemptView]] = defaultdict(list)
+    for attempt in attempts:
+        groups[attempt.transport, attempt.outcome, attempt.cause or ""].append(attempt)
+    rows = [
+        HopRow(
+            label,
+            transport,
+            outcome,
+            cause,
+            len(group),
+            round(statistics.median(one.elapsed_ms for one in group), 1),
+            sum(one.bytes for one in group),
+        )
+        for (transport, outcome, cause), group in groups.items()
+    ]
+    order = {name: number for number, name in enumerate(ORDER)}
+    return sorted(rows, key=lambda row: (order.get(row.transport, len(order)), -row.count, row.outcome, row.cause))  # type: ignore[call-overload]
+
+
+def ended_on(attempts: Iterable[AttemptView]) -> str:
+    """The transport that carried the end of a file: most bytes of its last confirmed hops; "" where none was.
+
+    Not the very last hop alone: a hedge may carry a single chunk over another transport at any time.
+    """
+    confirmed = [attempt for attempt in attempts if attempt.outcome == CONFIRMED]
+    confirmed.sort(key=lambda attempt: attempt.started_ms + attempt.elapsed_ms)
+    carried: dict[str, int] = defaultdict(int)
+    for attempt in confirmed[-max(END_HOPS, len(confirmed) // END_SHARE) :]:
+        carried[attempt.transport] += attempt.bytes
+    return max(carried, key=lambda name: carried[name], default="")
+
+
+def throughput_mb_per_s(files: Iterable[Sequence[AttemptView]]) -> dict[str, float]:
+    """Confirmed megabytes a second by transport, over the time in which a confirmed hop of it was under way."""
+    moved: dict[str, int] = defaultdict(int)
+    spans_ms: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for attempt in (attempt for attempts in files for attempt in attempts if attempt.outcome == CONFIRMED):
+        moved[attempt.transport] += attempt.bytes
+        spans_ms[attempt.transport].append((attempt.started_ms, attempt.started_ms + attempt.elapsed_ms))
+    return {
+        str(name): round(moved[name] / BYTES_A_MB / (_covered(spans_ms[name]) / 1000), 1)
+        for name in ORDER
+        if _covered(spans_ms[name]) > 0
+    }
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of these intervals."""
+    total = 0.0
+    end = float("-inf")
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def checks(files: Sequence[FileResult]) -> list[Check]:
+    """What must hold of the files that were moved."""
+    found = [Check(f"SHA-256 of {file.label}", file.sha256_ok) for file in files]
+    found += [
+        Check(f"{file.label} ends over {file.expected_on}", file.ended_on == file.expected_on)
+        for file in files
+        if file.expected_on
+    ]
+    carried = {name for file in files for name, count in file.by_transport.items() if count > 0}
+    found += [Check(f"{name} carried confirmed chunks", name in carried) for name in ORDER]
+    return found
+
+
+def fallback_trace(attempts: Iterable[AttemptView]) -> str:
+    """The trace id of a delivery that a fallback saved, the one with most hops; "" where there is none."""
+    hops: dict[str, int] = defaultdict(int)
+    saved: set[str] = set()
+    for attempt in attempts:
+        hops[attempt.trace_id] += 1
+        if attempt.fallback_from and attempt.outcome == CONFIRMED:
+            saved.add(attempt.trace_id)
+    saved.discard("")
+    return max(saved, key=lambda trace: (hops[trace], trace), default="")
+
+
+def waterfall(spans: Iterable[SpanView]) -> list[SpanRow]:
+    """Spans of one trace, from both nodes, as a tree in order of their starts. A span without its parent is a root."""
+    unique = {span.span_id: span for span in spans}
+    if not unique:
+        return []
+    below: dict[str, list[SpanView]] = defaultdict(list)
+    for span in unique.values():
+        below[span.parent_id if span.parent_id in unique else ""].append(span)
+    zero_ns = min(span.start_ns for span in unique.values())
+    rows: list[SpanRow] = []
+    stack = [(span, 0) for span in _latest_first(below[""])]
+    while stack:
+        span, depth = stack.pop()
+        rows.append(_row(span, depth, zero_ns))
+        stack += [(child, depth + 1) for child in _latest_first(below[span.span_id])]
+    return rows
+
+
+def _latest_first(spans: Iterable[SpanView]) -> list[SpanView]:
+    return sorted(spans, key=lambda span: span.start_ns, reverse=True)
+
+
+def _row(span: SpanView, depth: int, zero_ns: int) -> SpanRow:
+    outcome = span.attributes.get(names.ATTEMPT_OUTCOME) or ("failed" if span.status == "error" else "")
+    return SpanRow(
+        name=span.name,
+        node=span.node,
+        service=span.service,
+        depth=depth,
+        start_ms=round((span.start_ns - zero_ns) / 1e6, 2),
+        duration_ms=round((span.end_ns - span.start_ns) / 1e6, 2),
+        outcome=str(outcome),
+        cause=str(span.attributes.get(names.ERROR_TYPE) or span.attributes.get(names.FALLBACK_REASON) or ""),
+    )

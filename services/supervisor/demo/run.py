@@ -1,0 +1,143 @@
+"""`demo`: one NATS server, one rendezvous, two complete nodes, the story, the report; then nothing is left.
+
+Everything lives in one temporary directory and in our own child processes. Both are gone when `demo` returns
+or raises, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.supervisor.demo.report import (
+    Check,
+    Report,
+    SpanRow,
+    checks,
+    fallback_trace,
+    hop_rows,
+    throughput_mb_per_s,
+    waterfall,
+)
+from services.supervisor.demo.story import Story, StoryFailed, Told
+from services.supervisor.demo.view import View, choose_view
+from services.supervisor.gateway_client import GatewayError
+from services.supervisor.interrupts import unbroken
+from services.supervisor.nats_process import find_binary
+from services.supervisor.pair import NAMES, Pair
+
+TRACE_SETTLE_S = 3.0
+"""Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus."""
+POLL_INTERVAL_S = 0.2
+TEMPORARY_PREFIX = "swarmbridge-demo-"
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """size_mib: of each of the three files. files: real ones to move as well. keep: leave homes and logs.
+
+    nats_url: a server of one's own, with JetStream; its accounts are not used, names keep the nodes apart.
+    """
+
+    size_mib: int
+    files: Sequence[Path] = ()
+    json: bool = False
+    keep: bool = False
+    nats_binary: str = ""
+    nats_url: str = ""
+
+
+async def demo(options: DemoOptions) -> int:
+    """Show it. Returns: the exit code. Raises: CannotStart; CancelledError after everything is cleaned up."""
+    binary = None if options.nats_url else find_binary(options.nats_binary)
+    view = choose_view(json=options.json)
+    work = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
+    pair = Pair(work)
+    try:
+        (work / "sources").mkdir()
+        report = await _play(pair, view, options, binary, work / "sources")
+    finally:
+        view.close()
+        await unbroken(pair.clear(keep=options.keep))
+    view.report(report)
+    if options.keep:
+        print(f"kept: {work}", file=sys.stderr)
+    return EXIT_OK if report.ok else EXIT_FAILED
+
+
+async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | None, sources: Path) -> Report:
+    """Start everything, tell the story, report. Raises: CannotStart."""
+    started_s = time.monotonic()
+    view.say(f"starting {'nats-server, ' if binary else ''}a rendezvous and nodes A and B")
+    await pair.start(binary, options.nats_url)
+    start_seconds = time.monotonic() - started_s
+    processes = pair.process_counts()
+    view.say(f"{sum(processes.values())} processes are ready after {start_seconds:.1f} s")
+    story = Story(pair.a, pair.b, view, sources, options.size_mib, list(options.files))
+    reason = ""
+    try:
+        await story.tell()
+    except StoryFailed as error:
+        reason = str(error)
+    except GatewayError as error:
+        reason = f"a gateway answered {error.code}"
+    trace = await _trace(pair, story.told)
+    return _report(story.told, reason, trace, processes, time.monotonic() - started_s, start_seconds)
+
+
+async def _trace(pair: Pair, told: Told) -> list[SpanRow]:
+    """One trace that a fallback saved, from both nodes' gateways; empty where none was."""
+    trace_id = fallback_trace([attempt for attempts in told.attempts for attempt in attempts])
+    give_up_s = time.monotonic() + TRACE_SETTLE_S
+    last: list[SpanRow] = []
+    while trace_id:
+        try:
+            rows = waterfall([span for node in (pair.a, pair.b) for span in await node.api.spans(trace_id)])
+        except GatewayError:
+            break
+        # Whole when nothing was added since the last look, and one root holds it all.
+        whole = rows and len(rows) == len(last) and sum(row.depth == 0 for row in rows) == 1
+        last = rows
+        if whole or time.monotonic() > give_up_s:
+            break
+        await asyncio.sleep(POLL_INTERVAL_S)
+    return last
+
+
+def _report(
+    told: Told,
+    reason: str,
+    trace: list[SpanRow],
+    processes: dict[str, int],
+    seconds: float,
+    start_seconds: float,
+) -> Report:
+    found = checks(told.files)
+    if not reason:
+        found.append(Check("a trace with a fallback crosses both nodes", {row.node for row in trace} >= set(NAMES)))
+        failed = [check.name for check in found if not check.ok]
+        reason = f"did not hold: {'; '.join(failed)}" if failed else ""
+    return Report(
+        ok=not reason,
+        reason=reason,
+        seconds=round(seconds, 1),
+        start_seconds=round(start_seconds, 1),
+        processes=processes,
+        files=told.files,
+        hops=[
+            row
+            for file, attempts in zip(told.files, told.attempts, strict=True)
+            for row in hop_rows(file.label, attempts)
+        ],
+        throughput_mb_per_s=throughput_mb_per_s(told.attempts),
+        trace=trace,
+        checks=found,
+    )

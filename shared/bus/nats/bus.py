@@ -1,0 +1,159 @@
+"""The bus over NATS: `contract.Bus` for a running process. See nats_connection for what it guards against."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import UnionType
+from typing import Any, TypeVar
+
+import msgspec
+
+from shared.bus.contract import Handler, KeyValue, Subscription
+from shared.bus.messages.codec import decode_envelope, decode_reply, encode_envelope
+from shared.bus.nats import jetstream
+from shared.bus.nats.connection import ConnectionOptions, Interest, NatsConnection
+from shared.bus.nats.jetstream import OrderedReader, Record
+from shared.bus.nats.kv import NatsKeyValue
+from shared.bus.nats.layout import scoped_name, wait_for_stream
+from shared.bus.serving import BusCounts, Serving, send_span
+from shared.clock import unix_ms
+from shared.errors import BusError, SwarmbridgeError
+from shared.telemetry.propagation import current_traceparent
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
+
+
+async def connect(
+    url: str,
+    instance: str,
+    *,
+    seed: str | None = None,
+    inbox_prefix: str = "_INBOX",
+    announce: str = "",
+    scope: str = "",
+) -> NatsBus:
+    """Connect a process to its account.
+
+    Args:
+        url: one NATS URL, or several of one cluster separated by commas.
+        instance: the process's own name, safe as a subject token.
+        seed: nkey seed (`SU…`) of its user; None where the server asks for none.
+        inbox_prefix: what its replies' subjects start with, by its user's permissions.
+        announce: its service's name in NATS micro (PING, INFO, STATS), "" to stay out of it.
+        scope: the node's id where several nodes share the account (layout.scoped_name), else "".
+    Raises: BusUnavailable; BusError(FORBIDDEN) where the server refuses the user.
+    """
+    counts = BusCounts()
+    connection = NatsConnection(ConnectionOptions(url, instance, seed, inbox_prefix, announce), counts)
+    await connection.open()
+    return NatsBus(instance, connection, counts, scope)
+
+
+class _Served:
+    """A served subject: its interest and its handlers."""
+
+    def __init__(self, bus: NatsBus, interest: Interest, serving: Serving[Any]) -> None:
+        self._bus = bus
+        self.interest = interest
+        self.serving = serving
+
+    async def close(self) -> None:
+        self._bus.forget(self)
+        await self.interest.close()
+
+
+class NatsBus:
+    """Implements shared.bus.contract.Bus."""
+
+    def __init__(self, instance: str, connection: NatsConnection, counts: BusCounts, scope: str = "") -> None:
+        self.instance = instance
+        self.connection = connection
+        self.counts = counts
+        self._scope = scope
+        self._served: dict[_Served, None] = {}
+        self._unserved: dict[_Served, None] = {}
+
+    @property
+    def connected(self) -> bool:
+        return self.connection.connected
+
+    async def publish(self, subject: str, body: msgspec.Struct) -> None:
+        await self.connection.publish(subject, encode_envelope(body, 0, current_traceparent()))
+
+    async def request(self, subject: str, body: msgspec.Struct, reply_type: type[R] | UnionType, timeout_s: float) -> R:
+        with send_span(subject) as traceparent:
+            data = encode_envelope(body, unix_ms() + round(timeout_s * 1000), traceparent)
+            message = await self.connection.request(subject, data, timeout_s)
+            return decode_reply(message.data, reply_type)
+
+    async def serve(
+        self,
+        subject: str,
+        body_type: type[T] | UnionType,
+        handler: Handler[T],
+        *,
+        queue: str = "",
+        max_concurrent: int = 256,
+    ) -> Subscription:
+        serving: Serving[T] = Serving(body_type, handler, max_concurrent, self.counts)
+
+        def on_message(at: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+            serving.receive(at, data, partial(self.connection.publish, reply) if reply else None)
+
+        served = _Served(self, await self.connection.subscribe(subject, on_message, queue), serving)
+        self._served[served] = None
+        return served
+
+    def forget(self, served: _Served) -> None:
+        """Its interest ends; its handlers under way are still waited for at close."""
+        if served in self._served:
+            del self._served[served]
+        self._unserved = {one: None for one in self._unserved if one.serving.busy}
+        if served.serving.busy:
+            self._unserved[served] = None
+
+    async def kv(self, bucket: str) -> KeyValue:
+        name = scoped_name(bucket, self._scope)
+        await wait_for_stream(self.connection, f"KV_{name}")
+        return NatsKeyValue(self.connection, name)
+
+    async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
+        data = encode_envelope(body, 0, current_traceparent())
+        await jetstream.append(self.connection, subject, data, {jetstream.MESSAGE_ID: message_id})
+
+    async def follow(
+        self, stream: str, body_type: type[T] | UnionType, on_record: Callable[[T, int], None]
+    ) -> Subscription:
+        def on_stored(record: Record) -> None:
+            try:
+                body = decode_envelope(record.data, body_type).body
+            except SwarmbridgeError:
+                self.counts.undecodable += 1
+                log.warning("undecodable record, %d so far", self.counts.undecodable)
+                return
+            on_record(body, record.stored_ms)
+
+        name = scoped_name(stream, self._scope)
+        await wait_for_stream(self.connection, name)
+        reader = OrderedReader(self.connection, name, on_stored)
+        await reader.start()
+        return reader
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        self.connection.on_renewed(callback)
+
+    async def close(self) -> None:
+        served = [*self._served, *self._unserved]
+        await asyncio.gather(*(one.interest.close() for one in served))
+        await asyncio.gather(*(one.serving.finish() for one in served))
+        try:
+            await self.connection.flush()  # their replies
+        except BusError as error:
+            log.debug("closing: %s", error.cause)
+        await self.connection.close()

@@ -1,0 +1,390 @@
+"""One connection to a NATS server, renewed for ever: the only file that imports nats.
+
+nats-py 2.16 has a reconnect of its own; this does not use it. After a fatal `-ERR` nats-py closes for good, a
+frozen server can leave its `close` waiting for a buffer that never empties, and what it had queued is sent
+late. So a lost client is given up, a fresh one made, and every `Interest` opened again on it: one path, ours.
+
+Traps of nats-py that end here (FACTS 5): interest that a flush does not wait for; pending limits that drop in
+silence; publishing while disconnected, which raises nothing; denied requests, seen by the error callback only; a
+flush whose cancellation kills the reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import nats.micro
+from nats import errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+
+from shared.backoff import delays_s
+from shared.bus.serving import BusCounts
+from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
+from shared.process.ending import end_tasks
+
+CONNECT_TIMEOUT_S = 3.0
+PING_INTERVAL_S = 1
+"""With MAX_PINGS 2 a frozen server is noticed within 3 s; by default it takes minutes (FACTS 5)."""
+
+MAX_PINGS = 2
+OUTBOUND_BYTES = 16 * 2**20
+"""Unsent bytes above which `publish` waits. nats-py's 2 MiB is eight ranges of a body."""
+
+FLUSH_TIMEOUT_S = 5
+"""Without it, a publish that waits for a connection lost meanwhile would wait for ever. Longer than a frozen server
+takes to be noticed: a PONG that comes after its flush timed out ends nats-py's reader."""
+
+INBOUND_MESSAGES = 65_536
+INBOUND_BYTES = 64 * 2**20
+"""Pending limits of a subscription (TRUST: 64 MiB). Callbacks only start tasks, so little ever waits."""
+
+RENEW_FIRST_S = 0.05
+RENEW_CAP_S = 2.0
+LOST_POLL_S = 0.25
+"""nats-py marks a client closed before it says so, and may never come to say so."""
+
+CLOSE_TIMEOUT_S = 2.0
+MAX_FLUSHES = 3
+VERSION = "0.1.0"
+
+OnMessage = Callable[[str, bytes, str, Mapping[str, str] | None], None]
+"""(subject, data, reply, headers). Synchronous and quick; headers None where there are none."""
+
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """url: one or several, separated by commas. seed: nkey seed of the user. service: NATS micro's name, "" = none."""
+
+    url: str
+    name: str
+    seed: str | None = None
+    inbox_prefix: str = "_INBOX"
+    service: str = ""
+
+
+class Owned(Protocol):
+    """What ends with the connection."""
+
+    async def close(self) -> None: ...
+
+
+class Interest:
+    """One subscription, opened again on each renewed connection."""
+
+    def __init__(self, connection: NatsConnection, subject: str, on_message: OnMessage, queue: str) -> None:
+        self._connection = connection
+        self.subject = subject
+        self._on_message = on_message
+        self._queue = queue
+        self._client: Client | None = None
+        self._subscription: NatsSubscription | None = None
+
+    async def open(self, client: Client) -> None:
+        async def callback(message: Msg) -> None:
+            self._on_message(message.subject, message.data, message.reply, message.headers)
+
+        self._client = client
+        self._subscription = await client.subscribe(
+            self.subject,
+            queue=self._queue,
+            cb=callback,
+            pending_msgs_limit=INBOUND_MESSAGES,
+            pending_bytes_limit=INBOUND_BYTES,
+        )
+
+    async def close(self) -> None:
+        """When this returns no new message reaches us, and all that had reached us was handed on."""
+        self._connection.forget(self)
+        client, subscription = self._client, self._subscription
+        self._client = self._subscription = None
+        if client is None or subscription is None or client.is_closed:
+            return
+        try:
+            # Not Subscription.drain(): its flush has the interest race; not unsubscribe(): it discards.
+            await client._send_unsubscribe(subscription._id)
+            await self._connection.settle(client)
+            await subscription.unsubscribe()
+        except (errors.Error, OSError, TimeoutError) as error:
+            log.debug("unsubscribing: %s", type(error).__name__)
+
+
+class NatsConnection:
+    """Owns the client and its renewal.
+
+    Cancellation: cancelling a request forgets it. Back-pressure: `publish` waits above OUTBOUND_BYTES.
+    """
+
+    def __init__(self, options: ConnectionOptions, counts: BusCounts) -> None:
+        self._options = options
+        self._counts = counts
+        self._client: Client | None = None
+        self._interests: dict[Interest, None] = {}
+        self._denied: set[str] = set()
+        self._on_renewed: list[Callable[[], None]] = []
+        self._keeper: asyncio.Task[None] | None = None
+        self._owned: dict[Owned, None] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._lost = asyncio.Event()
+        self._flushing: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and self._client.is_connected
+
+    async def open(self) -> None:
+        """Connect once. Raises: BusUnavailable; BusError(FORBIDDEN) where the server refuses the user."""
+        self._client = await self._connect()
+        self._keeper = asyncio.create_task(self._renew_forever(), name="nats")
+
+    async def close(self) -> None:
+        """Close what it owns, then the client."""
+        for owned in list(self._owned):
+            await owned.close()
+        await end_tasks([self._keeper])
+        client, self._client = self._client, None
+        if client is not None:
+            await _end(client)
+        await end_tasks([*self._ending, *self._flushing])
+
+    def own(self, owned: Owned) -> None:
+        """Close it, at the latest, when the connection is closed."""
+        self._owned[owned] = None
+
+    def disown(self, owned: Owned) -> None:
+        self._owned.pop(owned, None)
+
+    def on_renewed(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back after each renewal. Returns: what stops that."""
+        self._on_renewed.append(callback)
+        return lambda: self._on_renewed.remove(callback) if callback in self._on_renewed else None
+
+    def new_inbox(self) -> str:
+        return self._ready().new_inbox()
+
+    async def publish(
+        self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Raises: BusUnavailable while disconnected; SwarmbridgeError(TOO_LARGE)."""
+        try:
+            await self._ready().publish(subject, data, reply, dict(headers) if headers else None)
+        except (errors.Error, OSError) as error:
+            raise _translated(error) from error
+
+    async def request(
+        self, subject: str, data: bytes, timeout_s: float, headers: Mapping[str, str] | None = None
+    ) -> Msg:
+        """Raises: NoResponders, BusTimeout, BusUnavailable; SwarmbridgeError(TOO_LARGE)."""
+        try:
+            return await self._ready().request(
+                subject, data, timeout=timeout_s, headers=dict(headers) if headers else None
+            )
+        except (errors.Error, OSError, TimeoutError) as error:
+            raise _translated(error) from error
+
+    async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> Interest:
+        """When this returns, what anyone sends to `subject` reaches us.
+
+        Raises: BusUnavailable; BusError(FORBIDDEN) where our user may not.
+        """
+        interest = Interest(self, subject, on_message, queue)
+        client = self._ready()
+        self._interests[interest] = None
+        try:
+            await interest.open(client)
+            await self.settle(client)
+        except (errors.Error, OSError, TimeoutError) as error:
+            await interest.close()
+            raise _translated(error) from error
+        except asyncio.CancelledError:
+            await interest.close()
+            raise
+        if subject.lower() in self._denied:
+            self._denied.discard(subject.lower())
+            self.forget(interest)
+            raise BusError(Cause.FORBIDDEN, "this user may not subscribe to that")
+        return interest
+
+    def forget(self, interest: Interest) -> None:
+        self._interests.pop(interest, None)
+
+    async def flush(self) -> None:
+        """Wait until the server has handled all that we sent."""
+        try:
+            await self.settle(self._ready())
+        except (errors.Error, OSError, TimeoutError) as error:
+            raise _translated(error) from error
+
+    async def settle(self, client: Client) -> None:
+        """A round trip behind everything queued. A cancelled caller leaves it running: nats-py's reader dies of
+        the PONG for a flush that was cancelled, and the connection is deaf from then on."""
+        flushing = asyncio.create_task(_flush(client))
+        self._flushing.add(flushing)
+        flushing.add_done_callback(self._flushed)
+        await asyncio.shield(flushing)
+
+    def _flushed(self, flushing: asyncio.Task[None]) -> None:
+        self._flushing.discard(flushing)
+        _ = flushing.cancelled() or flushing.exception()  # read, so that asyncio does not report it
+
+    def _ready(self) -> Client:
+        if self._client is None or not self._client.is_connected:
+            raise BusUnavailable("not connected")
+        return self._client
+
+    async def _connect(self) -> Client:
+        client, lost = Client(), asyncio.Event()
+
+        async def on_closed() -> None:
+            lost.set()
+
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await client.connect(
+                    [url.strip() for url in self._options.url.split(",")],
+                    name=self._options.name,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_TIMEOUT_S,  # type: ignore[arg-type]  # seconds; a float works
+                    ping_interval=PING_INTERVAL_S,
+                    max_outstanding_pings=MAX_PINGS,
+                    pending_size=OUTBOUND_BYTES,
+                    flush_timeout=FLUSH_TIMEOUT_S,
+                    inbox_prefix=self._options.inbox_prefix,
+                    nkeys_seed_str=self._options.seed,
+                    error_cb=self._note,
+                    closed_cb=on_closed,
+                )
+                if self._options.service:
+                    await nats.micro.add_service(
+                        client,
+                        name=self._options.service,
+                        version=VERSION,
+                        metadata={"instance": self._options.name},
+                    )
+        except (errors.Error, OSError, TimeoutError) as error:
+            await _end(client)
+            raise _translated(error) from error
+        self._lost = lost
+        return client
+
+    async def _renew_forever(self) -> None:
+        while True:
+            await self._until_lost()
+            old, self._client = self._client, None
+            if old is not None:
+                ending = asyncio.create_task(_end(old))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+            log.warning("connection to the bus lost")
+            for delay_s in delays_s(RENEW_FIRST_S, RENEW_CAP_S):
+                if await self._renew():
+                    break
+                await asyncio.sleep(delay_s)
+            self._counts.reconnects += 1
+            log.warning("connected to the bus again")
+            for callback in list(self._on_renewed):
+                callback()
+
+    async def _until_lost(self) -> None:
+        while self._client is not None and not self._client.is_closed:
+            try:
+                async with asyncio.timeout(LOST_POLL_S):
+                    await self._lost.wait()
+                    return
+            except TimeoutError:
+                continue
+
+    async def _renew(self) -> bool:
+        try:
+            client = await self._connect()
+        except BusError as error:
+            log.debug("connecting again: %s", error.cause)
+            return False
+        self._client = client  # before the interests: handlers of their first messages reply through it
+        try:
+            for interest in list(self._interests):
+                await interest.open(client)
+            await self.settle(client)
+        except (errors.Error, OSError, TimeoutError) as error:
+            log.debug("restoring interest: %s", type(error).__name__)
+            self._client = None
+            await _end(client)
+            return False
+        return True
+
+    async def _note(self, error: Exception) -> None:
+        """nats-py's error callback: alarms are counted, texts stay out of the log (they hold subjects)."""
+        if isinstance(error, errors.SlowConsumerError):
+            self._counts.slow_consumer += 1
+            log.error("slow consumer: a message was dropped, %d so far", self._counts.slow_consumer)
+            return
+        denied = _DENIED.search(str(error))
+        if denied is None:
+            log.debug("bus client: %s", type(error).__name__)
+            return
+        self._counts.denied += 1
+        kind, subject = denied[1].lower(), denied[2].lower()  # nats-py lowers the text; not all versions may
+        if kind == "subscription":
+            self._denied.add(subject)
+        log.error("the bus denied a %s to %s", kind, _words(subject))
+
+
+async def _flush(client: Client) -> None:
+    """A round trip behind everything queued.
+
+    nats-py writes PING at once, but what was queued before it only when its flusher runs: 2-7 % of requests
+    after `subscribe(); flush()` met a false 503 (FACTS 5). So: let it run, and go round again if it had not.
+    """
+    for _ in range(MAX_FLUSHES):
+        await asyncio.sleep(0)
+        unsent = client.pending_data_size > 0
+        await client.flush(timeout=FLUSH_TIMEOUT_S)
+        if not unsent:
+            return
+
+
+async def _end(client: Client) -> None:
+    """Close a client without waiting for a server that does not listen."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await client.close()
+    except Exception as error:
+        log.debug("closing: %s", type(error).__name__)
+
+
+def _words(subject: str) -> str:
+    """The words of a subject without the names in it: those may hold keys and hashes."""
+    parts = subject.split(".")
+    if parts[0] == "sb":
+        named = {"link": 2, "dial": 2, "inbound": 2, "attempt": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
+        return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
+    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2}.get(parts[0], 1)])
+
+
+def _translated(error: BaseException) -> SwarmbridgeError:
+    if isinstance(error, errors.NoRespondersError):
+        return NoResponders("nobody serves this")
+    if isinstance(error, errors.MaxPayloadError):
+        return SwarmbridgeError(Cause.TOO_LARGE, "over the bus's message size")
+    if isinstance(error, (errors.AuthorizationError, errors.Error)) and "authorization violation" in str(error).lower():
+        return BusError(Cause.FORBIDDEN, "the bus refused this user")
+    if isinstance(error, TimeoutError):
+        return BusTimeout("no answer in time")
+    return BusUnavailable("not connected")
+
+
+def header(headers: Mapping[str, Any] | None, name: str) -> str:
+    """A header's value, "" where there is none."""
+    return str(headers.get(name, "")) if headers else ""

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+
+from services.gateway.http import limits
+from services.gateway.model.traces import TraceStore
+from services.gateway.model.waterfall import waterfall
+from shared.bus.messages.records import SpanRecord
+from shared.telemetry import names
+
+MS = 1_000_000
+
+
+def _span(
+    trace: str,
+    span: str,
+    parent: str = "",
+    name: str = "chunk.fetch",
+    start: int = 0,
+    end: int = 10,
+    **attributes: str | int,
+) -> SpanRecord:
+    keyed = {key.replace("__", "."): value for key, value in attributes.items()}
+    return SpanRecord(trace, span, parent, name, "chunk", "n", start * MS, end * MS, "unset", dict(keyed))
+
+
+def _attempt(
+    trace: str, span: str, parent: str, number: int, outcome: str, start: int = 0, **attributes: str | int
+) -> SpanRecord:
+    return _span(
+        trace,
+        span,
+        parent,
+        "transport.attempt webrtc",
+        start,
+        start + 5,
+        attempt__number=number,
+        attempt__outcome=outcome,
+        **attributes,
+    )
+
+
+def test_a_plain_success_is_no_fallback_however_many_deliveries_it_has() -> None:
+    store = TraceStore()
+    turned = store.add(
+        [_attempt("t", f"a{index}", f"delivery-{index}", 1, "confirmed") for index in range(5)]
+        + [_attempt("t", "s", "delivery-0", 2, "skipped"), _span("t", "root")]
+    )
+    assert turned == set()
+    assert store.newest_first(fallback_only=True) == []
+    [summary] = store.newest_first()
+    assert (summary.fallback, summary.attempts, summary.name) == (False, 6, "chunk.fetch")
+
+
+@pytest.mark.parametrize(
+    "attempts",
+    [
+        [_attempt("t", "a", "d", 1, "failed")],
+        [_attempt("t", "a", "d", 1, "cancelled"), _attempt("t", "b", "d", 2, "confirmed")],
+        [_attempt("t", "b", "d", 2, "confirmed", fallback__reason="closed")],
+    ],
+)
+def test_what_counts_as_a_fallback(attempts: list[SpanRecord]) -> None:
+    store = TraceStore()
+    assert store.add(attempts) == {"t"}
+    assert store.add([_attempt("t", "z", "d", 3, "failed")]) == set()
+    [summary] = store.newest_first(fallback_only=True)
+    assert summary.fallback
+
+
+def test_fallbacks_are_kept_when_plain_traces_must_go() -> None:
+    store = TraceStore(max_traces=3)
+    store.add([_attempt("kept", "a", "d", 1, "failed")])
+    for index in range(10):
+        store.add([_span(f"plain-{index}", "s", start=index, end=index + 1)])
+    assert store.get("kept") is not None
+    assert [trace.trace_id for trace in store.newest_first()] == ["plain-9", "plain-8", "kept"]
+
+
+def test_spans_are_bounded_in_all() -> None:
+    store = TraceStore(max_spans=10)
+    for index in range(30):
+        store.add([_span(f"t{index // 4}", f"s{index}", start=index)])
+    kept = store.newest_first()
+    assert sum(trace.spans for trace in kept) <= 10
+
+
+def test_a_huge_trace_keeps_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_SPANS_A_TRACE", 5)
+    store = TraceStore()
+    store.add([_span("t", f"s{index}") for index in range(20)])
+    assert store.add([_attempt("t", "a", "d", 1, "failed")]) == {"t"}
+    store.add([_attempt("t", f"b{index}", "d", 2, "failed") for index in range(20)])
+    trace = store.get("t")
+    assert trace is not None
+    assert len(trace.spans) == 10
+    assert trace.dropped == 15 + 16
+
+
+def test_rows_are_parents_first_and_in_time() -> None:
+    store = TraceStore()
+    store.add(
+        [
+            _attempt("t", "second", "delivery", 2, "confirmed", 20, fallback__reason="closed"),
+            _attempt("t", "first", "delivery", 1, "failed", 10, error__type="closed", swarmbridge__transport="webrtc"),
+            _span("t", "root", start=0, end=50),
+            _span("t", "delivery", "root", "process", start=5, end=40),
+            _span("t", "orphan", "elsewhere", "chunk.serve", start=1, end=2),
+        ]
+    )
+    trace = store.get("t")
+    assert trace is not None
+    drawn = waterfall(trace)
+    assert [(row.span_id, row.depth) for row in drawn.rows] == [
+        ("root", 0),
+        ("delivery", 1),
+        ("first", 2),
+        ("second", 2),
+        ("orphan", 0),
+    ]
+    first, second = drawn.rows[2], drawn.rows[3]
+    assert (first.offset_ms, first.duration_ms, first.outcome, first.cause) == (10, 5, "failed", "closed")
+    assert (first.attempt, first.transport, second.fallback_reason, second.cause) == (True, "webrtc", "closed", None)
+    assert (drawn.duration_ms, drawn.hidden, drawn.focused) == (50, 0, False)
+
+
+def test_a_long_trace_is_shown_from_the_delivery_that_fell_back() -> None:
+    store = TraceStore()
+    store.add([_span("t", "root", end=1000)])
+    store.add([_span("t", f"d{index}", "root", "delivery", index, index + 1) for index in range(100)])
+    store.add([_attempt("t", "a1", "d50", 1, "failed", 50), _attempt("t", "a2", "d50", 2, "confirmed", 51)])
+    trace = store.get("t")
+    assert trace is not None
+    drawn = waterfall(trace)
+    assert (drawn.focused, [row.span_id for row in drawn.rows]) == (True, ["d50", "a1", "a2"])
+    assert drawn.hidden == 100
+
+
+def test_a_circle_of_spans_ends() -> None:
+    store = TraceStore()
+    store.add([_span("t", "a", "b"), _span("t", "b", "a")])
+    trace = store.get("t")
+    assert trace is not None
+    assert len(waterfall(trace).rows) == 2
+
+
+def test_names_are_those_of_the_telemetry_module() -> None:
+    assert names.ATTEMPT_OUTCOME == "attempt.outcome"
+    assert names.FALLBACK_REASON == "fallback.reason"

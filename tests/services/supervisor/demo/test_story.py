@@ -1,0 +1,112 @@
+"""The story strikes when it should and notices when something does not hold; gateways and nodes are fakes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from services.supervisor.demo.report import FileResult, Report, checks
+from services.supervisor.demo.story import Story, StoryFailed
+from services.supervisor.gateway_client import GatewayError, TransferView
+from tests.services.supervisor.fake_gateway import FakeActor, World, fake_actor
+
+SIZE_MIB = 12
+
+
+class Recorder:
+    """A view that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.carriers: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def fault(self, line: str) -> None:
+        self.lines.append(line)
+
+    def moving(self, label: str) -> None:
+        pass
+
+    def progress(self, label: str, now: TransferView, carrier: str) -> None:
+        self.carriers.append(carrier)
+
+    def moved(self, result: FileResult) -> None:
+        self.lines.append(result.label)
+
+    def report(self, report: Report) -> None:
+        raise AssertionError("the story does not report")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def actors(world: World) -> AsyncIterator[tuple[FakeActor, FakeActor]]:
+    async with AsyncExitStack() as held:
+        yield (
+            await held.enter_async_context(fake_actor(world, "a")),
+            await held.enter_async_context(fake_actor(world, "b")),
+        )
+
+
+async def test_the_story_as_it_should_go(world: World, actors: tuple[FakeActor, FakeActor], tmp_path: Path) -> None:
+    extra = tmp_path / "mine.bin"
+    extra.write_bytes(b"x" * 2**20)
+    view = Recorder()
+    story = Story(*actors, view, tmp_path, SIZE_MIB, [extra])
+    await story.tell()
+    assert world.events == [
+        "kill webrtc a",
+        "kill webrtc b",
+        "flag False",
+        "revive webrtc a",
+        "revive webrtc b",
+        "flag True",
+    ]
+    files = story.told.files
+    assert [file.ended_on for file in files] == ["webrtc", "webrtc", "webtorrent", "broadcast", "webrtc", "webrtc"]
+    assert list(files[2].by_transport) == ["webrtc", "webtorrent"]
+    assert files[2].by_transport["webrtc"] >= 8 * 2**20
+    assert list(files[3].by_transport) == ["webtorrent", "broadcast"]
+    assert all(check.ok for check in checks(files))
+    assert {"webrtc", "webtorrent", "broadcast"} <= set(view.carriers)
+    assert all(len(attempts) == file.chunks + 1 for file, attempts in zip(files, story.told.attempts, strict=True))
+
+
+async def test_a_file_that_was_over_too_soon_is_no_story(
+    world: World, actors: tuple[FakeActor, FakeActor], tmp_path: Path
+) -> None:
+    world.chunks_a_poll = 100
+    with pytest.raises(StoryFailed, match="file 2 was over before its fault"):
+        await Story(*actors, Recorder(), tmp_path, SIZE_MIB, []).tell()
+
+
+async def test_wrong_content_is_noticed(world: World, actors: tuple[FakeActor, FakeActor], tmp_path: Path) -> None:
+    world.corrupt = True
+    story = Story(*actors, Recorder(), tmp_path, SIZE_MIB, [])
+    await story.tell()
+    assert not any(file.sha256_ok for file in story.told.files)
+
+
+async def test_a_refusal_carries_its_code(actors: tuple[FakeActor, FakeActor]) -> None:
+    with pytest.raises(GatewayError) as refused:
+        await actors[0].api.set_flag("nonsense", True)
+    assert refused.value.code == "not_found"
+
+
+async def test_a_gateway_that_is_not_there_is_unreachable(actors: tuple[FakeActor, FakeActor]) -> None:
+    api = type(actors[0].api)("http://127.0.0.1:9", "token")
+    with pytest.raises(GatewayError) as lost:
+        await api.node()
+    await api.close()
+    assert lost.value.code.startswith("unreachable (ClientConnector")

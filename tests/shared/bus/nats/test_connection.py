@@ -1,0 +1,258 @@
+"""What only a real server can show: frozen and restarted servers, alarms, the layout, NATS micro, speed of interest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from shared.bus.contract import Incoming, KvEntry
+from shared.bus.messages.envelopes import Done, Ping, Pong, Range
+from shared.bus.messages.records import Attempt
+from shared.bus.messages.subjects import BUCKET_FLAGS, STREAM_ATTEMPTS, Subjects
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.connection import INBOUND_MESSAGES, _words
+from shared.bus.nats.jetstream import OrderedReader, Record, api
+from shared.bus.nats.layout import ensure_layout, streams, wait_for_stream
+from shared.errors import BusTimeout, BusUnavailable, NoResponders
+from tests.fakes.nats_server import NatsServer, free_port, nats_server
+from tests.fakes.waiting import until
+from tests.shared.bus.conftest import NODE, NatsWorld
+
+N = Subjects(NODE)
+ASK = N.worker("w1")
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsWorld]:
+    async with nats_server(tmp_path / "nats") as server:
+        world = NatsWorld(server)
+        yield world
+        server.thaw()
+        for bus in list(world.buses):
+            await bus.close()
+
+
+async def pong(body: Ping, incoming: Incoming) -> Pong:
+    return Pong(body.calls)
+
+
+async def test_no_server_is_said_soon() -> None:
+    started = time.monotonic()
+    with pytest.raises(BusUnavailable):
+        await nats_bus.connect(f"nats://127.0.0.1:{free_port()}", "a1")
+    assert time.monotonic() - started < 2.0
+
+
+async def test_no_false_503_while_interest_comes_and_goes(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    stop = asyncio.Event()
+
+    async def churn() -> None:
+        while not stop.is_set():
+            served = [await server.serve(N.link("webrtc", f"k{index}"), Ping, pong) for index in range(5)]
+            for one in served:
+                await one.close()
+
+    churning = asyncio.create_task(churn())
+    for index in range(150):
+        subject = N.link("webtorrent", f"k{index}")
+        await server.serve(subject, Ping, pong, queue="link")
+        assert await asker.request(subject, Ping(), Pong, 1.0) == Pong()
+    stop.set()
+    await churning
+
+
+async def test_messages_that_had_arrived_are_handled_when_interest_ends(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    for _ in range(20):
+        served = await server.serve(ASK, Ping, pong)
+        requests = [asyncio.create_task(asker.request(ASK, Ping(), Pong, 1.0)) for _ in range(20)]
+        await asyncio.sleep(0)
+        await served.close()
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        # Answered, or told that nobody serves: never left to time out.
+        assert all(isinstance(answer, (Pong, NoResponders)) for answer in answers)
+
+
+async def test_cancelling_whoever_waits_for_interest_does_no_harm(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    for _ in range(50):
+        serving = asyncio.create_task(server.serve(N.worker("w2"), Ping, pong))
+        await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.wait([serving])
+    await server.serve(ASK, Ping, pong)
+    assert await asker.request(ASK, Ping(), Pong, 1.0) == Pong()
+    with pytest.raises(NoResponders):
+        await asker.request(N.worker("w2"), Ping(), Pong, 1.0)
+    await asyncio.sleep(0.3)
+    assert server.connected
+    assert server.counts.reconnects == 0
+
+
+async def test_a_frozen_server_is_noticed_and_publishing_refused(nats: NatsWorld) -> None:
+    bus, other = await nats.bus("s1"), await nats.bus("a1")
+    await bus.serve(ASK, Ping, pong)
+    nats.server.freeze()
+    started = time.monotonic()
+    await until(lambda: not bus.connected, 6.0)
+    assert time.monotonic() - started < 4.5
+    with pytest.raises(BusUnavailable):
+        await bus.publish(ASK, Ping())
+    with pytest.raises(BusUnavailable):
+        await bus.request(ASK, Ping(), Pong, 1.0)
+    await until(lambda: not other.connected, 6.0)
+    nats.server.thaw()
+    await until(lambda: bus.connected and other.connected, 10.0)
+    assert await other.request(ASK, Ping(), Pong, 1.0) == Pong()
+
+
+async def test_a_message_that_nats_py_drops_is_an_alarm(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    interest = await server.connection.subscribe(ASK, lambda *message: None)
+    subscription = interest._subscription
+    assert subscription is not None
+    assert subscription._pending_queue.maxsize == INBOUND_MESSAGES
+    subscription._pending_bytes_limit = 1000
+    await asker.publish(ASK, Range(memoryview(bytes(2000))))
+    await until(lambda: server.counts.slow_consumer == 1)
+
+
+async def test_services_wait_for_the_layout(nats: NatsWorld) -> None:
+    service, admin = await nats.bus("s1"), await nats.bus("admin")
+    opening = asyncio.create_task(service.kv(BUCKET_FLAGS))
+    await asyncio.sleep(0.1)
+    assert not opening.done()
+    await ensure_layout(admin.connection, NODE)
+    flags = await opening
+    assert await flags.put("a", b"1")
+    with pytest.raises(BusTimeout):
+        await wait_for_stream(service.connection, "KV_nothing", 0.1)
+
+
+async def test_the_layout_is_idempotent_and_mended(nats: NatsWorld) -> None:
+    admin = await nats.bus("admin")
+    await ensure_layout(admin.connection, NODE)
+    await admin.append(N.attempt("webrtc"), Done(), "d.1")
+    await ensure_layout(admin.connection, NODE)
+    wanted = streams(NODE)[-1]
+    await api(admin.connection, f"STREAM.UPDATE.{STREAM_ATTEMPTS}", {**wanted, "max_msgs": 5})
+    await ensure_layout(admin.connection, NODE)
+    info = await api(admin.connection, f"STREAM.INFO.{STREAM_ATTEMPTS}", {})
+    assert info["config"]["max_msgs"] == wanted["max_msgs"]
+    assert info["state"]["messages"] == 1
+    assert info["config"]["discard"] == "old"
+    flags = await api(admin.connection, f"STREAM.INFO.KV_{BUCKET_FLAGS}", {})
+    assert flags["config"]["allow_msg_ttl"] is True
+    assert not flags["config"].get("subject_delete_marker_ttl")
+
+
+async def test_a_stream_made_anew_is_read_from_its_start(nats: NatsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.bus.nats.jetstream.HEARTBEAT_S", 0.2)
+    monkeypatch.setattr("shared.bus.nats.jetstream.SILENT_S", 0.5)
+    admin, reader = await nats.bus("admin"), await nats.bus("m1")
+    await ensure_layout(admin.connection, NODE)
+    got: list[str] = []
+    for number in range(5):
+        await admin.append(N.attempt("webrtc"), _attempt(f"old{number}"), f"old.{number}")
+    await reader.follow(STREAM_ATTEMPTS, Attempt, lambda record, stored_ms: got.append(record.delivery))
+    await api(admin.connection, f"STREAM.DELETE.{STREAM_ATTEMPTS}", {})
+    await ensure_layout(admin.connection, NODE)
+    await admin.append(N.attempt("webrtc"), _attempt("new0"), "new.0")
+    await until(lambda: "new0" in got, 15.0)
+    assert got == [f"old{number}" for number in range(5)] + ["new0"]
+
+
+async def test_many_records_are_read_in_order_under_flow_control(nats: NatsWorld) -> None:
+    admin = await nats.bus("admin")
+    await ensure_layout(admin.connection, NODE)
+    for first in range(0, 2000, 250):
+        await asyncio.gather(
+            *(admin.append(N.attempt("webrtc"), _attempt(str(n)), str(n)) for n in range(first, first + 250))
+        )
+    sequences: list[int] = []
+    reader = OrderedReader(admin.connection, STREAM_ATTEMPTS, lambda record: sequences.append(record.sequence))
+    await reader.start()
+    assert sequences == list(range(1, 2001))
+    await reader.close()
+
+
+async def test_a_gap_makes_the_reader_read_again(nats: NatsWorld) -> None:
+    admin = await nats.bus("admin")
+    await ensure_layout(admin.connection, NODE)
+    got: list[int] = []
+
+    def on_record(record: Record) -> None:
+        got.append(record.sequence)
+
+    reader = OrderedReader(admin.connection, STREAM_ATTEMPTS, on_record)
+    await reader.start()
+    await admin.append(N.attempt("webrtc"), _attempt("1"), "1")
+    await until(lambda: got == [1])
+    reader._next_delivery = 7  # as if deliveries had been lost
+    await admin.append(N.attempt("webrtc"), _attempt("2"), "2")
+    await until(lambda: got == [1, 2])
+    await reader.close()
+
+
+async def test_a_watch_survives_a_restart_within_a_second(nats: NatsWorld) -> None:
+    watching, writing = await nats.bus("s1"), await nats.bus("s2")
+    await ensure_layout(writing.connection, NODE)
+    entries: list[KvEntry] = []
+    flags = await watching.kv(BUCKET_FLAGS)
+    theirs = await writing.kv(BUCKET_FLAGS)
+    await theirs.put("a", b"1")
+    await flags.watch(entries.append)
+    await nats.server.stop()
+    await nats.server.start()
+    await until(lambda: watching.counts.reconnects and writing.counts.reconnects, 10.0)
+    started = time.monotonic()
+    await theirs.put("a", b"2")
+    await until(lambda: len(entries) == 2)
+    assert time.monotonic() - started < 1.0
+    assert [entry.value for entry in entries] == [b"1", b"2"]
+
+
+async def test_nats_micro_lists_the_service(nats: NatsWorld) -> None:
+    bus = await nats_bus.connect(nats.server.url, "chunk-1", announce="swarmbridge-chunk")
+    nats.buses.append(bus)
+    asker = await nats.bus("a1")
+    answer = await asker.connection.request("$SRV.PING.swarmbridge-chunk", b"", 1.0)
+    found = json.loads(answer.data)
+    assert (found["name"], found["metadata"]) == ("swarmbridge-chunk", {"instance": "chunk-1"})
+    await nats.interrupt_all()
+    assert json.loads((await asker.connection.request("$SRV.INFO", b"", 1.0)).data)["name"] == "swarmbridge-chunk"
+
+
+async def test_an_unreachable_server_then_a_late_one(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path)
+    try:
+        await server.start()
+        bus = await nats_bus.connect(f"nats://127.0.0.1:{free_port()},{server.url}", "a1")
+        assert bus.connected
+        await bus.close()
+    finally:
+        await server.kill()
+
+
+@pytest.mark.parametrize(
+    ("subject", "logged"),
+    [
+        ("sb.n1.link.webrtc.kabcdef", "sb.N.link.webrtc"),
+        ("sb.n1.reply.chunk-1", "sb.N.reply"),
+        ("$KV.manifests.0123abcd", "$KV.manifests"),
+        ("$JS.API.DIRECT.GET.KV_manifests.$KV.manifests.0123", "$JS.API.DIRECT"),
+        ("_INBOX_chunk.abc.def", "_INBOX_chunk"),
+    ],
+)
+def test_names_in_subjects_are_not_logged(subject: str, logged: str) -> None:
+    assert _words(subject) == logged
+
+
+def _attempt(delivery: str) -> Attempt:
+    return Attempt(delivery, 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")

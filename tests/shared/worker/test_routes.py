@@ -1,0 +1,73 @@
+"""Interest follows the links, however they flap; whoever waits for it is never left waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+
+from shared.bus.contract import Handler, Incoming
+from shared.bus.messages.envelopes import Accepted, SendRequest
+from shared.bus.messages.subjects import Subjects
+from shared.ids import PeerToken, member_token
+from shared.process.tasks import Tasks
+from shared.worker.routes import Routes
+from tests.fakes.memory_bus import MemoryHub
+
+PEER = member_token(bytes(32))
+SUBJECTS = Subjects("n")
+WAIT_S = 2.0
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.hub, self.tasks = MemoryHub(), Tasks()
+        self.routes = Routes(self.hub.bus("w"), SUBJECTS, "webrtc", self._handler, self._start)
+
+    def interested(self) -> bool:
+        return any(interest.pattern == SUBJECTS.link("webrtc", PEER) for interest in self.hub.interests)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self.tasks.start(work, name=name)
+
+    def _handler(self, peer: PeerToken) -> Handler[SendRequest]:
+        async def handle(call: SendRequest, incoming: Incoming) -> Accepted:
+            return Accepted("w", "link", 0.0)
+
+        return handle
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    await made.tasks.close()
+
+
+async def test_wanted_is_routed_and_dropped_is_not(rig: Rig) -> None:
+    rig.routes.want(PEER)
+    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
+    assert rig.interested()
+    rig.routes.drop(PEER)
+    await rig.routes.settled()
+    assert not rig.interested()
+
+
+async def test_who_waits_for_a_peer_that_is_dropped_is_let_go(rig: Rig) -> None:
+    rig.routes.want(PEER)
+    waiting = asyncio.create_task(rig.routes.routed(PEER))
+    await asyncio.sleep(0)
+    rig.routes.drop(PEER)
+    await asyncio.wait_for(waiting, WAIT_S)
+
+
+async def test_dropped_and_wanted_again_at_once_is_routed(rig: Rig) -> None:
+    rig.routes.want(PEER)
+    await rig.routes.settled()
+    rig.routes.drop(PEER)
+    rig.routes.want(PEER)
+    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
+    await rig.routes.settled()
+    assert rig.interested()
