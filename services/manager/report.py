@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from services.manager.deliveries import Deliveries
-from services.manager.delivery.budget import HedgeBudget
+from services.manager.routing.budget import HedgeBudget
 from shared.bus.contract import Bus
 from shared.bus.messages.records import ManagerStatus
 from shared.bus.messages.subjects import Subjects

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.manager.delivery.budget import HedgeBudget
 from services.manager.routing.breaker import Breakers
+from services.manager.routing.budget import HedgeBudget
 from services.manager.routing.peers import Link, PeerBook
 from services.manager.routing.rank import Route, Routes
 from shared.bus.messages.records import Attempt

@@ -182,11 +182,17 @@ class SendRequest(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Accepted(msgspec.Struct, array_like=True, frozen=True):
-    """The request is in the link's buffer. rtt_ms: the link's smoothed round trip, 0 = not known yet."""
+    """The request is in the link's buffer. rtt_ms: the link's smoothed round trip, 0 = not known yet.
+
+    acks: the peer says at once that it has a request; where it cannot, silence before its answer means nothing.
+    confirms: the peer answers requests at all; where it cannot, accepted is the most that can be known.
+    """
 
     worker: str
     link: str
     rtt_ms: float
+    acks: bool = True
+    confirms: bool = True
 
 
 class LinkProgress(msgspec.Struct, array_like=True, frozen=True, tag="progress"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.manager.delivery.budget import START_ALLOWANCE_BYTES, HedgeBudget
+from services.manager.routing.budget import START_ALLOWANCE_BYTES, HedgeBudget
 from services.manager.routing.peers import DIAL_RETRY_S, MAX_PEERS, PROBE_INTERVAL_S, WANTED_S, PeerBook
 from services.manager.routing.rank import HEDGE_MAX_S, HEDGE_MIN_S, Known
 from shared.bus.messages.records import Attempt
