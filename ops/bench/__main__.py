@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from services.supervisor.interrupts import exit_quietly_when_interrupted
+from services.supervisor.machine.interrupts import exit_quietly_when_interrupted
 
 if __name__ == "__main__":
     exit_quietly_when_interrupted()  # before the slow imports

@@ -14,8 +14,8 @@ from ops.bench.plan import BUS_FAULTS, FULL, MANAGER_COUNTS, NODE_FAULTS, QUICK
 from ops.bench.policies import POLICIES
 from ops.bench.report import show
 from ops.bench.view import choose_view
-from services.supervisor.errors import CannotStart
-from services.supervisor.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 1
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
     # A killed worker is our own doing, and deliveries that lose their manager are what is measured.
-    logging.getLogger("services.supervisor.processes").setLevel(logging.CRITICAL)
+    logging.getLogger("services.supervisor.machine.processes").setLevel(logging.CRITICAL)
     view = choose_view(Console(stderr=True), MEASUREMENTS)
     try:
         report = run(

@@ -18,11 +18,11 @@ from ops.bench.bus_workers import Behaviour, BusWorker
 from ops.bench.policies import Policy
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample
-from services.supervisor.interrupts import unbroken
-from services.supervisor.nats_process import NatsServer, start_nats
-from services.supervisor.node import lay_out, seed_settings
-from services.supervisor.processes import Child, Children, Program
-from services.supervisor.toml_text import config_toml
+from services.supervisor.machine.interrupts import unbroken
+from services.supervisor.machine.nats_process import NatsServer, start_nats
+from services.supervisor.machine.node import lay_out, seed_settings
+from services.supervisor.machine.processes import Child, Children, Program
+from services.supervisor.machine.toml_text import config_toml
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus

@@ -28,7 +28,7 @@ from shared.bus.messages.envelopes import (
 from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
 from shared.content.messages import ManifestData
 from shared.errors import Cause, RemoteFailure
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.transports import TransportName
 
 BODY_BYTES = 64 * 1024

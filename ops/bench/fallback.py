@@ -23,7 +23,7 @@ from ops.bench.report import Report
 from ops.bench.rounds import Rounds
 from ops.bench.samples import row
 from ops.bench.view import View
-from services.supervisor.nats_process import find_binary
+from services.supervisor.machine.nats_process import find_binary
 from shared.clock import monotonic
 
 TEMPORARY_PREFIX = "swarmbridge-bench-"

@@ -40,7 +40,7 @@ from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import monotonic, unix_ms
 from shared.errors import BusError, Cause, NoResponders, RemoteFailure
 from shared.process.run import Process, run
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.transports import ORDER
 
 DEFAULT_TIMEOUT_S = 10.0

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from ops.bench.nodes import PRIMARY, SECOND, Nodes
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample
-from services.supervisor.processes import Child
+from services.supervisor.machine.processes import Child
 from shared.transports import ORDER
 
 BURST = 6
 """Small deliveries under way when a peer falls silent."""
 LARGE_BURST = 3
-"""1 MiB each: what services.supervisor.pair gives as a window, so that the queue on a link is as in use."""
+"""1 MiB each: what services.supervisor.machine.pair gives as a window, so that the queue on a link is as in use."""
 STRIKE_AFTER_S = 0.03
 """A 1 MiB chunk takes longer than this over a data channel (FACTS 1), so it is hit in the middle."""
 QUIET_S = 0.3

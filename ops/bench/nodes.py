@@ -16,10 +16,10 @@ from pathlib import Path
 
 from ops.bench.asker import Asker, Order
 from ops.bench.policies import Policy
-from services.supervisor.interrupts import unbroken
-from services.supervisor.node import Node
-from services.supervisor.pair import Pair
-from services.supervisor.processes import Child
+from services.supervisor.machine.interrupts import unbroken
+from services.supervisor.machine.node import Node
+from services.supervisor.machine.pair import Pair
+from services.supervisor.machine.processes import Child
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import Dial, Dialled
 from shared.bus.messages.records import WorkerStatus

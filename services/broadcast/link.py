@@ -17,7 +17,7 @@ from shared.bus.messages.envelopes import Done
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, Cause, NoResponders, RemoteFailure, TransportError
 from shared.ids import LinkId
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 
 class MeshLink:

@@ -27,8 +27,8 @@ from shared.clock import monotonic
 from shared.content.keys import publish_seed
 from shared.errors import ConfigError
 from shared.process.run import CannotStart, Process
-from shared.process.tasks import Tasks
 from shared.settings.config import Config
+from shared.tasks.owned import Tasks
 
 DRAIN_S = 2.0
 """How long a stopping instance lets workers pull the bodies that they were promised."""

@@ -19,7 +19,7 @@ from shared.bus.messages.envelopes import Done, Ping, Pong, Taken, TransferUpdat
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, SwarmbridgeError
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 
 MAX_RUNNING = 64
 """Transfers at a time, an instance; one more is refused as BUSY and its asker tries another instance."""

@@ -11,7 +11,7 @@ from services.manager.routing.facts import Routing
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 from shared.ids import peer_name
-from shared.process.tasks import Tasks
 from shared.settings.blocklist import Direction
+from shared.tasks.owned import Tasks
 from shared.transports import ORDER, TransportName
 
 MAX_DIALS = 256

@@ -16,7 +16,7 @@ import msgspec
 from shared.bus.contract import Bus
 from shared.clock import Clock
 from shared.errors import BusError
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 
 MAX_QUEUED = 16_384
 RETRY_S = 0.05

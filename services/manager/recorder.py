@@ -21,8 +21,8 @@ from shared.bus.messages.records import Attempt, Diagnostic
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError
-from shared.process.tasks import Tasks
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import context_of
 from shared.transports import TransportName

@@ -13,7 +13,7 @@ from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Ping, Pong
 from shared.bus.messages.subjects import Subjects
 from shared.errors import BusError, BusTimeout, NoResponders
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 
 PING_INTERVAL_S = 0.05
 """Nearly all of what a killed worker costs its requests (measured: 150 ms with 250 ms between pings)."""

@@ -28,7 +28,7 @@ from services.rendezvous.limits import (
 from services.rendezvous.machines import Machine
 from shared.clock import Clock
 from shared.errors import Cause
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
 
 log = logging.getLogger(__name__)

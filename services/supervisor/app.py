@@ -10,8 +10,8 @@ import msgspec
 
 from services.supervisor.arguments import parse
 from services.supervisor.demo.run import DemoOptions, demo
-from services.supervisor.errors import CannotStart
-from services.supervisor.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
 from services.supervisor.up import UpOptions, up
 from shared.errors import ConfigError
 from shared.settings.config import load
@@ -69,7 +69,7 @@ def _up(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     # A killed worker is the demo's own doing; its log line would tear the bars.
-    logging.getLogger("services.supervisor.processes").setLevel(logging.ERROR)
+    logging.getLogger("services.supervisor.machine.processes").setLevel(logging.ERROR)
     try:
         return run(
             demo(

@@ -18,14 +18,14 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.errors import CannotStart
-from services.supervisor.home_lock import locked_home
-from services.supervisor.interrupts import unbroken
-from services.supervisor.nats_process import find_binary, start_nats
-from services.supervisor.node import SERVICES, Node, NodePlan, run_dir
-from services.supervisor.ports import free_port, port_taken
-from services.supervisor.processes import Children
-from services.supervisor.rendezvous_process import start_rendezvous, write_document
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.home_lock import locked_home
+from services.supervisor.machine.interrupts import unbroken
+from services.supervisor.machine.nats_process import find_binary, start_nats
+from services.supervisor.machine.node import SERVICES, Node, NodePlan, run_dir
+from services.supervisor.machine.ports import free_port, port_taken
+from services.supervisor.machine.processes import Children
+from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
 from shared.bus.nats.users import Seeds, make_users
 from shared.settings.config import BusSettings, Config
 

@@ -30,8 +30,8 @@ from services.webrtc.limits import (
 from services.webrtc.native import LABEL, native_offer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError, TransportError
 from shared.ids import LinkId, new_link_id
-from shared.process.tasks import Tasks
 from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
+from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, LinkDown, LinkUp, PeerHint, RecordReceived
 from shared.wire.peerjs.messages import (
     Answer,

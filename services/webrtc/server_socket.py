@@ -20,8 +20,8 @@ from services.webrtc.tokens import ServerTokens
 from shared.backoff import delays_s
 from shared.clock import Clock
 from shared.errors import BusError, Cause, SwarmbridgeError
-from shared.process.tasks import Tasks
 from shared.settings.rendezvous import PeerServer
+from shared.tasks.owned import Tasks
 from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, MAX_SERVER_FIELDS_BYTES, Answer, Candidate, Offer
 from shared.wire.peerjs.signalling import (
     Opened,

@@ -37,8 +37,8 @@ from shared.bus.messages.envelopes import SignalMessage, SignalOffer, SignalSend
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError, TransportError
-from shared.process.tasks import Tasks
 from shared.settings.rendezvous import PeerServer
+from shared.tasks.owned import Tasks
 from shared.wire.peerjs.messages import Answer, Candidate, Expire, Offer, decode_message, encode_message
 from shared.wire.peerjs.signalling import (
     AnswerReceived,

@@ -30,10 +30,10 @@ from shared.bus.messages.subjects import QUEUE_SIGNAL, Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
-from shared.process.tasks import Tasks
 from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
+from shared.tasks.owned import Tasks
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transports import TransportName, TransportState
 from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message

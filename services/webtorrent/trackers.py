@@ -26,7 +26,7 @@ from services.webtorrent.swarm import THEIR_TURN_S
 from shared.backoff import delays_s
 from shared.clock import Clock
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
 from shared.wire.wstracker.client import (
     OFFER_LIFETIME_S,

@@ -25,10 +25,10 @@ from services.webtorrent.trackers import TrackerContext, Trackers
 from services.webtorrent.wires import Wires
 from shared.clock import Clock
 from shared.errors import Cause, TransportError
-from shared.process.tasks import Tasks
 from shared.rtc.addresses import address_rule
 from shared.settings.config import Config
 from shared.settings.rendezvous import RendezvousDocument
+from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, PeerHint, StateChanged
 
 PEER_ID_PREFIX = b"-SB0100-"

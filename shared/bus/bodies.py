@@ -20,7 +20,7 @@ from shared.bus.messages.envelopes import BodyCall, BodyRef, Done, PullRange, Ra
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, monotonic
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 RANGE_BYTES = 256 * 1024
 """One range: the size at which pulling came closest to sending inline (FACTS 5: 293 against 351 MB/s)."""

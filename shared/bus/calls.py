@@ -32,7 +32,7 @@ from shared.errors import (
     RemoteFailure,
     SwarmbridgeError,
 )
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 PING_INTERVAL_S = 0.25
 """DESIGN 3. A killed server is noticed within one interval, a frozen one within MAX_MISSES + 1."""

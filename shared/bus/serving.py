@@ -23,7 +23,7 @@ from shared.bus.messages.codec import decode_envelope, encode_done, encode_refus
 from shared.bus.messages.envelopes import Envelope
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import attached, current_traceparent, link_to
 

@@ -21,11 +21,11 @@ from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
-from shared.process.tasks import Tasks
+from shared.process.tracing import Telemetry
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
-from shared.telemetry.setup import Telemetry
+from shared.tasks.owned import Tasks
 
 EXIT_OK = 0
 EXIT_BAD_SETTINGS = 2

@@ -23,11 +23,11 @@ from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, TransportError
-from shared.process.ending import end_tasks
 from shared.rtc.addresses import AddressRule, address_rule
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.rtc.description import MAX_CANDIDATES, admit_candidate, admit_description, fingerprint_of
 from shared.rtc.gathering import gathering_on, machine_addresses
+from shared.tasks.ending import end_tasks
 
 HIGH_MARK_BYTES = 1024 * 1024
 """`send` waits while more than this is queued before SCTP: 16 records of 64 KiB."""

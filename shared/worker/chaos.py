@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shared.ids import PeerToken, peer_name
-from shared.process.tasks import Tasks
 from shared.settings.chaos import ChaosFlag, Fault
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from shared.transports import TransportName
 
 IGNORED = "ignored"

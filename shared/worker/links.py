@@ -20,9 +20,9 @@ from shared.clock import Clock, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
 from shared.ids import LinkId, PeerToken, peerjs_id, token_key
 from shared.process.run import Process
-from shared.process.tasks import Tasks
 from shared.settings.blocklist import Direction
 from shared.settings.chaos import chaos_allowed
+from shared.tasks.owned import Tasks
 from shared.transport.contract import (
     LinkDown,
     LinkUp,

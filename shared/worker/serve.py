@@ -29,7 +29,7 @@ from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, TransportError
 from shared.ids import peer_name
 from shared.process.run import Process
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.transport.contract import Signalled, Transport
 from shared.worker.identity import LinkIdentity, certified_identity
 from shared.worker.links import Links

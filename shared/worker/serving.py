@@ -20,7 +20,7 @@ from shared.bus.messages.envelopes import ROLE_MEMBER, BodyRef, Inbound, Inbound
 from shared.bus.messages.subjects import Subjects
 from shared.content.messages import NotFound
 from shared.errors import Cause, NoResponders, RemoteFailure, SwarmbridgeError
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import context_of, link_to
 from shared.wire.native.frames import BodyFrame, body_frames, encode_frame

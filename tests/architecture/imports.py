@@ -40,3 +40,44 @@ def _read(path: Path) -> Module:
 
 def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(package + ".")
+
+
+def room(name: str, names: set[str]) -> str:
+    """The folder that a module stands in; a package's own `__init__` stands in itself. Files of `shared` are rooms."""
+    if any(other.startswith(name + ".") for other in names):
+        return name
+    parent = name.rpartition(".")[0]
+    return name if parent == "shared" else parent
+
+
+def arrows(found: list[Module]) -> dict[str, set[str]]:
+    """Room -> the rooms that it imports from."""
+    names = {module.name for module in found}
+    drawn: dict[str, set[str]] = {}
+    for module in found:
+        for name in module.imports:
+            target = name if name in names else name.rpartition(".")[0]
+            if target in names and room(target, names) != room(module.name, names):
+                drawn.setdefault(room(module.name, names), set()).add(room(target, names))
+    return drawn
+
+
+def circles(drawn: dict[str, set[str]]) -> list[list[str]]:
+    """Rooms that reach each other, each circle sorted; [] where every arrow points down."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            for target in drawn.get(ahead.pop(), set()) - seen:
+                seen.add(target)
+                ahead.append(target)
+        return seen
+
+    reach = {name: reached(name) for name in drawn}
+    found = {
+        tuple(sorted({name} | {other for other in reach[name] if name in reach.get(other, set())}))
+        for name in drawn
+        if name in reach[name]
+    }
+    return [list(circle) for circle in sorted(found)]

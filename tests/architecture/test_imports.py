@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from tests.architecture.imports import Module, is_within, modules
+from tests.architecture.imports import Module, arrows, circles, is_within, modules
 
 MODULES = modules()
 
@@ -48,6 +48,11 @@ def test_a_service_imports_shared_and_itself_only() -> None:
         return not is_within(name, "services") or is_within(name, own)
 
     assert not [(module.name, name) for module in MODULES for name in module.imports if not allowed(module, name)]
+
+
+def test_no_arrow_between_rooms_points_up() -> None:
+    """A circle of folders is one folder that pretends to be several."""
+    assert not circles(arrows(MODULES))
 
 
 def test_protocols_and_decisions_touch_no_outside_world() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from services.supervisor.node import Node
+from services.supervisor.machine.node import Node
 from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord
 from shared.telemetry import names

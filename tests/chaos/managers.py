@@ -8,8 +8,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.supervisor.node import service_command
-from services.supervisor.processes import Child, Children, Program
+from services.supervisor.machine.node import service_command
+from services.supervisor.machine.processes import Child, Children, Program
 from shared.clock import monotonic
 from shared.settings.config import child_environment
 from tests.fakes.waiting import until

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.supervisor.node import lay_out
+from services.supervisor.machine.node import lay_out
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Ping, Pong, Receipt
 from shared.bus.messages.records import Attempt

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.supervisor.gateway_client import GatewayClient
-from services.supervisor.node import Node
+from services.supervisor.machine.gateway_client import GatewayClient
+from services.supervisor.machine.node import Node
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord, Spans
 from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects

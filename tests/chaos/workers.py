@@ -24,7 +24,7 @@ from shared.bus.messages.envelopes import (
 from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, Subjects
 from shared.content.messages import ManifestData
 from shared.errors import BusError, Cause
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.transports import TransportName
 
 ANSWER_AFTER_S = 0.02

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from services.chunk.identity import Identity
-from services.supervisor.node import Node
+from services.supervisor.machine.node import Node
 from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
 from shared.bus.bodies import BodyHolder

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.nats_process import find_binary
-from services.supervisor.pair import Pair
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.pair import Pair
 from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.clock import monotonic
 from shared.content.link import ContentLink

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.node import Node
+from services.supervisor.machine.node import Node
 from tests.e2e.why_scene import DEADLINE_S, TRANSPORTS, Json, Scene, causes_of, changes_of, scene_of_two_nodes
 
 pytestmark = pytest.mark.e2e

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.gateway_client import GatewayClient, TransferView
-from services.supervisor.nats_process import find_binary
-from services.supervisor.node import Node
-from services.supervisor.pair import Pair
-from services.supervisor.processes import Child
+from services.supervisor.machine.gateway_client import GatewayClient, TransferView
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.node import Node
+from services.supervisor.machine.pair import Pair
+from services.supervisor.machine.processes import Child
 
 pytestmark = pytest.mark.e2e
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from services.supervisor.nats_process import find_binary
-from services.supervisor.node import Node
-from services.supervisor.pair import Pair
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.node import Node
+from services.supervisor.machine.pair import Pair
 from shared.bus.messages.envelopes import Receipt
 from shared.clock import monotonic
 from shared.content.link import ContentLink

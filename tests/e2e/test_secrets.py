@@ -16,8 +16,8 @@ from aiohttp.test_utils import TestServer
 
 from services.supervisor.demo.story import Story
 from services.supervisor.demo.view import JsonView
-from services.supervisor.nats_process import find_binary
-from services.supervisor.pair import NAMES, Pair
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.pair import NAMES, Pair
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection, OnMessage
 from shared.bus.serving import BusCounts

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.node import Node
+from services.supervisor.machine.node import Node
 from shared.content.link import ContentLink, format_link
 from shared.ids import PeerToken
 from tests.e2e.hostile import Impostor

@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.supervisor.gateway_client import TransferView
-from services.supervisor.nats_process import find_binary
-from services.supervisor.node import Node
-from services.supervisor.pair import Pair
-from services.supervisor.processes import Child
+from services.supervisor.machine.gateway_client import TransferView
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.node import Node
+from services.supervisor.machine.pair import Pair
+from services.supervisor.machine.processes import Child
 from shared.transports import ORDER
 from tests.services.cli.run_cli import run_cli
 

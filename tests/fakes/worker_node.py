@@ -31,10 +31,10 @@ from shared.bus.messages.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
 from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.ids import PeerToken, member_token
 from shared.process.run import Process
-from shared.process.tasks import Tasks
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, NodeSettings, TelemetrySettings, TrustSettings
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from shared.transport.contract import Transport
 from shared.transports import TransportName
 from shared.wire.sealed.certificate import sign_certificate

@@ -10,18 +10,10 @@ from services.gateway.api.peers import named_peer
 from services.gateway.http.answers import ApiStruct, json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.problems import ApiProblem, invalid, not_found
+from services.gateway.model.blocks import blocklist_view
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import peer_name
 from shared.settings.blocklist import MAX_NOTE_CHARS, Blocklist, Direction
-
-
-class BlockView(ApiStruct, frozen=True):
-    """One blocked peer. peer: its name. since: wall clock, ms; 0 where the stored entry cannot be read."""
-
-    peer: str
-    direction: Direction
-    note: str
-    since: int
 
 
 class BlockRequest(ApiStruct, frozen=True):
@@ -29,12 +21,6 @@ class BlockRequest(ApiStruct, frozen=True):
 
     direction: Direction = Direction.ALL
     note: str = ""
-
-
-def blocklist_view(blocklist: Blocklist) -> list[BlockView]:
-    """GET /api/blocklist: every blocked peer, by name."""
-    blocks = blocklist.snapshot().items()
-    return [BlockView(peer, block.direction, block.note, block.since_ms) for peer, block in blocks]
 
 
 class BlocklistRoutes:

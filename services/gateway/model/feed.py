@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from services.gateway.api.blocking import blocklist_view
 from services.gateway.http import limits
 from services.gateway.http.answers import ApiStruct
 from services.gateway.http.events import EventHub
+from services.gateway.model.blocks import blocklist_view
 from services.gateway.model.history import History
 from services.gateway.model.managers import ManagerBoard
 from services.gateway.model.metrics import MetricTotals

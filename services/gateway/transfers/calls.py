@@ -24,7 +24,7 @@ from shared.clock import unix_ms
 from shared.content.link import ContentLink
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
 from shared.ids import new_request_id
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 
 # A reader's body costs no memory; what is read ahead of the bus is a few ranges at a time.
 HELD_MEMORY_BYTES = 16 * limits.MIB

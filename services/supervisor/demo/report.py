@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from services.supervisor.gateway_client import AttemptView, SpanView
+from services.supervisor.machine.gateway_client import AttemptView, SpanView
 from shared.telemetry import names
 from shared.transports import ORDER
 

@@ -26,10 +26,10 @@ from services.supervisor.demo.report import (
 )
 from services.supervisor.demo.story import Story, StoryFailed, Told
 from services.supervisor.demo.view import View, choose_view
-from services.supervisor.gateway_client import GatewayError
-from services.supervisor.interrupts import unbroken
-from services.supervisor.nats_process import find_binary
-from services.supervisor.pair import NAMES, Pair
+from services.supervisor.machine.gateway_client import GatewayError
+from services.supervisor.machine.interrupts import unbroken
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.pair import NAMES, Pair
 
 TRACE_SETTLE_S = 3.0
 """Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus."""

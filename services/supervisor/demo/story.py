@@ -17,7 +17,7 @@ from typing import Protocol
 
 from services.supervisor.demo.report import CONFIRMED, FileResult, ended_on
 from services.supervisor.demo.view import View
-from services.supervisor.gateway_client import AttemptView, GatewayClient, TransferView, TransportView
+from services.supervisor.machine.gateway_client import AttemptView, GatewayClient, TransferView, TransportView
 from shared.transports import TransportName
 
 MIB = 2**20

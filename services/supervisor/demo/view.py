@@ -18,7 +18,7 @@ from rich.progress import (
 
 from services.supervisor.demo.report import FileResult, Report
 from services.supervisor.demo.tables import COLOURS, report_parts
-from services.supervisor.gateway_client import TransferView
+from services.supervisor.machine.gateway_client import TransferView
 
 PLAIN_WIDTH = 110
 QUARTERS = 4

@@ -27,7 +27,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from shared.backoff import delays_s
 from shared.bus.serving import BusCounts
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 CONNECT_TIMEOUT_S = 3.0
 PING_INTERVAL_S = 1

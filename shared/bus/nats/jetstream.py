@@ -18,7 +18,7 @@ from shared.backoff import delays_s
 from shared.bus.nats.connection import Interest, NatsConnection, header
 from shared.clock import monotonic
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 API_TIMEOUT_S = 5.0
 HEARTBEAT_S = 2.0

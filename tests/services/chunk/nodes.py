@@ -37,8 +37,8 @@ from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.content.link import parse_link
 from shared.errors import Cause
 from shared.ids import PeerToken
-from shared.process.tasks import Tasks
 from shared.settings.config import ChunkSettings, Config, NodeSettings
+from shared.tasks.owned import Tasks
 
 SUBJECTS = Subjects("node")
 BUS_TIMEOUT_S = 5.0

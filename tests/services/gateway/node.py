@@ -15,10 +15,10 @@ import aiohttp
 from services.gateway.app import app
 from shared.bus.messages.subjects import Subjects
 from shared.process.run import Process
-from shared.process.tasks import Tasks
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, GatewaySettings, NodeSettings
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 from tests.fakes.waiting import DEADLINE_S, until
 from tests.services.gateway.fake_chunk import FakeChunk

@@ -39,10 +39,10 @@ from shared.content.messages import ManifestData, RequestManifest
 from shared.errors import Cause, RemoteFailure
 from shared.ids import member_token
 from shared.process.run import Process
-from shared.process.tasks import Tasks
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, FlagSettings
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from shared.transports import ORDER, TransportName
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 

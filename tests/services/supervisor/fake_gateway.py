@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from services.supervisor.gateway_client import GatewayClient
+from services.supervisor.machine.gateway_client import GatewayClient
 
 CHUNK_BYTES = 2**20
 ORDER = ("webrtc", "webtorrent", "broadcast")

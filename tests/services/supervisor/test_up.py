@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.errors import CannotStart
-from services.supervisor.home_lock import locked_home
-from services.supervisor.ports import free_port, port_taken
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.home_lock import locked_home
+from services.supervisor.machine.ports import free_port, port_taken
 from services.supervisor.up import UpOptions, Whereabouts, told, up, with_options
 from shared.ids import member_token
 from shared.settings.config import Config, GatewaySettings, TrustSettings, child_environment

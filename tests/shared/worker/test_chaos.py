@@ -17,10 +17,10 @@ from shared.bus.messages.envelopes import CancelRequest, Done
 from shared.clock import monotonic
 from shared.errors import Cause, RemoteFailure
 from shared.ids import member_token, peer_name
-from shared.process.tasks import Tasks
 from shared.settings.chaos import ChaosFlag, Fault
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
+from shared.tasks.owned import Tasks
 from shared.telemetry import names
 from shared.transports import TransportName
 from shared.worker.chaos import IGNORED, Chaos, Injection

@@ -12,7 +12,7 @@ from shared.bus.contract import Handler, Incoming
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.bus.messages.subjects import Subjects
 from shared.ids import PeerToken, member_token
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from shared.worker.routes import Routes
 from tests.fakes.memory_bus import MemoryHub
 

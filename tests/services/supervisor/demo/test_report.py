@@ -21,7 +21,7 @@ from services.supervisor.demo.report import (
     waterfall,
 )
 from services.supervisor.demo.tables import report_parts
-from services.supervisor.gateway_client import AttemptView, SpanView
+from services.supervisor.machine.gateway_client import AttemptView, SpanView
 from shared.telemetry import names
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.supervisor.demo.report import FileResult, Report, checks
 from services.supervisor.demo.story import Story, StoryFailed
-from services.supervisor.gateway_client import GatewayError, TransferView
+from services.supervisor.machine.gateway_client import GatewayError, TransferView
 from tests.services.supervisor.fake_gateway import FakeActor, World, fake_actor
 
 SIZE_MIB = 12

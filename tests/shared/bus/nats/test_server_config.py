@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.nats_process import find_binary
+from services.supervisor.machine.nats_process import find_binary
 from shared.bus.nats.server_config import AccountEntry, ServerLayout, UserEntry, server_config
 
 KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"

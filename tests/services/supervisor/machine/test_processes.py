@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.processes import Child, Children, Program
+from services.supervisor.machine.processes import Child, Children, Program
 from tests.services.supervisor.waiting import until
 
 SLEEPER = "import time; print('here', flush=True); time.sleep(60)"
@@ -110,7 +110,7 @@ def test_a_killed_supervisor_leaves_nothing(tmp_path: Path) -> None:
     """The kernel ends the children of a supervisor that was killed."""
     code = f"""
 import asyncio, os, sys, pathlib
-from services.supervisor.processes import Children, Program
+from services.supervisor.machine.processes import Children, Program
 async def main():
     log = pathlib.Path({str(tmp_path / "log")!r})
     program = Program("tiny", [sys.executable, "-S", "-c", {SLEEPER!r}], dict(os.environ), log)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.process.tasks import Tasks
+from shared.tasks.owned import Tasks
 from tests.fakes.waiting import until
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.errors import CannotStart
-from services.supervisor.gateway_client import AddressFile
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.gateway_client import AddressFile
 from shared.undecodable import UNDECODABLE
 
 LOCK_NAME = "lock"

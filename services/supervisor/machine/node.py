@@ -18,10 +18,10 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.errors import CannotStart, failed_to_start
-from services.supervisor.gateway_client import GatewayClient, GatewayError
-from services.supervisor.processes import Child, Children, Program
-from services.supervisor.toml_text import config_toml
+from services.supervisor.machine.errors import CannotStart, failed_to_start
+from services.supervisor.machine.gateway_client import GatewayClient, GatewayError
+from services.supervisor.machine.processes import Child, Children, Program
+from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection
 from shared.bus.nats.layout import ensure_layout, remove_layout
 from shared.bus.nats.users import ADMIN, Seeds, write_private

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.errors import CannotStart
-from services.supervisor.nats_process import NatsServer, find_binary, start_nats
-from services.supervisor.node import lay_out
-from services.supervisor.processes import Children
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.nats_process import NatsServer, find_binary, start_nats
+from services.supervisor.machine.node import lay_out
+from services.supervisor.machine.processes import Children
 from shared.bus.messages.subjects import BUCKET_FLAGS
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.users import BusUsers, make_users

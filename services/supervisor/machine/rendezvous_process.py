@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from services.supervisor.errors import CannotStart, failed_to_start
-from services.supervisor.gateway_client import AddressFile
-from services.supervisor.node import service_command
-from services.supervisor.ports import port_taken
-from services.supervisor.processes import Child, Children, Program
-from services.supervisor.toml_text import config_toml
+from services.supervisor.machine.errors import CannotStart, failed_to_start
+from services.supervisor.machine.gateway_client import AddressFile
+from services.supervisor.machine.node import service_command
+from services.supervisor.machine.ports import port_taken
+from services.supervisor.machine.processes import Child, Children, Program
+from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.users import write_private
 from shared.settings.config import (
     ENV_CONFIG_FILE,

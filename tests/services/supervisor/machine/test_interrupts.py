@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from services.supervisor.interrupts import EXIT_INTERRUPTED, unbroken
+from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, unbroken
 
 PROGRAM = """
 import asyncio, sys
-from services.supervisor.interrupts import Interrupted, exit_quietly_when_interrupted, run, unbroken
+from services.supervisor.machine.interrupts import Interrupted, exit_quietly_when_interrupted, run, unbroken
 exit_quietly_when_interrupted()
 async def clean():
     print("cleaning", flush=True)
@@ -59,7 +59,7 @@ def test_a_signal_while_cleaning_after_success_waits_for_the_end() -> None:
 
 def test_a_signal_before_anything_started_is_quiet() -> None:
     code = (
-        "import time\nfrom services.supervisor.interrupts import exit_quietly_when_interrupted\n"
+        "import time\nfrom services.supervisor.machine.interrupts import exit_quietly_when_interrupted\n"
         "exit_quietly_when_interrupted()\nprint('importing', flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen(

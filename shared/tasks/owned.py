@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 log = logging.getLogger(__name__)
 

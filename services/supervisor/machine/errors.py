@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.supervisor.processes import Child
+from services.supervisor.machine.processes import Child
 
 
 class CannotStart(Exception):

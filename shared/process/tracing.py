@@ -15,8 +15,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+from shared.process.bus_exporter import BusSpanExporter
 from shared.settings.config import TelemetrySettings
-from shared.telemetry.bus_exporter import BusSpanExporter
 
 SHUTDOWN_WAIT_S = 2.0
 OTLP_TIMEOUT_S = 2

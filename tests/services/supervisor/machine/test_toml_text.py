@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.supervisor.toml_text import config_toml
+from services.supervisor.machine.toml_text import config_toml
 from shared.settings.config import ENV_CONFIG_FILE, ChunkSettings, Config, NodeSettings, TelemetrySettings, load
 
 

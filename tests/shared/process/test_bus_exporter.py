@@ -6,8 +6,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from shared.bus.contract import Incoming
 from shared.bus.messages.records import SpanRecord, Spans
 from shared.bus.messages.subjects import Subjects
-from shared.telemetry import bus_exporter
-from shared.telemetry.bus_exporter import BusSpanExporter
+from shared.process import bus_exporter
+from shared.process.bus_exporter import BusSpanExporter
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import msgspec
 
-from services.supervisor.errors import CannotStart
-from services.supervisor.nats_process import start_nats
-from services.supervisor.node import SERVICES, Node, NodePlan, lay_out
-from services.supervisor.ports import free_port, usable_host
-from services.supervisor.processes import Children
-from services.supervisor.rendezvous_process import start_rendezvous, write_document
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.nats_process import start_nats
+from services.supervisor.machine.node import SERVICES, Node, NodePlan, lay_out
+from services.supervisor.machine.ports import free_port, usable_host
+from services.supervisor.machine.processes import Children
+from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
 from shared.bus.nats.users import ADMIN, make_users, write_private
 from shared.content.keys import ROOT_BYTES, identity_seed, public_key
 from shared.ids import PeerToken, member_token

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from services.supervisor.errors import CannotStart, failed_to_start
-from services.supervisor.processes import Child, Children, Program
+from services.supervisor.machine.errors import CannotStart, failed_to_start
+from services.supervisor.machine.processes import Child, Children, Program
 from shared.bus.nats.server_config import AccountEntry, ServerLayout, server_config
 from shared.settings.config import child_environment
 from shared.undecodable import UNDECODABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from shared.process.ending import end_tasks
+from shared.tasks.ending import end_tasks
 
 
 async def test_a_task_that_swallows_cancellations_is_ended() -> None:
