@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.webrtc.document import DocumentWatch
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
@@ -33,6 +32,7 @@ from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
+from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transports import TransportName, TransportState
@@ -44,6 +44,8 @@ SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s (DESIGN 4)."""
 SERVE_RETRY_S = 1.0
 """Between attempts to serve our subjects while the bus is away."""
+
+READY = StateChanged(TransportState.READY)
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class WebrtcTransport:
         bus: Bus,
         subjects: Subjects,
         settings: WebrtcSettings,
-        document: DocumentWatch,
+        document: DocumentFollower,
         *,
         clock: Clock = monotonic,
         timing: Timing | None = None,
@@ -125,7 +127,7 @@ class WebrtcTransport:
         self._running = running
         tasks = Tasks()
         try:
-            tasks.start(self._document.run(running.signalling.reload), name="document")
+            tasks.start(self._document.run(lambda: self._document_changed(running)), name="document")
             tasks.start(self._watch_state(running), name="state")
             await self._serve_offers(running)
             await running.keeper.run()
@@ -186,6 +188,16 @@ class WebrtcTransport:
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
         return _Running(links, keeper, signalling, emit)
 
+    @property
+    def _misconfigured(self) -> bool:
+        """No PeerServer can be used, and the document is why."""
+        faulty = any(fault.list == "peerServers" for fault in self._document.faults)
+        return bool(self._document.problem) or (faulty and not self._document.current.peer_servers)
+
+    def _document_changed(self, running: _Running) -> None:
+        running.signalling.reload()
+        self._state_due.set()
+
     def _links(self) -> Links:
         if self._running is None:
             raise TransportError(self._broken or Cause.CLOSED)
@@ -241,14 +253,18 @@ class WebrtcTransport:
                 return  # this worker's part is over; it says nothing about the node's signalling any more
             if running.keeper.signalling_up:
                 down_since = None
-                self._say(running.emit, StateChanged(TransportState.READY))
+                # A broken document is ours to mend; what the last good one named goes on serving.
+                broken = bool(self._document.problem)
+                state = StateChanged(TransportState.DEGRADED, Cause.MISCONFIGURED) if broken else READY
+                self._say(running.emit, state)
             else:
                 now = self._clock()
                 down_since = now if down_since is None else down_since
                 wait_s = down_since + self._timing.signalling_grace_s - now
                 if wait_s <= 0:
                     wait_s = None
-                    self._say(running.emit, StateChanged(TransportState.DEGRADED, running.signalling.failure))
+                    cause = Cause.MISCONFIGURED if self._misconfigured else running.signalling.failure
+                    self._say(running.emit, StateChanged(TransportState.DEGRADED, cause))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._state_due.wait()

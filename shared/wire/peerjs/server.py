@@ -30,8 +30,7 @@ import hashlib
 import hmac
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -50,6 +49,17 @@ from shared.wire.peerjs.messages import (
     Relayed,
     decode_relayed,
     encode_message,
+)
+from shared.wire.peerjs.server_commands import (
+    Claim,
+    ClaimAnswer,
+    CloseSocket,
+    Command,
+    Forward,
+    Registered,
+    SendText,
+    SocketId,
+    Unregistered,
 )
 
 DEFAULT_KEY = "peerjs"
@@ -71,68 +81,10 @@ MAX_EARLY_TEXTS = 16
 MAX_WAITING_BYTES = 16 * 2**20
 """Ours: of all that waits."""
 
-SocketId: TypeAlias = int
-
 _RELAYED: Final = frozenset({"OFFER", "ANSWER", "CANDIDATE", "LEAVE", "EXPIRE"})
 _NEVER_WAIT: Final = frozenset({"LEAVE", "EXPIRE"})
 """They tell that somebody is gone: news that nobody needs later."""
 _NO_PARAMETERS: Final = "No id, token, or key supplied to websocket server"
-
-
-@dataclass(frozen=True, slots=True)
-class SendText:
-    socket: SocketId
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class CloseSocket:
-    """Close it once what was sent before is out."""
-
-    socket: SocketId
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Ask the other instances for the id, then call `claimed`. digest: SHA-256 of the token."""
-
-    socket: SocketId
-    peer_id: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """Offer a message to the other instances; call `not_forwarded` where none has the target."""
-
-    target: str
-    source: str
-    type: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """This instance has the id now; the others need to hear it, for what waits there."""
-
-    peer_id: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Unregistered:
-    peer_id: str
-
-
-Command = SendText | CloseSocket | Claim | Forward | Registered | Unregistered
-
-
-class ClaimAnswer(Enum):
-    """What an instance says to another's claim of an id. YIELDED: it was here under the same token."""
-
-    ABSENT = "absent"
-    YIELDED = "yielded"
-    TAKEN = "taken"
 
 
 @dataclass(slots=True)

@@ -315,7 +315,7 @@ class Tracker:
         self._tell(MemberJoined(info_hash, announce.peer_id, member in swarm.seeds))
 
     def _relay_offers(self, swarm: _Swarm, member: MemberKey, offers: tuple[TrackerOffer, ...], now: float) -> None:
-        _, info_hash, peer_id = member
+        peer_id = member[2]
         # One more than there are offers: the announcer is among the members and may be chosen.
         chosen = self._choose(swarm.members, min(len(offers) + 1, len(swarm.members)))
         others = [each for each in chosen if each[2] != peer_id]

@@ -78,7 +78,7 @@ async def test_our_offers_and_answers_carry_our_wire(tmp_path: Path) -> None:
         async with node_at(tracker, tmp_path) as node:
             ours = str(node.transport.endpoint)
             relayed = await peer.receive("offer")
-            assert relayed["peer_id"].startswith("-SB0100-")
+            assert relayed["peer_id"].startswith("-sb0100-")
             assert relayed["offer"]["swarm-space"] == {"wire": [ours]}
             assert relayed["offer"]["sdp"].startswith("v=0\r\n")
             # A node's offer is answered in kind, though its address is one that we may not dial.

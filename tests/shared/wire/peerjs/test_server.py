@@ -18,12 +18,14 @@ from shared.wire.peerjs.server import (
     MAX_WAITING_MESSAGES,
     OFFER_BURST_PER_SOURCE,
     OFFER_BURST_PER_TARGET,
+    PeerServer,
+)
+from shared.wire.peerjs.server_commands import (
     Claim,
     ClaimAnswer,
     CloseSocket,
     Command,
     Forward,
-    PeerServer,
     Registered,
     SendText,
     Unregistered,
