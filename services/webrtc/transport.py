@@ -25,16 +25,17 @@ from services.webrtc.links import Links
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
+from shared.bus.messages.records import MeetingPlace
 from shared.bus.messages.subjects import QUEUE_SIGNAL, Subjects
-from shared.clock import Clock, monotonic
+from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous_follower import DocumentFollower
-from shared.tasks.owned import Tasks
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
+from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
 from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
 
@@ -125,17 +126,17 @@ class WebrtcTransport:
             return
         running = self._assemble(make, emit)
         self._running = running
-        tasks = Tasks()
         try:
-            tasks.start(self._document.run(lambda: self._document_changed(running)), name="document")
-            tasks.start(self._watch_state(running), name="state")
-            await self._serve_offers(running)
-            await running.keeper.run()
+            # One of them that breaks ends the run, and the worker runs the transport again.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._document.run(lambda: self._document_changed(running)), name="document")
+                group.create_task(self._watch_state(running), name="state")
+                group.create_task(self._serve_offers(running), name="offers")
+                group.create_task(running.keeper.run(), name="lease")
         finally:
             self._running = None
             await self._stop_offers(running)
             await running.links.close_all()
-            await tasks.close()
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the node with the hint's PeerJS id.
@@ -171,6 +172,21 @@ class WebrtcTransport:
             return
         await self._stop_offers(running)
         await running.keeper.withdraw()
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers."""
+        document, faults, now = self._document.current, self._document.faults, self._clock()
+        clients = self._running.signalling.states() if self._running is not None else {}
+        servers = places_of(
+            "peerServers",
+            document.peer_servers,
+            faults,
+            lambda server, index: connected_place("peerServers", index, clients.get(server), now, unix_ms()),
+        )
+        ice = places_of(
+            "iceServers", document.ice_servers, faults, lambda _, index: MeetingPlace("iceServers", index, KNOWN)
+        )
+        return [*servers, *ice]
 
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,13 +22,15 @@ from services.webtorrent.offer import OfferSource
 from services.webtorrent.swarm import Source, Swarm, control_infohash
 from services.webtorrent.trackers import TrackerContext, Trackers
 from services.webtorrent.wires import Wires
-from shared.clock import Clock
+from shared.bus.messages.records import MeetingPlace
+from shared.clock import Clock, unix_ms
 from shared.errors import Cause, TransportError
 from shared.rtc.addresses import address_rule
 from shared.settings.config import Config
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, PeerHint, StateChanged
+from shared.transport.places import KNOWN, connected_place, places_of
 
 PEER_ID_PREFIX = b"-sb0100-"
 """BEP 20's form: client sb, version 0.1.0.0. In capitals it would be Swiftbit's."""
@@ -120,6 +122,21 @@ class Worker:
             trackers_up=trackers.up_count if trackers else 0,
             tracker_swarm_size=trackers.swarm_size if trackers else 0,
         )
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """The trackers with their sockets, and the DHT's bootstrap nodes."""
+        document, faults, now = self._document.current, self._document.faults, self._clock()
+        clients = self._trackers.states() if self._trackers is not None else {}
+        trackers = places_of(
+            "webtorrentTrackers",
+            document.webtorrent_trackers,
+            faults,
+            lambda url, index: connected_place("webtorrentTrackers", index, clients.get(url), now, unix_ms()),
+        )
+        nodes = places_of(
+            "dhtNodes", document.dht_nodes, faults, lambda _, index: MeetingPlace("dhtNodes", index, KNOWN)
+        )
+        return [*trackers, *nodes]
 
     # ── start ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -194,6 +194,6 @@ async def test_new_trackers_in_the_document_are_used(tmp_path: Path, monkeypatch
     document = write_document(tmp_path / "document.json")
     async with tracker_server() as tracker, running(config(document, trackers=True)) as (node,):
         document.write_text("not JSON")
-        await node.until(lambda: node.transport._worker._document._seen_ns == document.stat().st_mtime_ns)  # type: ignore[union-attr]
+        await node.until(lambda: node.states[-1].last_error is Cause.MISCONFIGURED)
         write_document(document, trackers=[tracker.url])
         await node.until(lambda: node.transport.metrics().trackers_up == 1)  # type: ignore[union-attr]
