@@ -1,6 +1,6 @@
 """`python -m services.rendezvous`: a meeting place for browsers and nodes, on its own.
 
-It has no bus yet, so it does not start through shared.process.run; its exit codes are the same: 0 stopped as
+It belongs to no node, so it does not start through shared.process.run; its exit codes are the same: 0 stopped as
 asked, 2 bad settings, 3 could not start, 4 a part of it crashed.
 """
 
@@ -10,9 +10,13 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 
 from services.rendezvous.app import Rendezvous
-from shared.errors import ConfigError, TransportError
+from shared.bus.contract import Bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.errors import BusError, ConfigError, TransportError
+from shared.ids import new_instance_id
 from shared.process.address_file import remove_address, write_address
 from shared.settings.config import Config, load
 from shared.tasks.ending import end_tasks
@@ -69,8 +73,10 @@ async def _serve(config: Config) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    rendezvous = Rendezvous(config.rendezvous)
+    bus: Bus | None = None
     try:
+        bus = await _mesh(config)
+        rendezvous = Rendezvous(config.rendezvous, bus=bus)
         await rendezvous.start()
         try:
             write_address(config.home, rendezvous.url)
@@ -83,14 +89,35 @@ async def _serve(config: Config) -> int:
         finally:
             remove_address(config.home)
             await rendezvous.close()
+            if bus is not None:
+                await bus.close()
+    except BusError as error:
+        text = f"the bus cannot be used ({error.cause}); see bus.url and bus.mesh_seed_file"
+        print(f"rendezvous: {text}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return EXIT_CANNOT_START
     except TransportError as error:
         print(f"rendezvous: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return EXIT_CANNOT_START
     except OSError as error:
-        print(f"rendezvous: {config.home}: {error.strerror}; see node.home", file=sys.stderr)  # noqa: T201
+        print(f"rendezvous: {config.home}: {error.strerror}; see node.home and bus.mesh_seed_file", file=sys.stderr)  # noqa: T201
         return EXIT_CANNOT_START
     log.info("stopped")
     return EXIT_CRASHED if broken else EXIT_OK
+
+
+async def _mesh(config: Config) -> Bus | None:
+    """The account `mesh`, where other instances are; None where no user of it is given: then we are alone.
+
+    Raises: BusError; OSError: the seed cannot be read.
+    """
+    if not config.bus.mesh_seed_file:
+        return None
+    # Imported here: an instance that is alone needs no NATS client.
+    from shared.bus.nats import bus as nats_bus
+
+    seed = (await asyncio.to_thread(Path(config.bus.mesh_seed_file).read_text)).strip()
+    prefix = inbox_prefix("rendezvous")
+    return await nats_bus.connect(config.bus.url, new_instance_id("rendezvous"), seed=seed, inbox_prefix=prefix)
 
 
 if __name__ == "__main__":

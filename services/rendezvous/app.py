@@ -9,7 +9,7 @@
     {path}rendezvous.json  the document
     /healthz               counts
 
-It needs no bus: one process is one meeting place.
+Alone it needs no bus. With one, all instances are one meeting place (`instances`).
 
 Cancellation: `close` drains: new sockets get 503, open ones 1001, and what has not ended by DRAIN_S is cut off.
 """
@@ -25,6 +25,7 @@ import uuid
 from aiohttp import web
 
 from services.rendezvous.document import DocumentSource
+from services.rendezvous.instances import Instances
 from services.rendezvous.limits import (
     DRAIN_S,
     KEEPALIVE_S,
@@ -34,6 +35,7 @@ from services.rendezvous.limits import (
     TRACKER_SOCKETS,
 )
 from services.rendezvous.machines import PeerServerMachine, TrackerMachine
+from shared.bus.contract import Bus
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, TransportError
 from shared.settings.config import RendezvousSettings
@@ -70,20 +72,30 @@ class Rendezvous:
         peer_limits: SocketLimits = PEER_SOCKETS,
         tracker_limits: SocketLimits = TRACKER_SOCKETS,
         clock: Clock = monotonic,
+        bus: Bus | None = None,
     ) -> None:
-        """A rendezvous document that cannot be read is no reason not to start: /healthz says so."""
+        """A rendezvous document that cannot be read is no reason not to start: /healthz says so.
+
+        Args: bus: the account `mesh`, where other instances are; None = this one is alone.
+        """
         self._settings = settings
         self._path = f"/{settings.path.strip('/')}/".replace("//", "/")
         self._proxies: list[Network] = networks(settings.trusted_proxies)
         self._document = DocumentSource(settings.document, self._path, self._proxies)
-        self._peers = PeerServer()
-        self._tracker = Tracker(random.sample)
+        linked = bus is not None
+        self._peers = PeerServer(linked=linked)
+        self._tracker = Tracker(random.sample, linked=linked)
+        peers, tracker = PeerServerMachine(self._peers), TrackerMachine(self._tracker)
         self._peer_sockets = SocketServer(
-            "peerserver", PeerServerMachine(self._peers), self._admission(), peer_limits, clock, proxies=self._proxies
+            "peerserver", peers, self._admission(), peer_limits, clock, proxies=self._proxies
         )
         self._tracker_sockets = SocketServer(
-            "tracker", TrackerMachine(self._tracker), self._admission(), tracker_limits, clock, proxies=self._proxies
+            "tracker", tracker, self._admission(), tracker_limits, clock, proxies=self._proxies
         )
+        self._instances: Instances | None = None
+        if bus is not None:
+            self._instances = Instances(bus, self._peers, self._tracker, self._flush, clock)
+            peers.on_link, tracker.on_news = self._instances.carry_out, self._instances.tell
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,  # URLs carry tokens
@@ -108,6 +120,8 @@ class Rendezvous:
         except OSError as error:
             await self._runner.cleanup()
             raise TransportError(Cause.REFUSED, _why(error, host, port)) from error
+        if self._instances is not None:
+            await self._instances.start()
         self._peer_sockets.start()
         self._tracker_sockets.start()
         bound_host, bound_port = self._runner.addresses[0][:2]
@@ -118,11 +132,18 @@ class Rendezvous:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 await asyncio.gather(self._peer_sockets.close(), self._tracker_sockets.close())
+        if self._instances is not None:
+            await self._instances.close()
         await self._runner.cleanup()
+
+    def _flush(self) -> None:
+        self._peer_sockets.flush()
+        self._tracker_sockets.flush()
 
     async def failed(self) -> None:
         """Return when a part of it broke that it cannot serve without; the owner stops it then."""
-        waits = [asyncio.create_task(each.failed.wait()) for each in (self._peer_sockets, self._tracker_sockets)]
+        parts = [self._peer_sockets, self._tracker_sockets, *([self._instances] if self._instances else [])]
+        waits = [asyncio.create_task(each.failed.wait()) for each in parts]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -177,6 +198,7 @@ class Rendezvous:
                     "state": "degraded" if self._document.problem else "ready",
                     "unusable": [{"list": each.list, "index": each.index, "reason": each.reason} for each in faults],
                 },
+                "otherInstances": self._instances.other_count if self._instances is not None else None,
                 "peers": self._peers.peer_count,
                 "swarms": self._tracker.swarm_count,
                 "members": self._tracker.member_count,

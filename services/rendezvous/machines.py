@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from shared.errors import Cause
 from shared.websocket.machine import Opening, Outgoing
 from shared.wire.peerjs.messages import Error, ErrorText, encode_message
 from shared.wire.peerjs.server import PeerServer
-from shared.wire.peerjs.server_commands import CloseSocket, SendText
-from shared.wire.wstracker.tracker import Tracker
+from shared.wire.peerjs.server_commands import Claim, CloseSocket, Forward, Registered, SendText, Unregistered
+from shared.wire.wstracker.tracker import News, Tracker
+
+LinkCommand = Claim | Forward | Registered | Unregistered
 
 
 class PeerServerMachine:
     """`?key=&id=&token=` registers a socket at once."""
 
     def __init__(self, server: PeerServer) -> None:
+        self.on_link: Callable[[LinkCommand], None] | None = None
+        """Takes what is for other instances; None = this one is alone."""
         self.server = server
         self.receive_text = server.receive_text
         self.close_socket = server.close_socket
@@ -42,8 +47,9 @@ class PeerServerMachine:
                     out.append((socket, text))
                 case CloseSocket(socket):
                     out.append((socket, None))
-                case _:
-                    pass  # of linked instances only
+                case Claim() | Forward() | Registered() | Unregistered():
+                    if self.on_link is not None:
+                        self.on_link(command)
         return out
 
 
@@ -51,6 +57,8 @@ class TrackerMachine:
     """A socket is nobody until it announces."""
 
     def __init__(self, tracker: Tracker) -> None:
+        self.on_news: Callable[[News], None] | None = None
+        """As on_link."""
         self.tracker = tracker
         self.receive_text = tracker.receive_text
         self.close_socket = tracker.close_socket
@@ -68,4 +76,7 @@ class TrackerMachine:
         """Nothing to do."""
 
     def outgoing(self) -> list[Outgoing]:
+        for news in self.tracker.news():
+            if self.on_news is not None:
+                self.on_news(news)
         return list(self.tracker.data_to_send())

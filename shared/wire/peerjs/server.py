@@ -133,6 +133,10 @@ class PeerServer:
         """Every registered id."""
         return list(self._clients)
 
+    def has(self, peer_id: str) -> bool:
+        """Whether the id is registered here."""
+        return peer_id in self._clients
+
     @property
     def peer_count(self) -> int:
         return len(self._clients)
@@ -156,8 +160,7 @@ class PeerServer:
         self._refuse_socket(socket, Error(ErrorText(reason)), cause)
 
     def _admit(self, socket: SocketId, peer_id: str, token: str, now: float) -> None:
-        client = self._clients.get(peer_id)
-        if client is None:
+        if (client := self._clients.get(peer_id)) is None:
             self._register(socket, peer_id, token, now)
         elif _same(client.token, token):
             self._reattach(socket, peer_id, client, now)
@@ -380,7 +383,7 @@ class PeerServer:
 
 
 def digest_of(token: str) -> bytes:
-    """What another instance may know of a token: enough to compare it."""
+    """What another instance may know of a token."""
     return hashlib.sha256(token.encode()).digest()
 
 
