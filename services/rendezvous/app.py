@@ -142,8 +142,10 @@ class Rendezvous:
 
     async def failed(self) -> None:
         """Return when a part of it broke that it cannot serve without; the owner stops it then."""
-        parts = [self._peer_sockets, self._tracker_sockets, *([self._instances] if self._instances else [])]
-        waits = [asyncio.create_task(each.failed.wait()) for each in parts]
+        parts = [self._peer_sockets.failed, self._tracker_sockets.failed]
+        if self._instances is not None:
+            parts.append(self._instances.failed)
+        waits = [asyncio.create_task(failed.wait()) for failed in parts]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:

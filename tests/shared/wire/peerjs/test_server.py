@@ -385,6 +385,7 @@ def test_any_story_keeps_sockets_and_ids_in_step(script: list[tuple[str, int, st
             now += number
             server.handle_timer(now)
         for command in server.commands():
+            assert isinstance(command, SendText | CloseSocket)
             assert command.socket not in closed, "nothing after a close"
             if isinstance(command, CloseSocket):
                 closed.add(command.socket)
