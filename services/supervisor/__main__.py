@@ -1,4 +1,4 @@
-"""`python -m services.supervisor up|demo`."""
+"""`python -m services.supervisor up|demo|init`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ import msgspec
 
 from services.supervisor.arguments import parse
 from services.supervisor.demo.run import DemoOptions, demo
+from services.supervisor.init import InitOptions, init
+from services.supervisor.init import told as prepared
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
 from services.supervisor.up import UpOptions, up
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        return _up(options) if options.command == "up" else _demo(options)
+        return _COMMANDS[options.command](options)
     except CannotStart as error:
         if options.command == "demo" and options.json:
             print(msgspec.json.encode(_Failure(False, error.line)).decode())
@@ -86,6 +88,27 @@ def _demo(options: argparse.Namespace) -> int:
     except Interrupted:
         _complain("interrupted; everything is cleaned up")
         return EXIT_INTERRUPTED
+
+
+def _init(options: argparse.Namespace) -> int:
+    wanted = InitOptions(
+        home=options.home,
+        name=options.name or "",
+        nats_host=options.nats_host,
+        nats_port=options.nats_port,
+        nats_store=options.nats_store,
+        nats_url=options.nats_url,
+        json=options.json,
+    )
+    try:
+        where = run(init(load(), wanted))
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    print(msgspec.json.encode(where).decode() if options.json else prepared(where), flush=True)
+    return EXIT_OK
+
+
+_COMMANDS = {"up": _up, "demo": _demo, "init": _init}
 
 
 def _complain(*lines: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `up` runs one node, `demo` shows two."""
+"""The command line: `up` runs one node, `demo` shows two, `init` prepares one for others to run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ MIN_SIZE_MIB = 24
 """Eight chunks are confirmed before the first fault; fewer than four left would show nothing."""
 MAX_SIZE_MIB = 1024
 MAX_PORT = 65535
+NATS_PORT = 4222
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -20,7 +21,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="swarmbridge", description="Run swarmbridge nodes on this machine.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo|init")
     _add_up(
         commands.add_parser(
             "up",
@@ -41,6 +42,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             allow_abbrev=False,
         )
     )
+    _add_init(
+        commands.add_parser(
+            "init",
+            help="prepare a home: keys, seeds, the bus's configuration",
+            description="Make what a node needs before its processes start, where something else than `up` starts "
+            "them: identity, operator's token, a seed for each service, nats-server's configuration; with --nats-url "
+            "the node's streams and buckets too. Secrets that are there are kept.",
+            epilog="Exit codes: 0 done, 2 wrong argument or setting, 3 it could not (a line says why), 130 "
+            "interrupted. Example: swarmbridge init --home /data --name node --nats-host 0.0.0.0 --nats-store /nats",
+            allow_abbrev=False,
+        )
+    )
     return parser.parse_args(arguments)
 
 
@@ -56,6 +69,18 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
         "--member", type=_member, action="append", default=[], metavar="TOKEN", help="peer token of a trusted node"
     )
     parser.add_argument("--json", action="store_true", help="say where the node is as one JSON line")
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", type=Path, metavar="DIR", help="where all of it is made")
+    parser.add_argument("--name", metavar="NAME", help="the node's name on its bus (default: node)")
+    parser.add_argument("--nats-host", default="127.0.0.1", metavar="HOST", help="where nats-server is to listen")
+    parser.add_argument("--nats-port", type=_port, default=NATS_PORT, metavar="N", help=f"its port ({NATS_PORT})")
+    parser.add_argument("--nats-store", default="", metavar="DIR", help="its data, as it sees it (default: DIR/nats)")
+    parser.add_argument(
+        "--nats-url", default="", metavar="URL", help="wait for this server and make the streams and buckets on it"
+    )
+    parser.add_argument("--json", action="store_true", help="say where everything is as one JSON line")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ def test_demo_has_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "up|demo"),
+        ([], "up|demo|init"),
         (["up", "--port", "70000"], "must be 0 to 65535"),
         (["up", "--port", "x"], "whole number"),
         (["up", "--member", "nonsense"], "peer token"),
