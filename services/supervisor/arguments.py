@@ -107,6 +107,9 @@ def _add_nats(parser: argparse.ArgumentParser) -> None:
         help="use this NATS server (with JetStream); no accounts are made on it",
     )
     parser.add_argument("--nats-binary", default="", metavar="PATH", help="the nats-server to run")
+    parser.add_argument(
+        "--no-fork", action="store_true", help="execute each process on its own: slower, and takes more memory"
+    )
 
 
 def _port(text: str) -> int:

@@ -155,6 +155,7 @@ class Node:
             name=f"{self.name}/{name}",
             arguments=service_command(service),
             environment=child_environment(settings),
+            module=service_module(service),
             log=self.plan.config.home / "logs" / f"{name}.log",
         )
 
@@ -180,9 +181,14 @@ class Node:
         return [name for name in ORDER if workers.get(name, 0) < self.plan.counts.get(name, 1)]
 
 
+def service_module(service: str) -> str:
+    """The module that is a service's process."""
+    return f"services.{service}"
+
+
 def service_command(service: str) -> Sequence[str]:
     """How a service is run. -P: never import from whatever directory we were started in."""
-    return [sys.executable, "-P", "-m", f"services.{service}"]
+    return [sys.executable, "-P", "-m", service_module(service)]
 
 
 def seed_settings(seeds: Seeds | None) -> dict[str, str]:

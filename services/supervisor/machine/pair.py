@@ -22,6 +22,8 @@ from services.supervisor.machine.node import SERVICES, Node, NodePlan, lay_out
 from services.supervisor.machine.ports import free_port, usable_host
 from services.supervisor.machine.processes import Children
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
+from services.supervisor.nursery.client import Nursery
+from services.supervisor.nursery.start import start_nursery
 from shared.bus.nats.users import ADMIN, make_users
 from shared.ids import PeerToken
 from shared.settings.config import (
@@ -44,7 +46,8 @@ class Pair:
     """Nodes A and B. `start`, then always `clear`, also where `start` raised or was cancelled.
 
     counts: processes a service on each node, one where none is said. otlp_endpoint: where spans go as well.
-    environment: production, or development, in which chaos flags act.
+    environment: production, or development, in which chaos flags act. nursery: that is loading already, ours
+    from here on; without one, `start` starts one, or with fork=False everything is executed.
     """
 
     def __init__(
@@ -54,12 +57,15 @@ class Pair:
         otlp_endpoint: str = "",
         *,
         environment: str = "production",
+        nursery: Nursery | None = None,
+        fork: bool = True,
     ) -> None:
         self._work = work
         self._environment = environment
         self._telemetry = TelemetrySettings(propagation="join", otlp_endpoint=otlp_endpoint)
         self._counts = dict(counts or {})
-        self._children = Children()
+        self._fork = fork and nursery is None
+        self._children = Children(nursery)
         self._nodes: list[Node] = []
 
     @property
@@ -85,6 +91,8 @@ class Pair:
 
         nats_url: of a server of one's own, where no binary is given.
         """
+        if self._fork:
+            self._children.use(start_nursery())
         homes = {name: self._work / f"node-{name}" for name in NAMES}
         members = {name: ensure_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
