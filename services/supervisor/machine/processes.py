@@ -107,10 +107,10 @@ class Child:
         self._launch_with_log(self._launch)
 
     def _launch_with_log(self, launch: Launch) -> None:
-        begins = self.start_count == 1
-        output = (
-            self.log.begin_run() if begins else self.log.go_on(f"started again, for the {self.start_count - 1}. time")
-        )
+        if self.start_count == 1:
+            output = self.log.begin_run()
+        else:
+            output = self.log.go_on(f"started again (start {self.start_count} of this run)")
         try:
             self._process = launch(self.program, output)
         finally:
