@@ -123,6 +123,7 @@ class ViewRoutes:
 
 def _limit(request: web.Request, most: int) -> int:
     text = request.query.get("limit", str(DEFAULT_ROWS))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    # Its length first: int() refuses thousands of digits with an error of its own.
+    if len(text) > len(str(most)) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
         raise invalid(f"limit is a whole number from 1 to {most}")
     return int(text)
