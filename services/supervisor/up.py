@@ -26,6 +26,7 @@ from services.supervisor.machine.node import SERVICES, Node, NodePlan, run_dir
 from services.supervisor.machine.ports import free_port, port_taken
 from services.supervisor.machine.processes import Children
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
+from services.supervisor.nursery.client import Nursery
 from shared.bus.nats.users import Seeds, make_users
 from shared.settings.config import BusSettings, Config
 
@@ -57,15 +58,18 @@ class Whereabouts(msgspec.Struct, frozen=True, rename="camel"):
     rendezvous: str
 
 
-async def up(config: Config, options: UpOptions) -> None:
-    """Run the node until cancelled. Raises: CannotStart; CancelledError after everything is cleaned up."""
+async def up(config: Config, options: UpOptions, nursery: Nursery | None = None) -> None:
+    """Run the node until cancelled; nursery: as for `Children`.
+
+    Raises: CannotStart; CancelledError after everything is cleaned up.
+    """
     config = with_options(config, options)
     home = config.home
     with ExitStack() as held:
         held.enter_context(locked_home(home))
         if config.gateway.port and port_taken(config.gateway.host, config.gateway.port):
             raise CannotStart(f"port {config.gateway.port} is taken; choose another with --port")
-        machine = _Machine(config, options)
+        machine = _Machine(config, options, nursery)
         try:
             where = await machine.start()
             print(msgspec.json.encode(where).decode() if options.json else told(where, config), flush=True)
@@ -77,10 +81,10 @@ async def up(config: Config, options: UpOptions) -> None:
 class _Machine:
     """The node and what is below it on this machine."""
 
-    def __init__(self, config: Config, options: UpOptions) -> None:
+    def __init__(self, config: Config, options: UpOptions, nursery: Nursery | None) -> None:
         self._config = config
         self._options = options
-        self._children = Children()
+        self._children = Children(nursery)
         self._run_dir = run_dir(config.home)
         self._node: Node | None = None
 

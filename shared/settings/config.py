@@ -192,6 +192,12 @@ def child_environment(settings: Mapping[str, str], environ: Mapping[str, str] | 
     return {**kept, **settings}
 
 
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Make this the whole environment of a process that was forked, as executing it would have done."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def load(environ: Mapping[str, str] | None = None) -> Config:
     """Read the file named by SWARMBRIDGE_CONFIG, then the environment, then check everything.
 

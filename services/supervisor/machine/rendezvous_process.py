@@ -17,7 +17,7 @@ import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.gateway_client import AddressFile
-from services.supervisor.machine.node import service_command
+from services.supervisor.machine.node import service_command, service_module
 from services.supervisor.machine.ports import port_taken
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
@@ -69,7 +69,8 @@ async def start_rendezvous(
     )
     write_private(config_file, config_toml(config).encode())
     environment = child_environment({ENV_CONFIG_FILE: str(config_file)})
-    child = children.start(Program(SERVICE, service_command(SERVICE), environment, log_file))
+    program = Program(SERVICE, service_command(SERVICE), environment, log_file, module=service_module(SERVICE))
+    child = children.start(program)
     listening = asyncio.create_task(_listening(child, home / "rendezvous.json"))
     ended = asyncio.create_task(children.first_exit([child]))
     try:
