@@ -45,6 +45,7 @@ async def app(process: Process) -> None:
         raise CannotStart("; ".join(error.problems)) from error
     try:
         await service.start()
+        process.serves()
         await process.stopping.wait()
     finally:
         await service.close()

@@ -63,6 +63,7 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
         tasks.start(Report(process.bus, process.subjects, deliveries, routing.budget).run(), name="report")
         await inbound.start()
         await deliveries.start()
+        process.serves()
         await process.stopping.wait()
         await inbound.close()
         await deliveries.drain(DRAIN_GRACE_S)
