@@ -19,6 +19,7 @@ from services.chunk.quota import Quota
 from services.chunk.store import ChunkStore
 from shared.backoff import delays_s
 from shared.bus.chunk_api import FetchFile
+from shared.bus.serving import mark_failed
 from shared.clock import Clock, monotonic, unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, verify_chunk
 from shared.content.link import MAX_HOLDERS
@@ -27,6 +28,7 @@ from shared.content.messages import ChunkData, ManifestData, PeerAnswer, Request
 from shared.content.refs import is_digest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import PeerToken, token_key
+from shared.telemetry import names, tracer
 
 STALLED_AFTER_S = 60.0
 """A fetch without a new chunk for so long has failed, with the last cause."""
@@ -59,8 +61,20 @@ class Fetching:
             there is nobody to ask, REFUSED where no holder has it or another signer claims its fileId,
             TOO_LARGE over the quota, else the last cause of the deliveries.
         """
-        holders = self._holders(request)
         transfer = request.call_id.hex()
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_TRANSFER, record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.TRANSFER, transfer)
+            try:
+                await self._fetch(request, transfer, progress)
+            except SwarmbridgeError as error:
+                mark_failed(span, error.cause)
+                raise
+        return ""
+
+    async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
+        holders = self._holders(request)
         manifest = await self._manifest(request.manifest, holders, transfer)
         stored = await self.store.stored_among(manifest.chunks)
         missing = [seq for seq, ref in enumerate(manifest.chunks) if ref not in stored]
@@ -71,7 +85,6 @@ class Fetching:
             if missing:
                 await _ChunkFetch(self, manifest, holders, transfer, progress).run(missing)
                 await self._keep(manifest, complete=True)
-        return ""
 
     def _holders(self, request: FetchFile) -> list[str]:
         if not request.manifest or len(request.manifest) > MAX_FILE_ID_CHARS or len(request.holders) > MAX_HOLDERS:
