@@ -82,7 +82,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     Cause.SILENT: CauseWords(
         "the peer showed no sign of life over {transport}",
         "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
-        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot acknowledge",
+        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot ack",
     ),
     Cause.TIMEOUT: CauseWords(
         "the answer over {transport} did not come in time",
