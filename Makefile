@@ -13,14 +13,17 @@ TESTS ?= tests
 
 UV_STAMP := .tools/.uv-$(UV_VERSION)
 UV := .tools/bin/uv
-BIN := .venv/bin
-STAMP := .venv/.synced
+# Another environment for another Python: make test PYTHON=python3.13 VENV=.venv-3.13
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.synced
+export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Installing must not depend on a home directory, nor leave anything there or among the machine's temporary files.
 export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test bench-fallback clean
+.PHONY: help setup demo up check test coverage bench-fallback clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,20 +41,26 @@ demo: $(STAMP)  ## two nodes, three transports, real faults (FILE=path adds a fi
 up: $(STAMP)  ## one node until Ctrl-C (ARGS="--port 8080")
 	@exec $(BIN)/python -m services.supervisor up $(ARGS)
 
-check: $(STAMP)  ## lint, formatting, types, import rules
+check: $(STAMP)  ## lint, formatting, spelling, secrets, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos
+	git ls-files -z ':!uv.lock' ':!tests/vectors' ':!*package-lock.json' | xargs -0 $(BIN)/detect-secrets-hook
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/architecture
 
 test: $(STAMP)  ## every test (TESTS=tests/shared for some)
 	$(BIN)/python -m pytest $(TESTS) $(ARGS)
 
+coverage: $(STAMP)  ## the tests with the lines that they run; of child processes nothing is counted (Python 3.12+)
+	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m coverage report --sort=cover | tail -n 25
+
 bench-fallback: $(STAMP)  ## latency that faults add, beside two plain ladders (under 10 min; QUICK=1 under one, JSON=1)
 	@exec $(BIN)/python -m ops.bench fallback $(if $(QUICK),--quick) $(if $(JSON),--json) $(ARGS)
 
 clean:  ## remove what setup and the tools made
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-* .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find services shared tests ops -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(UV_STAMP):

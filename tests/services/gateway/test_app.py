@@ -49,7 +49,7 @@ def test_an_unusable_token_file_is_said_in_words(tmp_path: Path) -> None:
             read_token(path)
 
 
-def test_anothers_address_is_left_alone(tmp_path: Path) -> None:
+def test_the_address_of_another_is_left_alone(tmp_path: Path) -> None:
     path = write_address(tmp_path, "http://127.0.0.1:1")
     path.write_text(json.dumps({"url": "http://127.0.0.1:2", "pid": 1}))
     remove_address(tmp_path)
