@@ -53,6 +53,7 @@ class Cause(StrEnum):
     IMPORT_FAILED = "import_failed"
     INTEGRITY_MISMATCH = "integrity_mismatch"
     INVALID = "invalid"
+    MISCONFIGURED = "misconfigured"
     OTHER = "other"
 
     @classmethod

@@ -7,6 +7,7 @@ reported at once, by name, and nothing starts.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -78,6 +79,8 @@ class RendezvousSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """document: path of the rendezvous document (JSON). host, port: where our own rendezvous listens.
 
     path: the base path of everything it serves. list_peers: whether anybody may ask who is registered.
+    max_sockets, max_sockets_per_address: of each entry (PeerServer, tracker). trusted_proxies: addresses and networks
+    whose X-Forwarded-For is believed, so that the limit is for the clients behind them.
     """
 
     document: str = ""
@@ -85,6 +88,9 @@ class RendezvousSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     port: int = 0
     path: str = "/"
     list_peers: bool = False
+    max_sockets: int = 10_000
+    max_sockets_per_address: int = 512
+    trusted_proxies: list[str] = []
 
 
 class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -310,6 +316,17 @@ def _check(config: Config) -> list[str]:
     ):
         if not 0 <= port <= 65535:
             problems.append(f"{section}: 0 to 65535")
+    for name, count in (
+        ("rendezvous.max_sockets", config.rendezvous.max_sockets),
+        ("rendezvous.max_sockets_per_address", config.rendezvous.max_sockets_per_address),
+    ):
+        if count < 1:
+            problems.append(f"{name}: 1 or more")
+    for proxy in config.rendezvous.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy, strict=False)
+        except ValueError:
+            problems.append(f"rendezvous.trusted_proxies: {proxy!r} is no address or network, like 10.0.0.0/8")
     if not 1 <= config.chunk.request_window <= 64:
         problems.append("chunk.request_window: 1 to 64")
     for name, size in (

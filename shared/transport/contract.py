@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from shared.bus.messages.records import MeetingPlace
 from shared.errors import Cause
 from shared.ids import LinkId
 from shared.transports import TransportName, TransportState
@@ -93,6 +94,14 @@ class Signalled(Protocol):
 
     async def signal(self, message: bytes) -> None:
         """One PeerJS message (JSON) of a connection that this worker owns. Bad ones are counted and dropped."""
+
+
+@runtime_checkable
+class Meets(Protocol):
+    """A transport whose peers are met through members of the rendezvous document."""
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """Each member that it uses, or cannot use, with its state."""
 
 
 class Transport(Protocol):

@@ -30,7 +30,7 @@ from shared.errors import BusError, Cause, RemoteFailure, TransportError
 from shared.ids import peer_name
 from shared.process.run import Process
 from shared.tasks.owned import Tasks
-from shared.transport.contract import Signalled, Transport
+from shared.transport.contract import Meets, Signalled, Transport
 from shared.worker.identity import LinkIdentity, certified_identity
 from shared.worker.links import Links
 
@@ -224,6 +224,7 @@ class TransportServer:
             bytes_in=status.bytes_in,
             bytes_out=status.bytes_out,
             chaos=dict(self._links.chaos.counts),
+            places=self._transport.meeting_places() if isinstance(self._transport, Meets) else [],
         )
         try:
             await self._bus.publish(self._subjects.event("status"), report)

@@ -174,6 +174,11 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "One end sent what the other cannot make sense of",
         "check the link or digest, and that both ends run compatible versions",
     ),
+    Cause.MISCONFIGURED: CauseWords(
+        "this node's own configuration of {transport} cannot be used",
+        "The rendezvous document cannot be read, or none of the servers that it names can be used; no peer is to blame",
+        "mend the rendezvous document: the rendezvous' /healthz and the node's log name what is wrong",
+    ),
     Cause.OTHER: CauseWords(
         "{transport} failed for a reason that has no word",
         "Something failed that has no cause of its own, or a newer process told one that this one does not know",

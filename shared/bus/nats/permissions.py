@@ -34,7 +34,8 @@ SETTINGS_WRITERS = ("gateway",)
 """Who may change them: people do, through the gateway. A worker that was taken over cannot switch others off, nor
 unblock whom it serves."""
 
-MESH_SERVICES = ("broadcast",)
+MESH_SERVICES = ("broadcast", "rendezvous")
+_MESH_SUBJECTS = {"broadcast": "sb.bc.>", "rendezvous": "sb.rv.>"}
 MICRO_VERBS = ("PING", "INFO", "STATS")
 
 
@@ -80,7 +81,8 @@ def mesh_permissions(service: str) -> Permissions:
     """Of a service's user in the account `mesh`, which nodes on one bus share. Raises: KeyError."""
     if service not in MESH_SERVICES:
         raise KeyError(service)
-    return Permissions(["sb.bc.>"], _hears(service, ["sb.bc.>"]))
+    subjects = [_MESH_SUBJECTS[service]]
+    return Permissions(subjects, _hears(service, subjects))
 
 
 def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:

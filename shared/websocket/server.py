@@ -1,7 +1,10 @@
 """WebSockets around a machine: feed, flush, re-arm the timer; a bounded queue for each socket.
 
+Compression is never negotiated: a small frame could be inflated to far more than its sender paid for, on the one
+event loop that serves everybody.
+
 Cancellation:  `close` ends every socket with 1001 (going away) and waits until its handler has ended.
-Back-pressure: a socket that sends faster than MESSAGES_PER_S is read more slowly. One that does not read what
+Back-pressure: a socket that sends faster than its rate allows is read more slowly. One that does not read what
                it is sent is cut off when its queue is full, and counted as `busy`: it must not slow the others.
 """
 
@@ -12,24 +15,43 @@ import contextlib
 import itertools
 import logging
 from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
-from services.rendezvous.admission import Admission
-from services.rendezvous.limits import (
-    CLOSE_TIMEOUT_S,
-    MAX_QUEUED_BYTES,
-    MAX_QUEUED_MESSAGES,
-    MAX_TEXT_BYTES,
-    MESSAGE_BURST,
-    MESSAGES_PER_S,
-    WRITE_TIMEOUT_S,
-)
-from services.rendezvous.machines import Machine
 from shared.clock import Clock
 from shared.errors import Cause
 from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
+from shared.websocket.admission import Admission, Caller, Refusal
+from shared.websocket.forwarded import Network, client_address
+from shared.websocket.machine import Machine, Opening, Payload
+
+MAX_TOLD_REFUSALS = 64
+"""Refused sockets that are told why in the machine's own words at the same time; more get the HTTP status only."""
+TELL_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """What one socket may do.
+
+    max_message_bytes: a longer one closes the socket. messages_per_s, burst: a faster sender is read more slowly,
+    so that nothing of a burst is lost. queued_bytes, queued_messages: not yet written; one that reads so slowly is
+    cut off. write_timeout_s: for one message to get out. close_timeout_s: for the other side's half of the closing
+    handshake. ping_s: WebSocket pings, None = the protocol has heartbeats of its own.
+    """
+
+    max_message_bytes: int
+    messages_per_s: float
+    burst: float
+    queued_bytes: int
+    queued_messages: int
+    write_timeout_s: float = 30.0
+    close_timeout_s: float = 2.0
+    ping_s: float | None = None
+
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +59,29 @@ log = logging.getLogger(__name__)
 class _Socket:
     """One WebSocket and what waits to be written to it."""
 
-    def __init__(self, ws: web.WebSocketResponse, request: web.Request, bucket: TokenBucket) -> None:
+    def __init__(
+        self, ws: web.WebSocketResponse, request: web.Request, bucket: TokenBucket, limits: SocketLimits
+    ) -> None:
         self.ws = ws
         self.bucket = bucket
         self._request = request
-        self._queue: deque[str] = deque()
+        self._limits = limits
+        self._queue: deque[Payload] = deque()
         self._queued_bytes = 0
         self._ready = asyncio.Event()
         self._close_code: int | None = None
         self._ended = False
 
-    def send(self, text: str) -> bool:
-        """Queue a text. Returns: False where the queue was full and the socket is being cut off."""
+    def send(self, payload: Payload) -> bool:
+        """Queue a text or bytes. Returns: False where the queue was full and the socket is being cut off."""
         if self._close_code is not None:
             return True
-        if len(self._queue) >= MAX_QUEUED_MESSAGES or self._queued_bytes + len(text) > MAX_QUEUED_BYTES:
+        limits = self._limits
+        if len(self._queue) >= limits.queued_messages or self._queued_bytes + len(payload) > limits.queued_bytes:
             self.cut()
             return False
-        self._queue.append(text)
-        self._queued_bytes += len(text)
+        self._queue.append(payload)
+        self._queued_bytes += len(payload)
         self._ready.set()
         return True
 
@@ -93,11 +119,11 @@ class _Socket:
         if self._close_code is not None:
             await self.ws.close(code=self._close_code)
 
-    async def _write_one(self, text: str) -> None:
-        self._queued_bytes -= len(text)
+    async def _write_one(self, payload: Payload) -> None:
+        self._queued_bytes -= len(payload)
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self.ws.send_str(text)
+            async with asyncio.timeout(self._limits.write_timeout_s):
+                await (self.ws.send_str(payload) if isinstance(payload, str) else self.ws.send_bytes(payload))
         except TimeoutError:
             self.cut()
 
@@ -106,19 +132,29 @@ class SocketServer:
     """All sockets of one machine."""
 
     def __init__(
-        self, name: str, machine: Machine, admission: Admission, clock: Clock, *, ping_s: float | None = None
+        self,
+        name: str,
+        machine: Machine,
+        admission: Admission,
+        limits: SocketLimits,
+        clock: Clock,
+        *,
+        proxies: Sequence[Network] = (),
     ) -> None:
-        """Args: ping_s: WebSocket pings, None = the protocol has heartbeats of its own."""
+        """Args: proxies: whose `X-Forwarded-For` is believed."""
         self._name, self._machine, self._admission = name, machine, admission
-        self._clock, self._ping_s = clock, ping_s
+        self._limits, self._clock, self._proxies = limits, clock, proxies
+        self._telling = 0
         self._numbers = itertools.count(1)
         self._sockets: dict[int, _Socket] = {}
         self._rearm = asyncio.Event()
         self._armed_s: float | None = None
         self._closing = False
         self._idle = asyncio.Event()
-        self._tasks = Tasks()
-        self.refused: Counter[Cause] = Counter()
+        self.failed = asyncio.Event()
+        """Set when the timer's task broke: what waits would never expire, so whoever owns the server must stop."""
+        self._tasks = Tasks(on_crash=self._crashed)
+        self.refused: Counter[str] = Counter()
         self.slowed_count = 0
 
     @property
@@ -131,7 +167,12 @@ class SocketServer:
 
     def refusals(self) -> dict[str, int]:
         """How often what was refused, by cause: the machine's and the sockets' own."""
-        return {cause.value: count for cause, count in sorted((self.refused + self._machine.refused).items())}
+        of_machine = Counter({cause.value: count for cause, count in self._machine.refused.items()})
+        return dict(sorted((self.refused + of_machine).items()))
+
+    def _crashed(self, name: str) -> None:
+        if name == f"{self._name}-timer":
+            self.failed.set()
 
     def start(self) -> None:
         self._tasks.start(self._keep_time(), name=f"{self._name}-timer")
@@ -154,29 +195,59 @@ class SocketServer:
         """Serve one WebSocket to its end."""
         if not web.WebSocketResponse().can_prepare(request):
             return web.Response(status=426, headers={"Upgrade": "websocket"}, text="a WebSocket is wanted here\n")
-        address = request.remote or ""
-        if self._closing:
-            return web.Response(status=503, text="draining\n")
-        if not self._admission.admit(address):
-            self.refused[Cause.BUSY] += 1
-            return web.Response(status=503, text="too many sockets\n")
+        caller = self._caller(request)
+        refusal = Refusal.DRAINING if self._closing else self._admission.admit(caller)
+        if refusal is not None:
+            self.refused[refusal.value] += 1
+            return await self._refuse(request, refusal)
         try:
-            return await self._serve(request)
+            return await self._serve(request, caller)
         finally:
-            self._admission.release(address)
+            self._admission.release(caller)
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+    def flush(self) -> None:
+        """Carry out what the machine wants after the owner has called it."""
+        self._flush()
+
+    def _caller(self, request: web.Request) -> Caller:
+        forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", []))
+        address = client_address(request.remote or "", forwarded_for, self._proxies)
+        return Caller(address, request.headers.get("Origin", ""), request.query.get("token", ""))
+
+    async def _refuse(self, request: web.Request, refusal: Refusal) -> web.StreamResponse:
+        """Say why: a page sees nothing of an HTTP status, so where the protocol has words for it they are used."""
+        words = self._machine.refusal(refusal.words) if refusal.status == 503 else None
+        if words is None or self._telling >= MAX_TOLD_REFUSALS:
+            return web.Response(status=refusal.status, text=f"{refusal.words}\n", headers={"Retry-After": "5"})
+        self._telling += 1
+        ws = web.WebSocketResponse(compress=False, max_msg_size=1024, timeout=self._limits.close_timeout_s)
+        try:
+            async with asyncio.timeout(TELL_TIMEOUT_S):
+                await ws.prepare(request)
+                await ws.send_str(words)
+                await ws.close(code=WSCloseCode.TRY_AGAIN_LATER)
+        except (ConnectionError, TimeoutError):
+            pass  # it does not listen to why
+        finally:
+            self._telling -= 1
+        return ws
+
+    async def _serve(self, request: web.Request, caller: Caller) -> web.WebSocketResponse:
+        limits = self._limits
         ws = web.WebSocketResponse(
-            compress=False, max_msg_size=MAX_TEXT_BYTES, heartbeat=self._ping_s, timeout=CLOSE_TIMEOUT_S
+            compress=False,
+            max_msg_size=limits.max_message_bytes,
+            heartbeat=limits.ping_s,
+            timeout=limits.close_timeout_s,
         )
         await ws.prepare(request)
         number = next(self._numbers)
-        socket = _Socket(ws, request, TokenBucket(MESSAGES_PER_S, MESSAGE_BURST, self._clock()))
+        socket = _Socket(ws, request, TokenBucket(limits.messages_per_s, limits.burst, self._clock()), limits)
         self._sockets[number] = socket
         reader = self._tasks.start(self._read(number, socket), name=f"{self._name}-reader")
         reader.add_done_callback(lambda _: socket.end())
         try:
-            self._machine.open_socket(number, request.query, self._clock())
+            self._machine.open_socket(number, Opening(request.query, caller), self._clock())
             self._flush()
             if self._closing:
                 socket.close(WSCloseCode.GOING_AWAY)
@@ -212,17 +283,17 @@ class SocketServer:
         """A broken frame is the client's; a lost connection is nobody's."""
         if isinstance(error, WebSocketError):
             too_big = error.code == WSCloseCode.MESSAGE_TOO_BIG
-            self.refused[Cause.TOO_LARGE if too_big else Cause.INVALID] += 1
+            self.refused[(Cause.TOO_LARGE if too_big else Cause.INVALID).value] += 1
 
     def _flush(self) -> None:
-        for number, text in self._machine.outgoing():
+        for number, payload in self._machine.outgoing():
             socket = self._sockets.get(number)
             if socket is None:
                 continue
-            if text is None:
+            if payload is None:
                 socket.close()
-            elif not socket.send(text):
-                self.refused[Cause.BUSY] += 1
+            elif not socket.send(payload):
+                self.refused[Cause.BUSY.value] += 1
         deadline_s = self._machine.next_deadline()
         if deadline_s is not None and (self._armed_s is None or deadline_s < self._armed_s):
             self._rearm.set()
