@@ -76,7 +76,7 @@ class Subjects:
         return f"{self._prefix}.chunk.message"
 
     def chunk(self, call: str) -> str:
-        """Request, queue `chunk`: the local API; call is put, get, fetch or status."""
+        """Request, queue `chunk`: the local API; call is put, get, fetch, status, remove or usage."""
         return f"{self._prefix}.chunk.{call}"
 
     def chunk_instance(self, instance: str) -> str:

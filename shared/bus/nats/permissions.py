@@ -148,7 +148,7 @@ def _webrtc(subjects: Subjects) -> tuple[list[str], list[str]]:
 
 def _gateway(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
-        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status")),
+        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status", "remove", "usage")),
         subjects.chunk_instance("*"),
         subjects.body("*"),
         *_stream(STREAM_ATTEMPTS),
