@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities
-from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES, SEALED_NATIVE
+from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES
 from tests.fakes.loop_transport import LoopNet, LoopTransport
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
