@@ -47,9 +47,13 @@ class Cause(StrEnum):
     EXPIRED = "expired"
     WORKER_LOST = "worker_lost"
     SOURCE_LOST = "source_lost"
+    STORE_FULL = "store_full"
+    DISK_FULL = "disk_full"
+    STORE_FAILED = "store_failed"
     IMPORT_FAILED = "import_failed"
     INTEGRITY_MISMATCH = "integrity_mismatch"
     INVALID = "invalid"
+    MISCONFIGURED = "misconfigured"
     OTHER = "other"
 
     @classmethod

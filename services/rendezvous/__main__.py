@@ -1,7 +1,7 @@
 """`python -m services.rendezvous`: a meeting place for browsers and nodes, on its own.
 
-It has no bus yet, so it does not start through shared.process.run; its exit codes are the same: 0 stopped as
-asked, 2 bad settings, 3 could not start.
+It belongs to no node, so it does not start through shared.process.run; its exit codes are the same: 0 stopped as
+asked, 2 bad settings, 3 could not start, 4 a part of it crashed.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 
 from services.rendezvous.app import Rendezvous
-from services.rendezvous.limits import MAX_SOCKETS
-from shared.errors import ConfigError, TransportError
+from shared.bus.contract import Bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.errors import BusError, ConfigError, TransportError
+from shared.ids import new_instance_id
 from shared.process.address_file import remove_address, write_address
 from shared.settings.config import Config, load
+from shared.tasks.ending import end_tasks
 
-OPEN_FILES = 2 * MAX_SOCKETS + 256
-"""Both entries full, and what the process needs besides."""
+SPARE_FILES = 256
+"""What the process needs besides its sockets."""
 EXIT_OK = 0
 EXIT_BAD_SETTINGS = 2
 EXIT_CANNOT_START = 3
+EXIT_CRASHED = 4
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +41,7 @@ def main() -> int:
         )
         # aiohttp's own words about a broken request name the client's address.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-        _allow_sockets()
+        _allow_sockets(2 * config.rendezvous.max_sockets + SPARE_FILES)  # both entries full
         return _run(config)
     except ConfigError as error:
         for problem in error.problems:
@@ -44,14 +49,14 @@ def main() -> int:
         return EXIT_BAD_SETTINGS
 
 
-def _allow_sockets() -> None:
+def _allow_sockets(files: int) -> None:
     """Most systems start a process with 1,024 open files and let it have more."""
     try:
         import resource
     except ImportError:
         return  # not POSIX: no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -68,24 +73,51 @@ async def _serve(config: Config) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    rendezvous = Rendezvous(config.rendezvous)
+    bus: Bus | None = None
     try:
+        bus = await _mesh(config)
+        rendezvous = Rendezvous(config.rendezvous, bus=bus)
         await rendezvous.start()
         try:
             write_address(config.home, rendezvous.url)
             log.info("ready")
-            await stopping.wait()
+            failed = asyncio.create_task(rendezvous.failed())
+            stop = asyncio.create_task(stopping.wait())
+            await asyncio.wait({failed, stop}, return_when=asyncio.FIRST_COMPLETED)
+            broken = failed.done()
+            await end_tasks([failed, stop])
         finally:
             remove_address(config.home)
             await rendezvous.close()
+            if bus is not None:
+                await bus.close()
+    except BusError as error:
+        text = f"the bus cannot be used ({error.cause}); see bus.url and bus.mesh_seed_file"
+        print(f"rendezvous: {text}", file=sys.stderr)  # noqa: T201 - for the person who started it
+        return EXIT_CANNOT_START
     except TransportError as error:
         print(f"rendezvous: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return EXIT_CANNOT_START
     except OSError as error:
-        print(f"rendezvous: {config.home}: {error.strerror}; see node.home", file=sys.stderr)  # noqa: T201
+        print(f"rendezvous: {config.home}: {error.strerror}; see node.home and bus.mesh_seed_file", file=sys.stderr)  # noqa: T201
         return EXIT_CANNOT_START
     log.info("stopped")
-    return EXIT_OK
+    return EXIT_CRASHED if broken else EXIT_OK
+
+
+async def _mesh(config: Config) -> Bus | None:
+    """The account `mesh`, where other instances are; None where no user of it is given: then we are alone.
+
+    Raises: BusError; OSError: the seed cannot be read.
+    """
+    if not config.bus.mesh_seed_file:
+        return None
+    # Imported here: an instance that is alone needs no NATS client.
+    from shared.bus.nats import bus as nats_bus
+
+    seed = (await asyncio.to_thread(Path(config.bus.mesh_seed_file).read_text)).strip()
+    prefix = inbox_prefix("rendezvous")
+    return await nats_bus.connect(config.bus.server, new_instance_id("rendezvous"), seed=seed, inbox_prefix=prefix)
 
 
 if __name__ == "__main__":

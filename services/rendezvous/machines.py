@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from shared.errors import Cause
-from shared.wire.peerjs.server import PeerServer, SendText
-from shared.wire.wstracker.tracker import Tracker
+from shared.websocket.machine import Opening, Outgoing
+from shared.wire.peerjs.messages import Error, ErrorText, encode_message
+from shared.wire.peerjs.server import PeerServer
+from shared.wire.peerjs.server_commands import Claim, CloseSocket, Forward, Registered, SendText, Unregistered
+from shared.wire.wstracker.tracker import News, Tracker
 
-Outgoing = tuple[int, str | None]
-"""A socket's number and a text for it; None = close it after what went before."""
-
-
-class Machine(Protocol):
-    """A sans-IO server of numbered sockets. Nothing of it raises; `refused` counts what it dropped, by cause."""
-
-    @property
-    def refused(self) -> Counter[Cause]: ...
-
-    def open_socket(self, socket: int, query: Mapping[str, str], now: float) -> None: ...
-
-    def receive_text(self, socket: int, text: str | bytes, now: float) -> None: ...
-
-    def close_socket(self, socket: int) -> None: ...
-
-    def outgoing(self) -> list[Outgoing]: ...
-
-    def next_deadline(self) -> float | None: ...
-
-    def handle_timer(self, now: float) -> None: ...
+LinkCommand = Claim | Forward | Registered | Unregistered
 
 
 class PeerServerMachine:
     """`?key=&id=&token=` registers a socket at once."""
 
     def __init__(self, server: PeerServer) -> None:
+        self.on_link: Callable[[LinkCommand], None] | None = None
+        """Takes what is for other instances; None = this one is alone."""
         self.server = server
         self.receive_text = server.receive_text
         self.close_socket = server.close_socket
@@ -47,20 +31,34 @@ class PeerServerMachine:
     def refused(self) -> Counter[Cause]:
         return self.server.refused
 
-    def open_socket(self, socket: int, query: Mapping[str, str], now: float) -> None:
+    def refusal(self, reason: str) -> str | None:
+        """ERROR, which `peerjs` hands to the page with its words."""
+        return encode_message(Error(ErrorText(reason)))
+
+    def open_socket(self, socket: int, opening: Opening, now: float) -> None:
+        query = opening.query
         self.server.open_socket(socket, query.get("key", ""), query.get("id", ""), query.get("token", ""), now)
 
     def outgoing(self) -> list[Outgoing]:
-        return [
-            (command.socket, command.text if isinstance(command, SendText) else None)
-            for command in self.server.commands()
-        ]
+        out: list[Outgoing] = []
+        for command in self.server.commands():
+            match command:
+                case SendText(socket, text):
+                    out.append((socket, text))
+                case CloseSocket(socket):
+                    out.append((socket, None))
+                case Claim() | Forward() | Registered() | Unregistered():
+                    if self.on_link is not None:
+                        self.on_link(command)
+        return out
 
 
 class TrackerMachine:
     """A socket is nobody until it announces."""
 
     def __init__(self, tracker: Tracker) -> None:
+        self.on_news: Callable[[News], None] | None = None
+        """As on_link."""
         self.tracker = tracker
         self.receive_text = tracker.receive_text
         self.close_socket = tracker.close_socket
@@ -71,8 +69,14 @@ class TrackerMachine:
     def refused(self) -> Counter[Cause]:
         return self.tracker.refused
 
-    def open_socket(self, socket: int, query: Mapping[str, str], now: float) -> None:
+    def refusal(self, reason: str) -> str | None:
+        """None: a failure that names no torrent makes a client give up the socket of all its torrents."""
+
+    def open_socket(self, socket: int, opening: Opening, now: float) -> None:
         """Nothing to do."""
 
     def outgoing(self) -> list[Outgoing]:
+        for news in self.tracker.news():
+            if self.on_news is not None:
+                self.on_news(news)
         return list(self.tracker.data_to_send())

@@ -4,10 +4,11 @@
                              ──▶ the rest    publish to the worker that owns the connection
     workers ── `signal.send` ──▶ sockets
 
-The node is registered on every server of the rendezvous document (at most MAX_SERVERS), each with a token of its
-own, so that it is found by those who can reach only one of them. An OFFER goes out through every open socket; the
-far end takes the first and drops the rest, and its ANSWER comes back the same way. A server that is down costs
-nothing but its own retries.
+The node is registered on MAX_SERVERS servers of the rendezvous document, each with a token of its own, so that it
+is found by those who can reach only one of them: those that serve, in the document's order; one that is saturated,
+refuses, is gone, or accepts and never answers gives its place to the next. An OFFER goes out through every open
+socket; the remote peer takes the first and drops the rest, and its ANSWER comes back the same way. A server that is
+down costs nothing but its own retries.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -39,6 +40,7 @@ from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError, TransportError
 from shared.settings.rendezvous import PeerServer
 from shared.tasks.owned import Tasks
+from shared.websocket.client import ReconnectingClient
 from shared.wire.peerjs.messages import Answer, Candidate, Expire, Offer, decode_message, encode_message
 from shared.wire.peerjs.signalling import (
     AnswerReceived,
@@ -50,7 +52,7 @@ from shared.wire.peerjs.signalling import (
 )
 
 MAX_SERVERS = 4
-"""Ours: each costs a socket and a copy of every OFFER; further ones in the document are not used."""
+"""Ours: each costs a socket and a copy of every OFFER; further ones in the document take a failing one's place."""
 MAX_WAITING = 256
 """Ours: messages on their way to workers; a healthy bus takes one in a millisecond."""
 HAND_OVER_TIMEOUT_S = 1.0
@@ -87,6 +89,7 @@ class Signalling:
         self._routes = Routes()
         self._limiters: dict[str, OfferLimiter] = {}
         self._sockets: dict[PeerServer, ServerSocket] = {}
+        self._failures: Counter[PeerServer] = Counter()
         self._tasks = Tasks()
         self._http: aiohttp.ClientSession | None = None
         self._subscription: Subscription | None = None
@@ -135,19 +138,46 @@ class Signalling:
         """Make the sockets those of the rendezvous document."""
         if self._http is None:
             return
-        wanted = self._servers()[:MAX_SERVERS]
+        listed = self._servers()
+        for server in [server for server in self._failures if server not in listed]:
+            del self._failures[server]
+        wanted = healthiest(listed, self._failures, MAX_SERVERS)
         for server in [server for server in self._sockets if server not in wanted]:
             self._tasks.start(self._sockets.pop(server).close(), name="close-server")
         for server in wanted:
             if server not in self._sockets:
                 self._limiters.setdefault(server.url, OfferLimiter())
                 self._sockets[server] = ServerSocket(
-                    server, self._peer_id, self._tokens, self._http, self._clock, self._receive, self._socket_changed
+                    server,
+                    self._peer_id,
+                    self._tokens,
+                    self._http,
+                    self._clock,
+                    self._receive,
+                    self._socket_changed,
+                    self._socket_crashed,
                 )
-        self._socket_changed()
+        self.on_change()
+
+    def states(self) -> dict[PeerServer, ReconnectingClient]:
+        """The servers that are used now, and how each does."""
+        return {server: socket.connection for server, socket in self._sockets.items()}
 
     def _socket_changed(self) -> None:
-        self.on_change()
+        failed = False
+        for server, socket in self._sockets.items():
+            failed = failed or socket.connection.failures > self._failures[server]
+            self._failures[server] = socket.connection.failures
+        if failed and len(self._sockets) < len(self._servers()):
+            self.reload()  # the next one may take its place
+        else:
+            self.on_change()
+
+    def _socket_crashed(self, server: PeerServer) -> None:
+        socket = self._sockets.pop(server, None)
+        if socket is not None:
+            self._failures[server] += 1
+            self.reload()
 
     # ── from the servers ─────────────────────────────────────────────────────────────────────────────────
 
@@ -234,7 +264,16 @@ class Signalling:
             sockets = {url: socket for url, socket in sockets.items() if url in known} or sockets
             if not known:  # its OFFER came through a holder before us
                 self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
-        sent = await asyncio.gather(*(socket.send(message) for socket in sockets.values()))
-        if not any(sent):
-            raise TransportError(self.failure)
-        return SignalTaken(self._bus.instance)
+        sending = {self._tasks.start(socket.send(message), name="send") for socket in sockets.values()}
+        while sending:
+            # The first that takes it is enough: a server that does not read must not hold up the others' answer.
+            done, sending = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+            if any(not task.cancelled() and task.result() for task in done):
+                return SignalTaken(self._bus.instance)
+        raise TransportError(self.failure)
+
+
+def healthiest(servers: Sequence[PeerServer], failures: Mapping[PeerServer, int], count: int) -> list[PeerServer]:
+    """The servers to use: those with the fewest failures in a row, in the document's order among equals."""
+    ranked = sorted(dict.fromkeys(servers), key=lambda server: failures.get(server, 0))  # stable
+    return ranked[:count]

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.webrtc.document import DocumentWatch
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
@@ -26,15 +25,17 @@ from services.webrtc.links import Links
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
+from shared.bus.messages.records import MeetingPlace
 from shared.bus.messages.subjects import QUEUE_SIGNAL, Subjects
-from shared.clock import Clock, monotonic
+from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
-from shared.tasks.owned import Tasks
+from shared.settings.rendezvous_follower import DocumentFollower
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
+from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
 from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
 
@@ -44,6 +45,8 @@ SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s (DESIGN 4)."""
 SERVE_RETRY_S = 1.0
 """Between attempts to serve our subjects while the bus is away."""
+
+READY = StateChanged(TransportState.READY)
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +75,14 @@ class WebrtcTransport:
     """Implements shared.transport.contract.Transport and Signalled."""
 
     name = TransportName.WEBRTC
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(
         self,
         bus: Bus,
         subjects: Subjects,
         settings: WebrtcSettings,
-        document: DocumentWatch,
+        document: DocumentFollower,
         *,
         clock: Clock = monotonic,
         timing: Timing | None = None,
@@ -123,17 +126,17 @@ class WebrtcTransport:
             return
         running = self._assemble(make, emit)
         self._running = running
-        tasks = Tasks()
         try:
-            tasks.start(self._document.run(running.signalling.reload), name="document")
-            tasks.start(self._watch_state(running), name="state")
-            await self._serve_offers(running)
-            await running.keeper.run()
+            # One of them that breaks ends the run, and the worker runs the transport again.
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._document.run(lambda: self._document_changed(running)), name="document")
+                group.create_task(self._watch_state(running), name="state")
+                group.create_task(self._serve_offers(running), name="offers")
+                group.create_task(running.keeper.run(), name="lease")
         finally:
             self._running = None
             await self._stop_offers(running)
             await running.links.close_all()
-            await tasks.close()
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the node with the hint's PeerJS id.
@@ -170,6 +173,21 @@ class WebrtcTransport:
         await self._stop_offers(running)
         await running.keeper.withdraw()
 
+    def meeting_places(self) -> list[MeetingPlace]:
+        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers."""
+        document, faults, now = self._document.current, self._document.faults, self._clock()
+        clients = self._running.signalling.states() if self._running is not None else {}
+        servers = places_of(
+            "peerServers",
+            document.peer_servers,
+            faults,
+            lambda server, index: connected_place("peerServers", index, clients.get(server), now, unix_ms()),
+        )
+        ice = places_of(
+            "iceServers", document.ice_servers, faults, lambda _, index: MeetingPlace("iceServers", index, KNOWN)
+        )
+        return [*servers, *ice]
+
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
@@ -185,6 +203,16 @@ class WebrtcTransport:
         lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
         return _Running(links, keeper, signalling, emit)
+
+    @property
+    def _misconfigured(self) -> bool:
+        """No PeerServer can be used, and the document is why."""
+        faulty = any(fault.list == "peerServers" for fault in self._document.faults)
+        return bool(self._document.problem) or (faulty and not self._document.current.peer_servers)
+
+    def _document_changed(self, running: _Running) -> None:
+        running.signalling.reload()
+        self._state_due.set()
 
     def _links(self) -> Links:
         if self._running is None:
@@ -241,14 +269,18 @@ class WebrtcTransport:
                 return  # this worker's part is over; it says nothing about the node's signalling any more
             if running.keeper.signalling_up:
                 down_since = None
-                self._say(running.emit, StateChanged(TransportState.READY))
+                # A broken document is ours to mend; what the last good one named goes on serving.
+                broken = bool(self._document.problem)
+                state = StateChanged(TransportState.DEGRADED, Cause.MISCONFIGURED) if broken else READY
+                self._say(running.emit, state)
             else:
                 now = self._clock()
                 down_since = now if down_since is None else down_since
                 wait_s = down_since + self._timing.signalling_grace_s - now
                 if wait_s <= 0:
                     wait_s = None
-                    self._say(running.emit, StateChanged(TransportState.DEGRADED, running.signalling.failure))
+                    cause = Cause.MISCONFIGURED if self._misconfigured else running.signalling.failure
+                    self._say(running.emit, StateChanged(TransportState.DEGRADED, cause))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._state_due.wait()

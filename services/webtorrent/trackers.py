@@ -12,6 +12,7 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import aiohttp
 
@@ -23,11 +24,11 @@ from services.webtorrent.limits import (
 )
 from services.webtorrent.offer import EMPTY_SDP
 from services.webtorrent.swarm import THEIR_TURN_S
-from shared.backoff import delays_s
 from shared.clock import Clock
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
 from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
+from shared.websocket.client import ClientOptions, ClientSocket, ClientState, ReconnectingClient, until_first_ends
 from shared.wire.wstracker.client import (
     OFFER_LIFETIME_S,
     Announced,
@@ -54,10 +55,15 @@ MIN_ANNOUNCE_S = 5.0
 """Between announces, however often somebody asks for a search."""
 LOOK_AGAIN_S = 1.0
 """How often we look whether we have become alone."""
-CONNECT_TIMEOUT_S = 10.0
-PING_INTERVAL_S = 30.0
 RETRY_FIRST_S = 1.0
-RETRY_CAP_S = 120.0
+OPTIONS = ClientOptions(
+    max_message_bytes=MAX_MESSAGE_BYTES,
+    connect_timeout_s=10.0,
+    ping_s=30.0,
+    retry_first_s=RETRY_FIRST_S,
+    retry_cap_s=120.0,
+    send_timeout_s=10.0,
+)
 
 Found = Callable[[Sequence[Endpoint], int, float], None]
 """endpoints of one peer, how many of its hint were none, seconds to wait before they are dialled"""
@@ -111,6 +117,10 @@ class Trackers:
         """The largest swarm, ourselves included, that a tracker told us of."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
 
+    def states(self) -> dict[str, ReconnectingClient]:
+        """The trackers that are used now, and how each does."""
+        return {url: member.connection for url, (member, _) in self._members.items()}
+
     def set_urls(self, urls: Sequence[str]) -> None:
         """Other trackers, from a rendezvous document that changed."""
         self._urls = list(urls)
@@ -153,10 +163,10 @@ class TrackerMember:
     """Our membership at one tracker, over as many sockets as it takes."""
 
     def __init__(self, context: TrackerContext, http: aiohttp.ClientSession, url: str) -> None:
-        self.up = False
         self.swarm_size = 0
         self._context = context
-        self._http = http
+        options = replace(OPTIONS, retry_first_s=RETRY_FIRST_S)
+        self.connection = ReconnectingClient(http, self._where, self._serve, options, context.clock, context.changed)
         self._url = url
         self._wake = asyncio.Event()
         self._search_wanted = False
@@ -170,50 +180,39 @@ class TrackerMember:
 
     async def run(self) -> None:
         """Stay connected until cancelled; each lost socket is followed by another after a growing pause."""
-        delays = delays_s(RETRY_FIRST_S, RETRY_CAP_S)
-        while True:
-            try:
-                await self._serve_socket()
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                log.info("a tracker cannot be reached: %s", type(error).__name__)
-            if self.up:
-                delays = delays_s(RETRY_FIRST_S, RETRY_CAP_S)
-                self.up = False
-                self._context.changed()
-            await asyncio.sleep(next(delays))
+        await self.connection.run()
+
+    @property
+    def up(self) -> bool:
+        """Whether the tracker took an announce on the socket we have now."""
+        return self.connection.state is ClientState.OPEN
 
     # ── one socket ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _serve_socket(self) -> None:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            ws = await self._http.ws_connect(
-                self._url, max_msg_size=MAX_MESSAGE_BYTES, heartbeat=PING_INTERVAL_S, compress=0
-            )
+    async def _where(self) -> str:
+        return self._url
+
+    async def _serve(self, socket: ClientSocket) -> None:
         context = self._context
         client = TrackerClient(context.infohash, context.peer_id, context.clock(), offer_count=OFFERS)
-        wire = context.wire(_local_address(ws))
+        wire = context.wire(socket.local_address)
         self._offered_at.clear()
-        async with ws:
-            reading = asyncio.create_task(self._read(ws, client, wire), name="tracker-read")
-            reading.add_done_callback(lambda _: self._wake.set())
-            try:
-                while not reading.done():
-                    self._wake.clear()
-                    self._announce_if_due(client, wire)
-                    for text in client.data_to_send():
-                        await ws.send_str(text)
-                    await self._sleep(client)
-            finally:
-                reading.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await reading
+        await until_first_ends(self._read(socket, client, wire), self._write(socket, client, wire))
 
-    async def _read(self, ws: aiohttp.ClientWebSocketResponse, client: TrackerClient, wire: list[str]) -> None:
-        async for message in ws:
-            if message.type is not aiohttp.WSMsgType.TEXT:
+    async def _write(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
+        while True:
+            self._wake.clear()
+            self._announce_if_due(client, wire)
+            for text in client.data_to_send():
+                await socket.send(text)
+            await self._sleep(client)
+
+    async def _read(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
+        async for message in socket.messages():
+            if isinstance(message, bytes):
                 self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
                 continue
-            for event in client.receive_text(message.data, self._context.clock()):
+            for event in client.receive_text(message, self._context.clock()):
                 self._handle(event, client, wire)
             self._wake.set()
 
@@ -250,9 +249,7 @@ class TrackerMember:
         match event:
             case Announced():
                 self.swarm_size = (event.complete or 0) + (event.incomplete or 0)
-                if not self.up:
-                    self.up = True
-                    self._context.changed()
+                self.connection.proved()
             case OfferReceived():
                 if self._found(event.offer, 0.0):
                     self._answer(event, client, wire)
@@ -284,9 +281,3 @@ class TrackerMember:
             return
         with contextlib.suppress(SwarmbridgeError):  # the offer has expired meanwhile
             client.answer(event.peer_id, event.offer_id, with_wire_hint(Description("answer", EMPTY_SDP), wire), now)
-
-
-def _local_address(ws: aiohttp.ClientWebSocketResponse) -> str:
-    """The address of ours that the tracker sees us come from, before any NAT."""
-    name = ws.get_extra_info("sockname")
-    return str(name[0]) if name else ""

@@ -8,6 +8,7 @@ from services.webtorrent.addresses import our_addresses
 from services.webtorrent.endpoints import Endpoint
 from services.webtorrent.wires import MAX_RECORD_BYTES
 from services.webtorrent.worker import SwarmMetrics, Worker
+from shared.bus.messages.records import MeetingPlace
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, LocalProtocolError, TransportError
 from shared.ids import LinkId
@@ -23,7 +24,7 @@ class WebtorrentTransport:
     """
 
     name = TransportName.WEBTORRENT
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(self, config: Config, clock: Clock = monotonic) -> None:
         self.refused: Counter[str] = Counter()
@@ -40,6 +41,10 @@ class WebtorrentTransport:
     def metrics(self) -> SwarmMetrics | None:
         """Numbers of this run, None while there is none."""
         return self._worker.metrics() if self._worker is not None else None
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """Trackers and DHT nodes of the rendezvous document; none while it does not run."""
+        return self._worker.meeting_places() if self._worker is not None else []
 
     def set_identity(self, identity_key: bytes) -> None:
         """Nothing of it shows on the wire: the seal above says who we are."""

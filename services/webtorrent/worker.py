@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from services.webtorrent.addresses import OurAddresses
 from services.webtorrent.dht import Dht
-from services.webtorrent.document import DocumentFollower
 from services.webtorrent.endpoints import Endpoint, parse_endpoint
 from services.webtorrent.health import START_GRACE_S, Ways, state_of
 from services.webtorrent.limits import REFUSED_ENDPOINT
@@ -23,16 +22,19 @@ from services.webtorrent.offer import OfferSource
 from services.webtorrent.swarm import Source, Swarm, control_infohash
 from services.webtorrent.trackers import TrackerContext, Trackers
 from services.webtorrent.wires import Wires
-from shared.clock import Clock
+from shared.bus.messages.records import MeetingPlace
+from shared.clock import Clock, unix_ms
 from shared.errors import Cause, TransportError
 from shared.rtc.addresses import address_rule
 from shared.settings.config import Config
-from shared.settings.rendezvous import RendezvousDocument
+from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, PeerHint, StateChanged
+from shared.transport.places import KNOWN, connected_place, places_of
+from shared.version import VERSION
 
-PEER_ID_PREFIX = b"-SB0100-"
-"""BEP 20's form: client SB, version 0.1.0.0."""
+PEER_ID_PREFIX = f"-sb{VERSION.replace('.', '')[:4].ljust(4, '0')}-".encode()
+"""BEP 20's form: client sb and four digits of the version. In capitals it would be Swiftbit's."""
 PEER_ID_RANDOM_BYTES = 12
 
 
@@ -69,7 +71,7 @@ class Worker:
         self._tasks = Tasks()
         self._rule = address_rule(addresses.host, ())
         self._swarm = Swarm(self._rule.allows, clock())
-        self._document = DocumentFollower(config.rendezvous.document, self._document_changed)
+        self._document = DocumentFollower(config.rendezvous.document)
         self._offer = OfferSource(addresses.host, self._changed)
         self._dht: Dht | None = None
         self._trackers: Trackers | None = None
@@ -83,7 +85,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dial_due(), name="dials")
                 group.create_task(self._report_state(), name="state")
-                group.create_task(self._document.run(), name="document")
+                group.create_task(self._document.run(self._document_changed), name="document")
                 if self._dht is not None:
                     group.create_task(self._dht.run(), name="dht")
                 if self._trackers is not None:
@@ -121,6 +123,21 @@ class Worker:
             trackers_up=trackers.up_count if trackers else 0,
             tracker_swarm_size=trackers.swarm_size if trackers else 0,
         )
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """The trackers with their sockets, and the DHT's bootstrap nodes."""
+        document, faults, now = self._document.current, self._document.faults, self._clock()
+        clients = self._trackers.states() if self._trackers is not None else {}
+        trackers = places_of(
+            "webtorrentTrackers",
+            document.webtorrent_trackers,
+            faults,
+            lambda url, index: connected_place("webtorrentTrackers", index, clients.get(url), now, unix_ms()),
+        )
+        nodes = places_of(
+            "dhtNodes", document.dht_nodes, faults, lambda _, index: MeetingPlace("dhtNodes", index, KNOWN)
+        )
+        return [*trackers, *nodes]
 
     # ── start ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,11 +180,13 @@ class Worker:
     def _is_alone(self) -> bool:
         return self.wires.link_count == 0
 
-    def _document_changed(self, document: RendezvousDocument) -> None:
+    def _document_changed(self) -> None:
+        document = self._document.current
         if self._dht is not None:
             self._dht.set_nodes(document.dht_nodes)
         if self._trackers is not None:
             self._trackers.set_urls(document.webtorrent_trackers)
+        self._changed()
 
     # ── discovery and dialling ──────────────────────────────────────────────────────────────────────────
 
@@ -208,6 +227,7 @@ class Worker:
             trackers_up=trackers.up_count if trackers is not None else 0,
             import_failed=self._offer.import_failed or (dht is not None and dht.import_failed),
             age_s=self._clock() - self._started_at,
+            document_broken=bool(self._document.problem),
         )
 
     async def _report_state(self) -> None:

@@ -1,4 +1,7 @@
-"""`<home>/rendezvous.json`: where we listen, for whoever started us with port 0."""
+"""`<home>/<service>.json`: where a service listens, for whoever started it with port 0, and for the CLI.
+
+Others obey it, a token is sent where it says: it is 0600 from its first byte on, whatever the umask.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ ADDRESS_FILE = "rendezvous.json"
 log = logging.getLogger(__name__)
 
 
-def write_address(home: Path, url: str) -> None:
+def write_address(home: Path, url: str, name: str = ADDRESS_FILE) -> None:
     """Write `{"url", "pid"}`, whole or not at all, readable by its owner alone.
 
     A file of that name that is none of ours (a rendezvous document, say) is left as it is.
 
     Raises: OSError: the home cannot be written to.
     """
-    path = home / ADDRESS_FILE
+    path = home / name
     if path.exists() and _pid(path) is None:
-        log.warning("%s is there and no address file; it is left as it is", ADDRESS_FILE)
+        log.warning("%s is there and no address file; it is left as it is", name)
         return
     home.mkdir(parents=True, exist_ok=True)
-    descriptor, draft = tempfile.mkstemp(prefix=f".{ADDRESS_FILE}.", dir=home)  # 0600
+    descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=home)  # 0600, whatever the umask
     try:
         with os.fdopen(descriptor, "w") as file:
             json.dump({"url": url, "pid": os.getpid()}, file)
@@ -36,9 +39,9 @@ def write_address(home: Path, url: str) -> None:
         raise
 
 
-def remove_address(home: Path) -> None:
-    """Remove the file if it is still ours."""
-    path = home / ADDRESS_FILE
+def remove_address(home: Path, name: str = ADDRESS_FILE) -> None:
+    """Remove the file if it is still ours: another process may have written its own since."""
+    path = home / name
     with suppress(OSError):
         if _pid(path) == os.getpid():
             path.unlink()

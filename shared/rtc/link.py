@@ -77,7 +77,8 @@ class DataChannelLink:
             self._take_channel(self._connection.createDataChannel(label, ordered=ordered))
             return await self._describe(await self._connection.createOffer())
         except ValueError as error:
-            raise TransportError(Cause.INVALID, "an ICE server cannot be used") from error
+            # The rendezvous document lets no such server through; one that aiortc alone refuses is ours all the same.
+            raise TransportError(Cause.MISCONFIGURED, "an ICE server cannot be used") from error
         except InvalidStateError as error:
             raise TransportError(Cause.CLOSED) from error
 

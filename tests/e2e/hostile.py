@@ -17,7 +17,6 @@ from typing import cast
 
 from services.chunk.identity import Identity
 from services.supervisor.machine.node import Node
-from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
@@ -45,6 +44,7 @@ from shared.rtc import available
 from shared.rtc.contract import LinkFactory
 from shared.rtc.link import DataChannelLink
 from shared.settings.config import WebrtcSettings
+from shared.settings.rendezvous_follower import DocumentFollower
 from tests.e2e.why_scene import TRANSPORTS
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
@@ -273,7 +273,7 @@ class Impostor:
             return PeerjsToken(node.seed.hex())
 
         await node.hub.bus("chunk-tokens").serve(node.subjects.peerjs_token, PeerjsTokenRequest, token)
-        watch = DocumentWatch(str(self._document))
+        watch = DocumentFollower(str(self._document))
         bus = node.hub.bus("worker-1")
         transport = _Borrowed(bus, node.subjects, WebrtcSettings(host="127.0.0.1"), watch, load=self._load)
         assert self._key is not None

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import WebrtcTransport
 from shared.bus import bodies
 from shared.bus.contract import Incoming
@@ -18,6 +17,7 @@ from shared.bus.messages.envelopes import Accepted, PeerjsToken, PeerjsTokenRequ
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from shared.settings.config import WebrtcSettings
+from shared.settings.rendezvous_follower import DocumentFollower
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
 from tests.services.webrtc.peer_server import FakePeerServer
@@ -62,7 +62,7 @@ class Meeting:
 
         await node.hub.bus("chunk-tokens").serve(node.subjects.peerjs_token, PeerjsTokenRequest, token)
         bus = node.hub.bus("worker-1")
-        watch = DocumentWatch(str(self._document))
+        watch = DocumentFollower(str(self._document))
         kind = WebrtcTransport if as_if is None else partial(Borrowed, as_if)
         transport = kind(bus, node.subjects, WebrtcSettings(host="127.0.0.1"), watch)
         await node.start(transport)

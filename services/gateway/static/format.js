@@ -34,6 +34,7 @@ export const count = (number, one, many = `${one}s`) => `${number} ${number === 
 const ADVICE = {
   import_failed: "A package it needs is missing. Install swarmbridge[node] and restart the node.",
   signalling_unavailable: "No signalling server or tracker answers. Check the rendezvous document and that its servers run.",
+  misconfigured: "The rendezvous document cannot be read, or what it names cannot be used. Mend it: it is reloaded.",
   id_taken: "Another process holds this node's PeerJS id. Stop the other one.",
   worker_lost: "No worker has been heard of for three seconds. It is being started again, or see the node's log.",
   ice_failed: "No network path to a peer could be found. Check webrtc.host, firewalls and ICE servers.",

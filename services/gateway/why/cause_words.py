@@ -56,7 +56,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.NO_EXTENSION: CauseWords(
         "the peer's {transport} client does not speak swarm-space",
-        "The far end is a BitTorrent client without the swarm-space extension, which cannot take our frames",
+        "The remote peer is a BitTorrent client without the swarm-space extension, which cannot take our frames",
         "nothing is wrong here: reach that peer over another transport",
     ),
     Cause.NO_LISTENER: CauseWords(
@@ -66,7 +66,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.BUSY: CauseWords(
         "the {transport} link was busy",
-        "The worker, the link or the far end had no room for one more request",
+        "The worker, the link or the remote peer had no room for one more request",
         "wait, or run more workers of this transport",
     ),
     Cause.RATE_LIMITED: CauseWords(
@@ -82,7 +82,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     Cause.SILENT: CauseWords(
         "the peer showed no sign of life over {transport}",
         "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
-        "see whether the peer or the network is overloaded or cut off; a far end without native links cannot ack",
+        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot ack",
     ),
     Cause.TIMEOUT: CauseWords(
         "the answer over {transport} did not come in time",
@@ -91,7 +91,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.CLOSED: CauseWords(
         "the {transport} link was closed",
-        "The link went away under the request: the far end, the network or an operator ended it",
+        "The link went away under the request: the remote peer, the network or an operator ended it",
         "see whether the peer's worker still runs; a new link is dialled within seconds",
     ),
     Cause.REFUSED: CauseWords(
@@ -106,7 +106,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.FORBIDDEN: CauseWords(
         "the peer does not allow us this over {transport}",
-        "The asker's role does not allow it: a guest asked for what is for members, or a stranger for private content",
+        "The caller's role does not allow it: a guest asked for what is for members, or a stranger for private content",
         "add the peer to `trust.members` at both ends if you trust it",
     ),
     Cause.UNAUTHENTICATED: CauseWords(
@@ -144,6 +144,21 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "A process died while it held the bytes to be sent, the peer's or this node's own; no transport is to blame",
         "nothing, it is asked again; see the chunk service's log, at the end that sends, if it happens often",
     ),
+    Cause.STORE_FULL: CauseWords(
+        "this node's store had no room for it",
+        "The file does not fit into what `chunk.quota_bytes` leaves free on this node; no transport is to blame",
+        "remove files with `swarmbridge rm`, or raise `chunk.quota_bytes`",
+    ),
+    Cause.DISK_FULL: CauseWords(
+        "the disk under this node's store was full",
+        "The disk, or the account's quota on it, has no space left for this node's store; no transport is to blame",
+        "free space on the disk that holds the store, or move `chunk.store` to another",
+    ),
+    Cause.STORE_FAILED: CauseWords(
+        "this node's store could not be used",
+        "The folder or bucket behind `chunk.store` cannot be read or written; no transport is to blame",
+        "see the chunk service's log, and whether the folder, its permissions and its disk are in order",
+    ),
     Cause.IMPORT_FAILED: CauseWords(
         "a package that {transport} needs is missing",
         "An optional package of this transport cannot be imported",
@@ -158,6 +173,11 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "the two ends did not understand each other over {transport}",
         "One end sent what the other cannot make sense of",
         "check the link or digest, and that both ends run compatible versions",
+    ),
+    Cause.MISCONFIGURED: CauseWords(
+        "this node's own configuration of {transport} cannot be used",
+        "The rendezvous document cannot be read, or none of the servers that it names can be used; no peer is to blame",
+        "mend the rendezvous document: the rendezvous' /healthz and the node's log name what is wrong",
     ),
     Cause.OTHER: CauseWords(
         "{transport} failed for a reason that has no word",

@@ -47,7 +47,10 @@ _EXPLAINS: tuple[tuple[ChangeKind, frozenset[Cause]], ...] = (
     (ChangeKind.CHAOS_SET, frozenset({Cause.SILENT, Cause.TIMEOUT, Cause.REFUSED, Cause.CIRCUIT_OPEN})),
     (ChangeKind.DRAINING, _LOST | {Cause.DRAINING, Cause.WORKER_LOST}),
     (ChangeKind.WORKER_LOST, _LOST | {Cause.WORKER_LOST}),
-    (ChangeKind.TRANSPORT_TROUBLED, _LOST | {Cause.IMPORT_FAILED, Cause.ID_TAKEN, Cause.WORKER_LOST}),
+    (
+        ChangeKind.TRANSPORT_TROUBLED,
+        _LOST | {Cause.IMPORT_FAILED, Cause.ID_TAKEN, Cause.WORKER_LOST, Cause.MISCONFIGURED},
+    ),
     (ChangeKind.SIGNALLING_LOST, _LOST - {Cause.CLOSED} | {Cause.SIGNALLING_UNAVAILABLE, Cause.PEER_UNKNOWN}),
     (ChangeKind.PEER_BLOCKED, frozenset({Cause.BLOCKED, Cause.CLOSED, Cause.NO_LINK, Cause.CIRCUIT_OPEN})),
     (ChangeKind.LINK_CLOSED, _LOST),

@@ -36,7 +36,7 @@ MIXED_OF_LAST = 16
 MIXED_PHASES = 6
 """So many phases within so many deliveries: it goes back and forth, and no one switch explains it."""
 
-TELLING_TROUBLES = (Cause.IMPORT_FAILED, Cause.ID_TAKEN)
+TELLING_TROUBLES = (Cause.IMPORT_FAILED, Cause.ID_TAKEN, Cause.MISCONFIGURED)
 """What keeps a transport of this node from linking at all, however its hops and its dials call that."""
 TROUBLE_NOTICED_MS = 1_000
 """A transport's state is looked at twice a second."""

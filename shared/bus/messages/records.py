@@ -46,11 +46,29 @@ class LinkChanged(msgspec.Struct, array_like=True, frozen=True):
     at_ms: int
 
 
+class MeetingPlace(msgspec.Struct, array_like=True, frozen=True):
+    """One member of the rendezvous document as a worker sees it. list, index: where it stands in the file.
+
+    state: `open` it serves us, `connecting`, `waiting` for its next try, `spare` not used while others serve,
+    `known` used without an answer of its own (an ICE server, a DHT node), `unusable` our configuration is wrong.
+    since_ms: in this state; retry_ms: the next try, 0 = none. Both of the wall clock.
+    """
+
+    list: str
+    index: int
+    state: str
+    cause: Cause | None = None
+    since_ms: int = 0
+    retry_ms: int = 0
+
+
 class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     """Event `status`: a worker's heartbeat, each second and at each change.
 
     peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
     chaos: since then, requests by the fault that was done to them on purpose, and chaos flags `ignored`.
+    places: the members of the rendezvous document that this transport uses, each with its own state.
+    last_error_ms, last_activity_ms: wall clock, 0 = none; activity is a message of a peer.
     """
 
     worker: str
@@ -66,6 +84,8 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     bytes_out: int = 0
     last_activity_ms: int = 0
     chaos: dict[str, int] = {}
+    places: list[MeetingPlace] = []
+    last_error_ms: int = 0
 
 
 class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):

@@ -61,13 +61,22 @@ class Subjects:
         """Request, queue `manager`: Inbound -> InboundAnswer."""
         return f"{self._prefix}.inbound.{transport}"
 
+    def announced(self, transport: str) -> str:
+        """Publish: PeerAnnounced, for whoever fetches what peers say they hold."""
+        return f"{self._prefix}.announced.{transport}"
+
+    @property
+    def announce(self) -> str:
+        """Publish: AnnounceManifests, to every transport worker."""
+        return f"{self._prefix}.announce"
+
     @property
     def chunk_message(self) -> str:
         """Request, queue `chunk`: Inbound -> InboundAnswer (the manager forwards it)."""
         return f"{self._prefix}.chunk.message"
 
     def chunk(self, call: str) -> str:
-        """Request, queue `chunk`: the local API; call is put, get, fetch or status."""
+        """Request, queue `chunk`: the local API; call is put, get, fetch, status, remove or usage."""
         return f"{self._prefix}.chunk.{call}"
 
     def chunk_instance(self, instance: str) -> str:
@@ -129,3 +138,22 @@ def broadcast_node(origin: str, channel: str, peer: str) -> str:
 def broadcast_worker(origin: str, channel: str, instance: str) -> str:
     """Account `mesh`: request: LinkMessage to one broadcast worker, for a link by its id. One subscription a worker."""
     return f"{broadcast_channel(subject_token(origin), subject_token(channel))}.worker.{instance}"
+
+
+RENDEZVOUS_NEWS = "sb.rv.news"
+"""Account `mesh`: InstanceNews of every rendezvous instance."""
+
+
+def rendezvous_peer(peer_id: str) -> str:
+    """Account `mesh`: request: PeerCall to the instance that has this PeerJS id, which is why it subscribes."""
+    return f"sb.rv.peer.{subject_token(peer_id)}"
+
+
+def rendezvous_swarm(info_hash: bytes) -> str:
+    """Account `mesh`: SwarmNews to the instances that have members in this swarm."""
+    return f"sb.rv.swarm.{info_hash.hex()}"
+
+
+def rendezvous_instance(instance: str) -> str:
+    """Account `mesh`: TrackerRelay to one instance."""
+    return f"sb.rv.instance.{instance}"

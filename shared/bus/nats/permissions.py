@@ -34,7 +34,8 @@ SETTINGS_WRITERS = ("gateway",)
 """Who may change them: people do, through the gateway. A worker that was taken over cannot switch others off, nor
 unblock whom it serves."""
 
-MESH_SERVICES = ("broadcast",)
+MESH_SERVICES = ("broadcast", "rendezvous")
+_MESH_SUBJECTS = {"broadcast": "sb.bc.>", "rendezvous": "sb.rv.>"}
 MICRO_VERBS = ("PING", "INFO", "STATS")
 
 
@@ -80,7 +81,8 @@ def mesh_permissions(service: str) -> Permissions:
     """Of a service's user in the account `mesh`, which nodes on one bus share. Raises: KeyError."""
     if service not in MESH_SERVICES:
         raise KeyError(service)
-    return Permissions(["sb.bc.>"], _hears(service, ["sb.bc.>"]))
+    subjects = [_MESH_SUBJECTS[service]]
+    return Permissions(subjects, _hears(service, subjects))
 
 
 def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:
@@ -100,6 +102,7 @@ def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
         subjects.deliver,
+        subjects.announce,
         subjects.manager("*"),
         subjects.reply("*"),
         subjects.body("*"),
@@ -107,6 +110,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     ]
     subscribe = [
         subjects.chunk_message,
+        subjects.announced("*"),
         subjects.chunk("*"),
         subjects.chunk_instance("*"),
         subjects.certify,
@@ -120,6 +124,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     publish = [
         subjects.inbound(transport),
+        subjects.announced(transport),
         subjects.manager("*"),
         subjects.body("*"),
         subjects.certify,
@@ -127,6 +132,7 @@ def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     subscribe = [
         subjects.link(transport, "*"),
         subjects.dial(transport),
+        subjects.announce,
         subjects.worker("*"),
         subjects.body("*"),
     ]
@@ -142,7 +148,7 @@ def _webrtc(subjects: Subjects) -> tuple[list[str], list[str]]:
 
 def _gateway(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
-        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status")),
+        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status", "remove", "usage")),
         subjects.chunk_instance("*"),
         subjects.body("*"),
         *_stream(STREAM_ATTEMPTS),

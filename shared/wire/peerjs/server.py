@@ -8,9 +8,17 @@ States:     of an id: unknown -> registered -> unknown. Registered means: one so
 Invariants: `src` is what we set, never what a client wrote; payloads pass byte for byte; a socket that is
             told to close gets nothing more.
 Absent:     messages to an unknown id wait EXPIRE_AFTER_S from the first of that sender, then the sender gets
-            one EXPIRE for them all; LEAVE never waits.
-Full:       over a limit a message is dropped and counted in `refused` by cause. What cannot wait any more
-            expires at once, so that its sender need not wait for nothing.
+            one EXPIRE for them all; LEAVE and EXPIRE never wait.
+Full:       over a limit a message is dropped and counted in `refused` by cause. An OFFER that cannot be passed
+            on, and what cannot wait any more, expires at once: a page sees `peer-unavailable`, never silence.
+EXPIRE:     one that a client sends is passed on to its addressee, as peer does: it is how a peer turns a page's
+            dial away at once.
+
+Linked:     several instances may serve the same ids (`linked=True`). Then an id is claimed before it is
+            registered (Claim, answered by `claimed`), what is for an id that is not here is offered to the others
+            (Forward, answered by `not_forwarded` where nobody has it), and Registered and Unregistered tell the
+            glue whose messages this instance wants. Two instances that registered one id in the same moment
+            settle it by `registered_elsewhere`.
 
 Left out: the message rate of a socket, sockets an address and in all: the glue's, which sees addresses.
 Source: the PeerServer protocol (peer 1.0), by observation; INVALID-KEY, which peerjs knows and peer says as ERROR.
@@ -18,9 +26,11 @@ Source: the PeerServer protocol (peer 1.0), by observation; INVALID-KEY, which p
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -40,6 +50,17 @@ from shared.wire.peerjs.messages import (
     decode_relayed,
     encode_message,
 )
+from shared.wire.peerjs.server_commands import (
+    Claim,
+    ClaimAnswer,
+    CloseSocket,
+    Command,
+    Forward,
+    Registered,
+    SendText,
+    SocketId,
+    Unregistered,
+)
 
 DEFAULT_KEY = "peerjs"
 """The API key that every PeerJS client has unless told otherwise; it is no secret."""
@@ -47,37 +68,32 @@ ALIVE_TIMEOUT_S = 90.0
 """FACTS 1: 60-90 s without a HEARTBEAT (each 5 s)."""
 EXPIRE_AFTER_S = 5.0
 """peer's own: how long a message waits for an absent id."""
-OFFERS_PER_SOURCE_S = 2.0
-OFFER_BURST_PER_SOURCE = 20.0
-"""TRUST, PeerServer: OFFER 2/s a source. The burst is ours: a page that joins dials its whole room."""
+OFFERS_PER_SOURCE_S = 10.0
+OFFER_BURST_PER_SOURCE = 100.0
+"""Ours: a page that joins a room of 50 dials it all at once, twice where it is reloaded."""
 OFFERS_PER_TARGET_S = 20.0
-OFFER_BURST_PER_TARGET = 60.0
-"""TRUST, PeerServer: OFFER 20/s a target. The burst is ours: a room may dial one that joins."""
+OFFER_BURST_PER_TARGET = 200.0
+"""Ours: 200 peers may dial one that joins, in the same moment."""
 MAX_WAITING_MESSAGES = 64
-"""Ours: of one sender to one absent id: an offer and twice TRUST's 32 candidates."""
+"""Ours: of one sender to one absent id: an offer and twice the 32 candidates of one connection."""
+MAX_EARLY_TEXTS = 16
+"""Ours: what a client sends while its id is being claimed; clients wait for OPEN, so hardly anything."""
 MAX_WAITING_BYTES = 16 * 2**20
 """Ours: of all that waits."""
 
-SocketId: TypeAlias = int
-
-_RELAYED: Final = frozenset({"OFFER", "ANSWER", "CANDIDATE", "LEAVE"})
+_RELAYED: Final = frozenset({"OFFER", "ANSWER", "CANDIDATE", "LEAVE", "EXPIRE"})
+_NEVER_WAIT: Final = frozenset({"LEAVE", "EXPIRE"})
+"""They tell that somebody is gone: news that nobody needs later."""
 _NO_PARAMETERS: Final = "No id, token, or key supplied to websocket server"
 
 
-@dataclass(frozen=True, slots=True)
-class SendText:
-    socket: SocketId
-    text: str
+@dataclass(slots=True)
+class _Claiming:
+    """A socket whose id is being claimed from the other instances."""
 
-
-@dataclass(frozen=True, slots=True)
-class CloseSocket:
-    """Close it once what was sent before is out."""
-
-    socket: SocketId
-
-
-Command = SendText | CloseSocket
+    peer_id: str
+    token: str
+    texts: list[str | bytes] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -100,8 +116,10 @@ class _Waiting:
 class PeerServer:
     """See the module."""
 
-    def __init__(self, key: str = DEFAULT_KEY) -> None:
-        self._key = key
+    def __init__(self, key: str = DEFAULT_KEY, *, linked: bool = False) -> None:
+        """Args: linked: there may be other instances; the glue answers Claim and Forward."""
+        self._key, self._linked = key, linked
+        self._claiming: dict[SocketId, _Claiming] = {}
         self._clients: dict[str, _Client] = {}
         self._ids: dict[SocketId, str] = {}
         self._heard: OrderedDict[str, float] = OrderedDict()
@@ -115,6 +133,10 @@ class PeerServer:
         """Every registered id."""
         return list(self._clients)
 
+    def has(self, peer_id: str) -> bool:
+        """Whether the id is registered here."""
+        return peer_id in self._clients
+
     @property
     def peer_count(self) -> int:
         return len(self._clients)
@@ -127,19 +149,31 @@ class PeerServer:
             return self._refuse_socket(socket, InvalidKey(ErrorText("Invalid key provided")), Cause.FORBIDDEN)
         if not _fits(peer_id, MAX_ID_BYTES) or not _fits(token, MAX_TOKEN_BYTES):
             return self._refuse_socket(socket, Error(ErrorText("Invalid id or token")), Cause.TOO_LARGE)
-        client = self._clients.get(peer_id)
-        if client is None:
+        if self._linked and peer_id not in self._clients:
+            self._claiming[socket] = _Claiming(peer_id, token)
+            self._commands.append(Claim(socket, peer_id, digest_of(token)))
+            return None
+        return self._admit(socket, peer_id, token, now)
+
+    def refuse_socket(self, socket: SocketId, reason: str, cause: Cause) -> None:
+        """The glue will not serve this socket; the client is told why, in the protocol's own words for people."""
+        self._refuse_socket(socket, Error(ErrorText(reason)), cause)
+
+    def _admit(self, socket: SocketId, peer_id: str, token: str, now: float) -> None:
+        if (client := self._clients.get(peer_id)) is None:
             self._register(socket, peer_id, token, now)
-        elif client.token == token:
+        elif _same(client.token, token):
             self._reattach(socket, peer_id, client, now)
         else:
             self._refuse_socket(socket, IdTaken(ErrorText("ID is taken")), Cause.ID_TAKEN)
-        return None
 
     def receive_text(self, socket: SocketId, text: str | bytes, now: float) -> None:
         """Take one message from a socket. Never raises: a bad one is dropped and counted."""
         source = self._ids.get(socket)
         if source is None:
+            claiming = self._claiming.get(socket)
+            if claiming is not None and len(claiming.texts) < MAX_EARLY_TEXTS:
+                claiming.texts.append(text)
             return
         self._hear(source, now)
         try:
@@ -154,10 +188,83 @@ class PeerServer:
 
     def close_socket(self, socket: SocketId) -> None:
         """The socket is gone. Its id is free, unless another socket has taken its place. Nobody is told."""
+        self._claiming.pop(socket, None)
         peer_id = self._ids.pop(socket, None)
         if peer_id is not None:
             del self._clients[peer_id]
             del self._heard[peer_id]
+            if self._linked:
+                self._commands.append(Unregistered(peer_id))
+
+    # ── the other instances ──────────────────────────────────────────────────────────────────────────────
+
+    def claimed(self, socket: SocketId, taken: bool, now: float) -> None:
+        """What the other instances said to a Claim. Does nothing where the socket is gone."""
+        claiming = self._claiming.pop(socket, None)
+        if claiming is None:
+            return
+        if taken:
+            self._refuse_socket(socket, IdTaken(ErrorText("ID is taken")), Cause.ID_TAKEN)
+            return
+        # Another socket of ours may have come first while the claim was out: it is looked at again.
+        self._admit(socket, claiming.peer_id, claiming.token, now)
+        for text in claiming.texts:
+            self.receive_text(socket, text, now)
+
+    def claimed_elsewhere(self, peer_id: str, digest: bytes) -> ClaimAnswer:
+        """Another instance has a client that wants this id. Under the same token it may have it: ours is closed."""
+        client = self._clients.get(peer_id)
+        if client is None:
+            return ClaimAnswer.ABSENT
+        if not hmac.compare_digest(digest_of(client.token), digest):
+            return ClaimAnswer.TAKEN
+        self._unregister(peer_id)
+        return ClaimAnswer.YIELDED
+
+    def registered_elsewhere(self, peer_id: str, digest: bytes, *, they_keep: bool) -> None:
+        """Another instance has registered this id: it gets what waits here, and a double registration ends.
+
+        Args: they_keep: which of the two keeps it, where both have it; both must be told the opposite.
+        """
+        for source in list(self._senders.get(peer_id, ())):
+            texts = self._take_waiting(peer_id, source)
+            self._commands += (Forward(peer_id, source, "", text) for text in texts)
+        client = self._clients.get(peer_id)
+        if client is None or not they_keep:
+            return
+        if not hmac.compare_digest(digest_of(client.token), digest):
+            self.refused[Cause.ID_TAKEN] += 1
+            self._send(client.socket, IdTaken(ErrorText("ID is taken")))
+        self._unregister(peer_id)
+
+    def registrations(self) -> list[Registered]:
+        """Every id that is here, for instances that may have missed it."""
+        return [Registered(peer_id, digest_of(client.token)) for peer_id, client in self._clients.items()]
+
+    def receive_forwarded(self, target: str, source: str, type_: str, text: str, now: float) -> Cause | None:
+        """A message from a client of another instance.
+
+        Returns: None where it is passed on; PEER_UNKNOWN where the target is not here; RATE_LIMITED.
+        """
+        receiver = self._clients.get(target)
+        if receiver is None:
+            return Cause.PEER_UNKNOWN
+        if type_ == "OFFER" and not receiver.offers_in.take(now):
+            self.refused[Cause.RATE_LIMITED] += 1
+            return Cause.RATE_LIMITED
+        self._commands.append(SendText(receiver.socket, text))
+        return None
+
+    def not_forwarded(self, forward: Forward, cause: Cause, now: float) -> None:
+        """No instance took a Forward: it waits here, or expires at once where the target is there and full."""
+        if forward.type in _NEVER_WAIT:
+            return
+        if forward.target in self._clients:  # it came while the message was out
+            self._commands.append(SendText(self._clients[forward.target].socket, forward.text))
+        elif cause is Cause.PEER_UNKNOWN:
+            self._wait(forward.target, forward.source, forward.text, now)
+        elif forward.type == "OFFER":
+            self._expire(forward.target, forward.source)
 
     def commands(self) -> list[Command]:
         """What is to be done, in order; the caller has it now."""
@@ -189,6 +296,8 @@ class PeerServer:
         )
         self._ids[socket] = peer_id
         self._hear(peer_id, now)
+        if self._linked:
+            self._commands.append(Registered(peer_id, digest_of(token)))
         self._send(socket, Open())
         for source in list(self._senders.get(peer_id, ())):
             self._commands += (SendText(socket, text) for text in self._take_waiting(peer_id, source))
@@ -216,11 +325,14 @@ class PeerServer:
         receiver = self._clients.get(target)
         if message.type == "OFFER" and not self._may_offer(self._clients[source], receiver, now):
             self.refused[Cause.RATE_LIMITED] += 1
+            self._expire(target, source)
             return
         text = encode_message(msgspec.structs.replace(message, src=source))
         if receiver is not None:
             self._commands.append(SendText(receiver.socket, text))
-        elif message.type != "LEAVE":
+        elif self._linked and (target, source) not in self._waiting:
+            self._commands.append(Forward(target, source, message.type, text))
+        elif message.type not in _NEVER_WAIT:
             self._wait(target, source, text, now)
 
     def _may_offer(self, sender: _Client, receiver: _Client | None, now: float) -> bool:
@@ -268,6 +380,16 @@ class PeerServer:
 
     def _send(self, socket: SocketId, message: Message) -> None:
         self._commands.append(SendText(socket, encode_message(message)))
+
+
+def digest_of(token: str) -> bytes:
+    """What another instance may know of a token."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _same(ours: str, theirs: str) -> bool:
+    # In constant time: how long a refusal takes must not tell how much of a token was right.
+    return hmac.compare_digest(ours.encode(), theirs.encode())
 
 
 def _fits(text: str, max_bytes: int) -> bool:

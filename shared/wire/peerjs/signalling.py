@@ -6,9 +6,10 @@ States:     CONNECTING -> OPEN -> CLOSED, and CONNECTING -> CLOSED. A refusal cl
             the glue's to replace, with a new machine and the SAME id and token.
 Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT each 5 s.
 
-No OPEN: a server that still has our old socket registered re-attaches the id to the new one and sends no OPEN
-(FACTS 1), so a socket that stays up for OPEN_GRACE_S without one is open all the same; so is one that brings a
-peer's message.
+No OPEN: a server that still has our old socket registered re-attaches the id to the new one and sends no OPEN. So
+does one that accepts sockets and serves nobody. They are told apart by an echo: after OPEN_GRACE_S we send a message
+to our own id, which every PeerServer relays. Its return, or any peer's message, means that we are re-attached;
+silence for ECHO_GRACE_S more means that the server is of no use.
 
 Early candidates: browsers trickle, and a CANDIDATE may overtake its OFFER. Those of a connection that is not
 known yet wait, bounded and aged, keyed by sender and connection, so that nobody can feed candidates into
@@ -32,6 +33,7 @@ from shared.wire.peerjs.messages import (
     Error,
     Expire,
     Heartbeat,
+    IceCandidate,
     IdTaken,
     InvalidKey,
     Leave,
@@ -49,6 +51,10 @@ HEARTBEAT_INTERVAL_S = 5.0
 """PeerJS client; servers drop a silent client after 60-90 s."""
 OPEN_GRACE_S = 1.5
 """Ours: an OPEN is the server's first message, one round trip after the socket; later means re-attached."""
+ECHO_GRACE_S = 1.5
+"""Ours: one round trip, as for OPEN."""
+ECHO_CONNECTION = "echo"
+"""The connection id of the message to ourselves."""
 MAX_EARLY_CANDIDATES = 32
 """TRUST, data channel: candidates of one connection."""
 MAX_EARLY_CONNECTIONS = 64
@@ -70,7 +76,8 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class ServerRefused:
-    """Closed for good: ID_TAKEN (another token has the id), FORBIDDEN (API key) or REFUSED (any other error)."""
+    """Closed for good: ID_TAKEN (another token has the id), FORBIDDEN (API key), SILENT (it relays nothing, not
+    even to ourselves) or REFUSED (any other error: saturated, say)."""
 
     cause: Cause
 
@@ -157,6 +164,7 @@ class SignallingClient:
         self._id, self._token, self._key, self._version = peer_id, token, key, version
         self._state = SignallingState.CONNECTING
         self._open_deadline_s = now + OPEN_GRACE_S
+        self._echo_sent = False
         self._heartbeat_s = now + HEARTBEAT_INTERVAL_S
         self._outbox: list[str] = []
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -179,7 +187,8 @@ class SignallingClient:
         except RemoteProtocolError as error:
             return [MessageRefused(error.cause)]
         if isinstance(message, Offer | Answer | Candidate | Leave | Expire):
-            return self._opened(reattached=True) + self._receive_from_peer(message, now)
+            opened = self._opened(reattached=True)
+            return opened if message.src == self._id else opened + self._receive_from_peer(message, now)
         if isinstance(message, Open):
             return self._opened(reattached=False)
         if isinstance(message, Heartbeat):
@@ -235,7 +244,20 @@ class SignallingClient:
             self._outbox.append(encode_message(Heartbeat()))
         while self._early and next(iter(self._early.values())).since_s + MAX_EARLY_AGE_S <= now:
             self._early.popitem(last=False)
-        return self._opened(reattached=True) if now >= self._open_deadline_s else []
+        if self._state is SignallingState.CONNECTING and now >= self._open_deadline_s:
+            return self._miss_open(now)
+        return []
+
+    def _miss_open(self, now: float) -> list[SignallingEvent]:
+        if self._echo_sent:
+            self._state = SignallingState.CLOSED
+            self._outbox.clear()
+            return [ServerRefused(Cause.SILENT)]
+        self._echo_sent = True
+        self._open_deadline_s = now + ECHO_GRACE_S
+        payload = CandidatePayload(IceCandidate(""), ECHO_CONNECTION)
+        self._outbox.append(encode_message(Candidate(payload, dst=self._id)))
+        return []
 
     def _opened(self, *, reattached: bool) -> list[SignallingEvent]:
         if self._state is not SignallingState.CONNECTING:

@@ -40,9 +40,11 @@ from shared.wire.wstracker.messages import (
 )
 
 
-class _WireOffer(msgspec.Struct):
-    offer: dict[str, Any]
-    offer_id: str
+class _Named(msgspec.Struct):
+    """What a request is about, whatever else of it is broken."""
+
+    action: Any = None
+    info_hash: Any = None
 
 
 class _WireRequest(msgspec.Struct):
@@ -52,7 +54,7 @@ class _WireRequest(msgspec.Struct):
     to_peer_id: str | None = None
     offer_id: str | None = None
     answer: dict[str, Any] | None = None
-    offers: list[_WireOffer] | None = None
+    offers: list[Any] | None = None
     event: str | None = None
     uploaded: float | None = None
     downloaded: float | None = None
@@ -90,6 +92,7 @@ _EVENTS: dict[str, Event] = {
     "update": "update",
     "paused": "paused",
 }
+_named = msgspec.json.Decoder(_Named)
 _requests = msgspec.json.Decoder(_WireRequest)
 _responses = msgspec.json.Decoder(_WireResponse)
 _encoder = msgspec.json.Encoder()
@@ -120,19 +123,34 @@ def decode_request(text: str | bytes) -> Request:
     event = _EVENTS.get(wire.event or "")
     if event is None:
         _refuse("unknown event")
-    offers = wire.offers or []
-    if len(offers) > MAX_OFFERS:
-        _refuse("too many offers", Cause.TOO_LARGE)
+    written = wire.offers or []
+    # One bad offer is dropped, not the announce: it would take the peer out of the swarm.
+    offers = [offer for offer in map(_offer, written[:MAX_OFFERS]) if offer is not None]
     return Announce(
         info_hash,
         peer_id,
         event,
-        tuple(TrackerOffer(_hash(each.offer_id), _description(each.offer, "offer")) for each in offers),
+        tuple(offers),
         _count(wire.uploaded) or 0,
         _count(wire.downloaded) or 0,
         _count(wire.left),
         _count(wire.numwant),
+        dropped_offers=len(written) - len(offers),
     )
+
+
+def named_failure(text: str | bytes, reason: str) -> Failure:
+    """The failure for a request that cannot be served: with its action and info hash wherever they can be read."""
+    try:
+        wire = _named.decode(text)
+    except UNDECODABLE:
+        return Failure(reason)
+    first = wire.info_hash[0] if isinstance(wire.info_hash, list) and wire.info_hash else wire.info_hash
+    try:
+        info_hash = _hash(first) if isinstance(first, str) else None
+    except RemoteProtocolError:
+        info_hash = None
+    return Failure(reason, wire.action if wire.action in ("announce", "scrape") else "", info_hash)
 
 
 def encode_response(response: Response) -> str:
@@ -186,7 +204,7 @@ def _request_tree(request: Request) -> dict[str, Any]:
             }
         case Scrape():
             if not 0 < len(request.info_hashes) <= MAX_INFO_HASHES:
-                raise LocalProtocolError("a scrape names 1 to 16 info hashes")
+                raise LocalProtocolError(f"a scrape names 1 to {MAX_INFO_HASHES} info hashes")
             return {"action": "scrape", "info_hash": [_latin1(info_hash) for info_hash in request.info_hashes]}
 
 
@@ -250,6 +268,16 @@ def _scrape(wire: _WireRequest) -> Scrape:
     if not wanted:
         _refuse("a scrape names its info hashes")
     return Scrape(tuple(_hash(info_hash) for info_hash in wanted))
+
+
+def _offer(tree: Any) -> TrackerOffer | None:
+    """One offer of an announce; None where it is broken."""
+    if not isinstance(tree, dict) or not isinstance(tree.get("offer"), dict):
+        return None
+    try:
+        return TrackerOffer(_hash(tree.get("offer_id")), _description(tree["offer"], "offer"))
+    except RemoteProtocolError:
+        return None
 
 
 def _relayed_tree(relayed: OfferRelayed | AnswerRelayed) -> dict[str, Any]:

@@ -20,8 +20,8 @@ MAX_MESSAGE_BYTES = 64 * 1024
 """TRUST, WebSocket tracker: the longest message of a peer."""
 MAX_OFFERS = 10
 """TRUST, WebSocket tracker: offers in one announce."""
-MAX_INFO_HASHES = 16
-"""TRUST, WebSocket tracker: info hashes of a socket, and in a scrape."""
+MAX_INFO_HASHES = 128
+"""Ours: info hashes of a socket, and in a scrape. A page has one socket for all its torrents; one with 20 is common."""
 MAX_EXTRA_BYTES = 4 * 1024
 """Ours: what a peer puts beside its SDP, as JSON."""
 MAX_RESPONSE_BYTES = MAX_MESSAGE_BYTES + MAX_EXTRA_BYTES
@@ -57,7 +57,10 @@ class TrackerOffer:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """left: bytes still wanted; None = not known, which is not a seed. numwant: None = as many as offers."""
+    """left: bytes still wanted; None = not known, which is not a seed. numwant: None = as many as offers.
+
+    dropped_offers: of a decoded one, how many were left out, broken or beyond MAX_OFFERS. Never written.
+    """
 
     info_hash: bytes
     peer_id: bytes
@@ -67,6 +70,7 @@ class Announce:
     downloaded: int = 0
     left: int | None = None
     numwant: int | None = None
+    dropped_offers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,8 @@ class ScrapeReply:
 class Failure:
     """The tracker refused. reason: its words, for the local log only. warning: it served the request all the same.
 
-    action: of the request, "" where it could not be read. An announce's failure names its info hash: WebTorrent's
-    client throws at one that does not.
+    action, info_hash: of the request, "" and None where they could not be read. The npm client takes a failure
+    without them for an error of the socket that all torrents of a page share, and closes it.
     """
 
     reason: str

@@ -5,10 +5,16 @@ Driven by:  receive_text for each text message of a socket, close_socket when it
 Invariants: a *member* is a (socket, info hash, peer id) that announced within `member_ttl_s`; a socket is in at
             most MAX_INFO_HASHES swarms; a swarm lives while it has members. An answer is relayed once, to the
             member whose offer was relayed to the answerer at most ANSWER_WINDOW_S ago, and to nobody else, so
-            the same peer id on another socket can neither take nor block a peer's place.
-Full:       a request that is broken or over a limit is answered with a failure reason and counted in `refused` by
-            cause; an answer to no open offer is dropped and counted, since a late one is nobody's mistake; beyond
-            MAX_RELAYS the oldest unanswered offer is forgotten.
+            the same peer id on another socket can neither take nor block a peer's place; it is counted once.
+Full:       a request that is broken or over a limit is answered with a failure reason, which names its action and
+            info hash wherever they can be read, and counted in `refused` by cause; a broken offer is dropped and
+            its announce served; an answer to no open offer is dropped and counted, since a late one is nobody's
+            mistake; beyond MAX_RELAYS the oldest unanswered offer is forgotten.
+
+Linked:     several instances may serve the same swarms (`linked=True`). Another instance's members are members of
+            a socket that is its negative number; what is for one of them leaves by `news` as ToRemote, and what
+            comes from one enters by the `remote_` calls. Only swarms with members of our own are shared: SwarmOpened
+            and SwarmClosed tell the glue which.
 
 Left out: the count `downloaded` of a swarm that emptied. Rates are the glue's: it sees addresses.
 Source: the WebSocket tracker protocol of WebTorrent (bittorrent-tracker 11).
@@ -22,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from shared.errors import Cause, RemoteProtocolError
-from shared.wire.wstracker.codec import decode_request, encode_response
+from shared.wire.wstracker.codec import decode_request, encode_response, named_failure
 from shared.wire.wstracker.messages import (
     MAX_INFO_HASHES,
     Announce,
@@ -48,45 +54,111 @@ MAX_MEMBERS_PER_SOCKET = 2 * MAX_INFO_HASHES
 """Ours: clients in one page share a socket, so one swarm may hold two peer ids of it."""
 MAX_RELAYS = 100_000
 """Ours: unanswered offers in all; 10 from each of 10,000 sockets."""
+MAX_REMOTE_MEMBERS = 100_000
+"""Ours: members of one other instance; ten swarms of each of its 10,000 sockets."""
 TOO_MANY = "too many info hashes on one socket"
 
 SocketId: TypeAlias = int
 MemberKey: TypeAlias = tuple[SocketId, bytes, bytes]
-"""(socket, info hash, peer id)"""
+"""(socket, info hash, peer id); a negative socket is another instance"""
 Choose: TypeAlias = Callable[[Sequence[MemberKey], int], Sequence[MemberKey]]
 """`choose(members, count)`: that many different ones at random; `random.sample` is one."""
 
 
+@dataclass(frozen=True, slots=True)
+class SwarmOpened:
+    """The first member of our own: hear what other instances say of this swarm, and ask who is there."""
+
+    info_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmClosed:
+    """The last member of our own is gone: so are, for us, the others."""
+
+    info_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemberJoined:
+    """A member of our own announced: the others' copy lives as long as ours."""
+
+    info_hash: bytes
+    peer_id: bytes
+    seed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberLeft:
+    info_hash: bytes
+    peer_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToRemote:
+    """An offer or answer for a member `peer_id` of another instance."""
+
+    instance: SocketId
+    peer_id: bytes
+    response: OfferRelayed | AnswerRelayed
+
+
+News = SwarmOpened | SwarmClosed | MemberJoined | MemberLeft | ToRemote
+
+
 @dataclass(slots=True)
 class _Swarm:
-    """members: in no order, for choosing; places: where each is in it; seeds: those that have everything."""
+    """members: in no order, for choosing; places: where each is in it; seeds: those that have everything.
+
+    peers: the members of each peer id: one that came on two sockets is still one peer.
+    """
 
     members: list[MemberKey] = field(default_factory=list)
     places: dict[MemberKey, int] = field(default_factory=dict)
     seeds: set[MemberKey] = field(default_factory=set)
+    peers: dict[bytes, set[MemberKey]] = field(default_factory=dict)
+    seed_peers: Counter[bytes] = field(default_factory=Counter)
+    own_count: int = 0
     downloaded: int = 0
 
     def add(self, member: MemberKey) -> None:
         if member not in self.places:
             self.places[member] = len(self.members)
             self.members.append(member)
+            self.peers.setdefault(member[2], set()).add(member)
+            self.own_count += member[0] >= 0
+
+    def mark_seed(self, member: MemberKey, seed: bool) -> None:
+        if seed and member not in self.seeds:
+            self.seeds.add(member)
+            self.seed_peers[member[2]] += 1
+        elif not seed and member in self.seeds:
+            self.seeds.discard(member)
+            self.seed_peers -= Counter([member[2]])
 
     def remove(self, member: MemberKey) -> None:
+        self.mark_seed(member, False)
+        self.own_count -= member[0] >= 0
+        same = self.peers[member[2]]
+        same.discard(member)
+        if not same:
+            del self.peers[member[2]]
         place, last = self.places.pop(member), self.members.pop()
         if last != member:
             self.members[place] = last
             self.places[last] = place
-        self.seeds.discard(member)
 
     def counts(self) -> SwarmCounts:
-        return SwarmCounts(len(self.seeds), len(self.members) - len(self.seeds), self.downloaded)
+        return SwarmCounts(len(self.seed_peers), len(self.peers) - len(self.seed_peers), self.downloaded)
 
 
 class Tracker:
     """See the module."""
 
-    def __init__(self, choose: Choose, *, interval_s: int = ANNOUNCE_INTERVAL_S) -> None:
-        self._choose, self._interval_s = choose, interval_s
+    def __init__(self, choose: Choose, *, interval_s: int = ANNOUNCE_INTERVAL_S, linked: bool = False) -> None:
+        """Args: linked: there may be other instances; the glue takes `news`."""
+        self._choose, self._interval_s, self._linked = choose, interval_s, linked
+        self._news: list[News] = []
         self._member_ttl_s = interval_s * MEMBER_TTL_INTERVALS
         self._swarms: dict[bytes, _Swarm] = {}
         self._sockets: dict[SocketId, set[MemberKey]] = {}
@@ -101,7 +173,8 @@ class Tracker:
 
     @property
     def member_count(self) -> int:
-        return len(self._members)
+        """Members of our own: those of other instances are theirs to count."""
+        return sum(swarm.own_count for swarm in self._swarms.values())
 
     def receive_text(self, socket: SocketId, text: str | bytes, now: float) -> None:
         """Take one message from a socket. Never raises: a bad one is answered with a failure and counted."""
@@ -110,7 +183,7 @@ class Tracker:
         except RemoteProtocolError as error:
             self.refused[error.cause] += 1
             # The codec's own fixed words: they never quote the peer.
-            self._send(socket, Failure(str(error)))
+            self._send(socket, named_failure(text, str(error)))
             return
         match request:
             case Announce():
@@ -121,9 +194,62 @@ class Tracker:
                 self._scrape(socket, request)
 
     def close_socket(self, socket: SocketId) -> None:
-        """The socket is gone: so are its members."""
+        """The socket is gone, or the instance that is its negative number: so are its members."""
         for member in self._sockets.pop(socket, ()):
-            self._forget(member)
+            if member in self._members:  # the end of a swarm's last own member may have taken it along
+                self._forget(member)
+
+    # ── the other instances ──────────────────────────────────────────────────────────────────────────────
+
+    def news(self) -> list[News]:
+        """What the other instances are to be told, in order; the caller has it now."""
+        news, self._news = self._news, []
+        return news
+
+    def remote_joined(self, instance: SocketId, info_hash: bytes, peer_id: bytes, seed: bool, now: float) -> None:
+        """Another instance has this member. Ignored for a swarm without members of our own."""
+        swarm = self._swarms.get(info_hash)
+        member = (instance, info_hash, peer_id)
+        joined = self._sockets.setdefault(instance, set())
+        if swarm is None or (member not in joined and len(joined) >= MAX_REMOTE_MEMBERS):
+            return
+        joined.add(member)
+        self._members[member] = now + self._member_ttl_s
+        self._members.move_to_end(member)
+        swarm.add(member)
+        swarm.mark_seed(member, seed)
+
+    def remote_left(self, instance: SocketId, info_hash: bytes, peer_id: bytes) -> None:
+        member = (instance, info_hash, peer_id)
+        if member in self._members:
+            self._leave(member)
+
+    def remote_offer(self, instance: SocketId, target: bytes, offer: OfferRelayed, now: float) -> None:
+        """Another instance chose a member of ours, `target`, for an offer of one of its own."""
+        swarm = self._swarms.get(offer.info_hash)
+        own = [each for each in (swarm.peers.get(target, ()) if swarm else ()) if each[0] >= 0]
+        if not own:
+            self.refused[Cause.CLOSED] += 1
+            return
+        offerer = (instance, offer.info_hash, offer.peer_id)
+        if offerer not in self._members:  # its announce and its offer may overtake each other
+            self.remote_joined(instance, offer.info_hash, offer.peer_id, False, now)
+        self._relay(own[0], offerer, TrackerOffer(offer.offer_id, offer.offer), now)
+
+    def remote_answer(self, instance: SocketId, target: bytes, answer: AnswerRelayed, now: float) -> None:
+        """A member of another instance answers an offer of ours, `target`'s."""
+        sent = SendAnswer(answer.info_hash, answer.peer_id, target, answer.offer_id, answer.answer)
+        self._answer(instance, sent, now)
+
+    def own_members(self, info_hash: bytes) -> list[MemberJoined]:
+        """The members of one swarm that are ours, for an instance that asks."""
+        swarm = self._swarms.get(info_hash)
+        if swarm is None:
+            return []
+        return [MemberJoined(info_hash, each[2], each in swarm.seeds) for each in swarm.members if each[0] >= 0]
+
+    def own_swarms(self) -> list[bytes]:
+        return [info_hash for info_hash, swarm in self._swarms.items() if swarm.own_count]
 
     def data_to_send(self) -> list[tuple[SocketId, str]]:
         """Texts and the sockets they are for, in order; the caller has them now."""
@@ -146,6 +272,8 @@ class Tracker:
 
     def _announce(self, socket: SocketId, announce: Announce, now: float) -> None:
         member = (socket, announce.info_hash, announce.peer_id)
+        if announce.dropped_offers:
+            self.refused[Cause.INVALID] += announce.dropped_offers
         if announce.event == "stopped":
             if member in self._members:
                 self._leave(member)
@@ -175,25 +303,33 @@ class Tracker:
         self._members[member] = now + self._member_ttl_s
         self._members.move_to_end(member)
         swarm = self._swarms.setdefault(info_hash, _Swarm())
+        if not swarm.own_count:
+            self._tell(SwarmOpened(info_hash))
         swarm.add(member)
         if announce.event == "completed" and member not in swarm.seeds:
             swarm.downloaded += 1
         if announce.event == "completed" or announce.left == 0:
-            swarm.seeds.add(member)
+            swarm.mark_seed(member, True)
         elif announce.left is not None:
-            swarm.seeds.discard(member)
+            swarm.mark_seed(member, False)
+        self._tell(MemberJoined(info_hash, announce.peer_id, member in swarm.seeds))
 
     def _relay_offers(self, swarm: _Swarm, member: MemberKey, offers: tuple[TrackerOffer, ...], now: float) -> None:
-        _, info_hash, peer_id = member
+        peer_id = member[2]
         # One more than there are offers: the announcer is among the members and may be chosen.
         chosen = self._choose(swarm.members, min(len(offers) + 1, len(swarm.members)))
         others = [each for each in chosen if each[2] != peer_id]
         for target, each in zip(others, offers, strict=False):
-            self._relays[(target, each.offer_id, peer_id)] = (member, now + ANSWER_WINDOW_S)
-            self._relays.move_to_end((target, each.offer_id, peer_id))
-            if len(self._relays) > MAX_RELAYS:
-                self._relays.popitem(last=False)
-            self._send(target[0], OfferRelayed(info_hash, peer_id, each.offer_id, each.offer))
+            self._relay(target, member, each, now)
+
+    def _relay(self, target: MemberKey, offerer: MemberKey, offer: TrackerOffer, now: float) -> None:
+        _, info_hash, peer_id = offerer
+        relay = (target, offer.offer_id, peer_id)
+        self._relays[relay] = (offerer, now + ANSWER_WINDOW_S)
+        self._relays.move_to_end(relay)
+        if len(self._relays) > MAX_RELAYS:
+            self._relays.popitem(last=False)
+        self._send_to(target, OfferRelayed(info_hash, peer_id, offer.offer_id, offer.offer))
 
     def _answer(self, socket: SocketId, answer: SendAnswer, now: float) -> None:
         answerer = (socket, answer.info_hash, answer.peer_id)
@@ -205,7 +341,7 @@ class Tracker:
             self.refused[Cause.CLOSED] += 1
             return
         relayed = AnswerRelayed(answer.info_hash, answer.peer_id, answer.offer_id, answer.answer)
-        self._send(offerer[0], relayed)
+        self._send_to(offerer, relayed)
 
     def _scrape(self, socket: SocketId, scrape: Scrape) -> None:
         swarms = {info_hash: self._swarms.get(info_hash) for info_hash in scrape.info_hashes}
@@ -221,10 +357,31 @@ class Tracker:
 
     def _forget(self, member: MemberKey) -> None:
         del self._members[member]
-        swarm = self._swarms[member[1]]
+        socket, info_hash, peer_id = member
+        swarm = self._swarms[info_hash]
         swarm.remove(member)
+        if socket >= 0 and not any(each[0] >= 0 for each in swarm.peers.get(peer_id, ())):
+            self._tell(MemberLeft(info_hash, peer_id))
+        if socket >= 0 and not swarm.own_count:
+            # Others' members of a swarm that nobody here is in are of no use to anybody.
+            for other in list(swarm.members):
+                del self._members[other]
+                self._sockets[other[0]].discard(other)
+            swarm.members.clear()
+            self._tell(SwarmClosed(info_hash))
         if not swarm.members:
-            del self._swarms[member[1]]
+            del self._swarms[info_hash]
+
+    def _tell(self, news: News) -> None:
+        if self._linked:
+            self._news.append(news)
+
+    def _send_to(self, member: MemberKey, response: OfferRelayed | AnswerRelayed) -> None:
+        socket, _, peer_id = member
+        if socket >= 0:
+            self._send(socket, response)
+        else:
+            self._news.append(ToRemote(socket, peer_id, response))
 
     def _send(self, socket: SocketId, response: Response) -> None:
         self._outbox.append((socket, encode_response(response)))

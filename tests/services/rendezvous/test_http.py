@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import aiohttp
 import pytest
 
 from services.rendezvous.app import Rendezvous
-from shared.errors import ConfigError, TransportError
+from shared.errors import TransportError
 from shared.settings.config import RendezvousSettings
 from tests.services.rendezvous.conftest import Sockets, receive
 
@@ -28,13 +29,19 @@ async def test_rest_of_the_peer_server(sockets: Sockets) -> None:
     status, text, headers = await get(f"{sockets.url}/peerjs/peers")
     assert (status, text) == (401, "Unauthorized")
     assert headers["Access-Control-Allow-Origin"] == "*"
-    assert (await get(f"{sockets.url}/other/id"))[0] == 404
+    assert (await get(f"{sockets.url}/other/id"))[0] == 200, "peer gives an id for any key"
+    async with aiohttp.ClientSession() as http, http.options(f"{sockets.url}/peerjs/id") as response:
+        assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (204, "*")
+        assert "GET" in response.headers["Access-Control-Allow-Methods"]
 
 
 async def test_without_upgrade_there_is_no_socket(sockets: Sockets) -> None:
     assert (await get(f"{sockets.url}/peerjs?key=peerjs&id=a&token=t"))[0] == 426
     assert (await get(f"{sockets.url}/announce"))[0] == 426
-    assert json.loads((await get(f"{sockets.url}/"))[1])["document"] == "/rendezvous.json"
+    assert (await get(f"{sockets.url}/announce/"))[0] == 426
+    about = json.loads((await get(f"{sockets.url}/"))[1])
+    assert about["document"] == "/rendezvous.json"
+    assert {"name", "description", "website"} <= set(about)
 
 
 async def test_its_own_document_names_it_as_it_was_reached(sockets: Sockets) -> None:
@@ -76,10 +83,40 @@ async def test_a_given_document_is_served_and_reloaded(tmp_path: Path) -> None:
         await server.close()
 
 
-def test_a_broken_document_stops_the_start(tmp_path: Path) -> None:
+async def test_a_broken_document_is_degraded_and_taken_up_when_mended(tmp_path: Path) -> None:
     file = tmp_path / "document.json"
-    with pytest.raises(ConfigError):
-        Rendezvous(RendezvousSettings(document=str(file)))
+    server = Rendezvous(RendezvousSettings(document=str(file)))
+    await server.start()
+    try:
+
+        async def health() -> Any:
+            return json.loads((await get(f"{server.url}/healthz"))[1])
+
+        assert (await health())["status"] == "degraded"
+        file.write_text(json.dumps({"webtorrentTrackers": ["ws://a..b/announce", "ws://127.0.0.1:1/"]}))
+        found = await health()
+        assert found["status"] == "ok"
+        assert found["document"]["unusable"] == [
+            {"list": "webtorrentTrackers", "index": 0, "reason": "its host is none"}
+        ]
+        served = json.loads((await get(f"{server.url}/rendezvous.json"))[1])
+        assert served["webtorrentTrackers"] == ["ws://127.0.0.1:1/"]
+    finally:
+        await server.close()
+
+
+async def test_an_ipv6_wildcard_names_an_address_that_it_serves() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    server = Rendezvous(RendezvousSettings(host="::"))
+    try:
+        await server.start()
+    except TransportError:
+        pytest.skip("no IPv6 here")
+    try:
+        assert (await get(f"{server.url}/healthz"))[0] == 200
+    finally:
+        await server.close()
 
 
 async def test_base_path_and_listing() -> None:

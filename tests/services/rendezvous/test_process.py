@@ -75,6 +75,18 @@ async def test_bad_settings_and_a_taken_port_have_their_own_exit_codes(tmp_path:
     assert os.listdir(tmp_path) == []
 
 
+def test_an_address_file_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_address(tmp_path, "http://127.0.0.1:1", "gateway.json")
+    finally:
+        os.umask(before)
+    file = tmp_path / "gateway.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    remove_address(tmp_path, "gateway.json")
+    assert not file.exists()
+
+
 def test_a_file_that_is_none_of_ours_is_left_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / ADDRESS_FILE
     file.write_text('{"peerServers": []}')

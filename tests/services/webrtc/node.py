@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from services.webrtc.document import DocumentWatch
 from services.webrtc.transport import Timing, WebrtcTransport
 from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import (
@@ -26,6 +25,7 @@ from shared.rtc import available
 from shared.rtc.contract import LinkFactory
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous import PeerServer
+from shared.settings.rendezvous_follower import DocumentFollower
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, RecordReceived, StateChanged, TransportEvent
 from tests.fakes.memory_bus import MemoryHub
 
@@ -43,7 +43,7 @@ class Worker:
             self.bus,
             node.subjects,
             WebrtcSettings(host="127.0.0.1"),
-            DocumentWatch(str(node.document)),
+            DocumentFollower(str(node.document)),
             timing=QUICK,
             load=load,
         )

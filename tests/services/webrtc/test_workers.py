@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from services.webrtc.lease import LEASE_KEY
 from shared.bus.messages.subjects import BUCKET_LEASES
+from shared.errors import Cause
 from shared.transport.contract import StateChanged
 from shared.transports import TransportState
 from tests.fakes.waiting import until
@@ -137,3 +139,26 @@ async def test_nodes_meet_through_the_one_server_that_both_reach(make_node: Make
     assert len(a.worker.ups) == 1
     await a.stop()
     await other.stop()
+
+
+async def test_a_broken_document_is_degraded_and_the_last_good_one_serves(
+    make_node: MakeNode, server: FakePeerServer
+) -> None:
+    a, b = await make_node("a"), await make_node("b")
+    await ready(a, b)
+    a.document.write_text("no document")
+    await until(lambda: a.worker.state == StateChanged(TransportState.DEGRADED, Cause.MISCONFIGURED))
+    await a.worker.transport.dial(b.hint, 5)
+    a.write_document([server.entry])
+    await ready(a)
+
+
+async def test_a_server_that_is_none_is_our_fault_and_harms_no_other(
+    make_node: MakeNode, server: FakePeerServer
+) -> None:
+    a = await make_node("a")
+    await ready(a)
+    a.document.write_text('{"peerServers": [{"url": "http://a..b/"}]}')
+    await until(lambda: a.worker.state == StateChanged(TransportState.DEGRADED, Cause.MISCONFIGURED))
+    a.document.write_text(json.dumps({"peerServers": [{"url": "http://a..b/"}, {"url": server.entry.url}]}))
+    await ready(a)

@@ -45,7 +45,7 @@ async def test_a_raw_peer_becomes_a_link_and_exchanges_records() -> None:
         ours = await reader.readexactly(68)
         assert ours[:28] == PROTOCOL + EXTENSIONS
         assert ours[28:48] == INFOHASH
-        assert ours[48:56] == b"-SB0100-"
+        assert ours[48:56] == b"-sb0100-"
         assert up.binding == INFOHASH + PEER_ID + ours[48:]
         writer.write(extended(b"from the peer", extended_id=1))
         await node.until(lambda: node.records.get(up.link) == [b"from the peer"])

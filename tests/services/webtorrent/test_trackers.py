@@ -78,7 +78,7 @@ async def test_our_offers_and_answers_carry_our_wire(tmp_path: Path) -> None:
         async with node_at(tracker, tmp_path) as node:
             ours = str(node.transport.endpoint)
             relayed = await peer.receive("offer")
-            assert relayed["peer_id"].startswith("-SB0100-")
+            assert relayed["peer_id"].startswith("-sb0100-")
             assert relayed["offer"]["swarm-space"] == {"wire": [ours]}
             assert relayed["offer"]["sdp"].startswith("v=0\r\n")
             # A node's offer is answered in kind, though its address is one that we may not dial.
@@ -147,6 +147,28 @@ async def test_one_tracker_down_is_no_news(tmp_path: Path) -> None:
         document = write_document(tmp_path / "document.json", trackers=["ws://127.0.0.1:9/", "no url", tracker.url])
         async with running(config(document, trackers=True)) as (node,):
             await node.until(lambda: bool(node.states) and node.states[-1].state is TransportState.READY)
+
+
+async def test_each_tracker_has_a_state_and_a_reason_of_its_own(tmp_path: Path) -> None:
+    async with tracker_server() as tracker:
+        urls = ["ws://a..b/announce", "ws://127.0.0.1:9/", tracker.url]
+        document = write_document(tmp_path / "document.json", trackers=urls)
+        async with running(config(document, trackers=True)) as (node,):
+
+            def states() -> list[tuple[int, str, Cause | None]]:
+                return [(each.index, each.state, each.cause) for each in node.transport.meeting_places()]
+
+            await node.until(
+                lambda: (
+                    states()
+                    == [
+                        (0, "unusable", Cause.MISCONFIGURED),
+                        (1, "waiting", Cause.SIGNALLING_UNAVAILABLE),
+                        (2, "open", None),
+                    ]
+                )
+            )
+            assert node.transport.meeting_places()[1].retry_ms > node.transport.meeting_places()[1].since_ms > 0
 
 
 async def test_the_sdp_is_a_real_one_where_aiortc_is_there(tmp_path: Path) -> None:

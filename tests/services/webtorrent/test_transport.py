@@ -190,10 +190,10 @@ async def test_without_libtorrent_it_is_degraded_and_still_serves(monkeypatch: p
 
 
 async def test_new_trackers_in_the_document_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.webtorrent.document.POLL_S", 0.05)
+    monkeypatch.setattr("shared.settings.rendezvous_follower.RELOAD_EVERY_S", 0.05)
     document = write_document(tmp_path / "document.json")
     async with tracker_server() as tracker, running(config(document, trackers=True)) as (node,):
         document.write_text("not JSON")
-        await node.until(lambda: node.transport._worker._document._seen_ns == document.stat().st_mtime_ns)  # type: ignore[union-attr]
+        await node.until(lambda: node.states[-1].last_error is Cause.MISCONFIGURED)
         write_document(document, trackers=[tracker.url])
         await node.until(lambda: node.transport.metrics().trackers_up == 1)  # type: ignore[union-attr]

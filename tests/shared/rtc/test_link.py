@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, TransportError
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkSettings
 from shared.rtc.link import HIGH_MARK_BYTES
+from shared.settings.rendezvous import IceServer
 from tests.fakes.waiting import until
 from tests.shared.rtc.pair import LOOPBACK, End, close, connect
 
@@ -30,6 +32,26 @@ async def test_records_arrive_whole_in_order_with_bounded_buffer() -> None:
     assert listener.messages == records
     assert RECORD < most <= HIGH_MARK_BYTES
     await close(dialer, listener)
+
+
+@pytest.mark.parametrize("kind", ["stun", "turn"])
+async def test_an_ice_server_that_is_silent_does_not_hold_up_an_offer(kind: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"{kind}:127.0.0.1:{silent.getsockname()[1]}"
+        with_server = replace(LOOPBACK, ice_servers=(IceServer([url], "name", "word"),))
+        dialer, listener = End(with_server), End(with_server)
+        async with asyncio.timeout(4.5):  # aioice's own wait is 5 s at either end
+            await connect(dialer, listener)
+        await close(dialer, listener)
+
+
+async def test_an_ice_server_that_cannot_be_read_is_our_own_fault() -> None:
+    dialer = End(replace(LOOPBACK, ice_servers=(IceServer(["nonsense"]),)))
+    with pytest.raises(TransportError) as raised:
+        await dialer.link.offer("test")
+    assert raised.value.cause is Cause.MISCONFIGURED
+    await close(dialer)
 
 
 async def test_both_ends_know_the_same_fingerprints_dialer_first() -> None:

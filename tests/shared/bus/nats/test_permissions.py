@@ -277,7 +277,8 @@ def test_the_table_names_every_service_and_no_more() -> None:
     for service in SERVICES:
         assert not {">", "$JS.API.>", f"sb.{NODE}.>"} & set(permissions(service, NODE).publish)
     for service in MESH_SERVICES:
-        assert mesh_permissions(service).publish == ["sb.bc.>"]
+        own = {"broadcast": "sb.bc.>", "rendezvous": "sb.rv.>"}[service]
+        assert mesh_permissions(service).publish == [own]
     with pytest.raises(KeyError):
         permissions("nobody", NODE)
     with pytest.raises(KeyError):

@@ -18,13 +18,21 @@ from shared.wire.peerjs.server import (
     MAX_WAITING_MESSAGES,
     OFFER_BURST_PER_SOURCE,
     OFFER_BURST_PER_TARGET,
+    PeerServer,
+)
+from shared.wire.peerjs.server_commands import (
+    Claim,
+    ClaimAnswer,
     CloseSocket,
     Command,
-    PeerServer,
+    Forward,
+    Registered,
     SendText,
+    Unregistered,
 )
 
 OPEN = '{"type":"OPEN"}'
+EXPIRED_B = SendText(1, '{"type":"EXPIRE","src":"b","dst":"a"}')
 
 
 def join(server: PeerServer, socket: int, peer_id: str, token: str = "t", now: float = 0.0) -> list[Command]:
@@ -165,7 +173,6 @@ def test_a_sender_that_left_gets_no_expire() -> None:
         ("nonsense", Cause.INVALID),
         (b"\xff", Cause.INVALID),
         ('{"type":"WEIRD","dst":"a"}', Cause.INVALID),
-        ('{"type":"EXPIRE","dst":"a"}', Cause.INVALID),
         ('{"type":"OFFER","payload":1}', Cause.INVALID),
         ('{"type":"OFFER","dst":"' + "x" * 65 + '"}', Cause.INVALID),
         (" " * (MAX_MESSAGE_BYTES + 1), Cause.TOO_LARGE),
@@ -181,8 +188,9 @@ def test_bad_messages_are_dropped_and_counted(text: str | bytes, cause: Cause) -
 def test_offers_of_a_source_are_limited() -> None:
     server = pair()
     burst = int(OFFER_BURST_PER_SOURCE)
-    relayed = [say(server, 1, "OFFER", "b", payload=number) for number in range(burst + 5)]
-    assert sum(map(len, relayed)) == burst
+    said = [command for number in range(burst + 5) for command in say(server, 1, "OFFER", "b", payload=number)]
+    assert sum(command == EXPIRED_B for command in said) == 5, "what is not passed on expires at once"
+    assert len(said) == burst + 5
     assert server.refused == {Cause.RATE_LIMITED: 5}
     assert say(server, 1, "ANSWER", "b", payload=1), "other messages go on"
     assert say(server, 1, "OFFER", "b", now=0.5, payload=1)
@@ -192,12 +200,148 @@ def test_offers_to_a_target_are_limited() -> None:
     server = PeerServer()
     join(server, 0, "target")
     burst = int(OFFER_BURST_PER_TARGET)
-    relayed = 0
+    relayed, expired = 0, 0
     for socket in range(1, burst + 11):
         join(server, socket, f"peer-{socket}")
-        relayed += len(say(server, socket, "OFFER", "target", payload=1))
-    assert relayed == burst
+        for command in say(server, socket, "OFFER", "target", payload=1):
+            assert isinstance(command, SendText)
+            relayed += command.socket == 0
+            expired += command.socket == socket and "EXPIRE" in command.text
+    assert (relayed, expired) == (burst, 10)
     assert server.refused == {Cause.RATE_LIMITED: 10}
+
+
+def test_a_page_that_joins_a_room_of_fifty_reaches_all() -> None:
+    server = PeerServer()
+    join(server, 0, "page")
+    said: list[Command] = []
+    for number in range(1, 51):
+        join(server, number, f"peer-{number}")
+        said += say(server, 0, "OFFER", f"peer-{number}", payload=1)
+    assert [command.socket for command in said if isinstance(command, SendText)] == list(range(1, 51))
+
+
+def test_a_clients_expire_reaches_its_addressee() -> None:
+    server = pair()
+    assert say(server, 2, "EXPIRE", "a") == [SendText(1, '{"type":"EXPIRE","src":"b","dst":"a"}')]
+    assert say(server, 2, "EXPIRE", "gone") == []
+    assert server.next_deadline() == ALIVE_TIMEOUT_S, "it waits for nobody"
+
+
+class Instances:
+    """Linked servers, and the bus between them: claims and messages reach the others, in order."""
+
+    def __init__(self, count: int) -> None:
+        self.servers = [PeerServer(linked=True) for _ in range(count)]
+        self.sent: list[tuple[int, int, str]] = []
+        self.closed: list[tuple[int, int]] = []
+
+    def settle(self, now: float = 0.0) -> None:
+        moved = True
+        while moved:
+            moved = False
+            for number, server in enumerate(self.servers):
+                for command in server.commands():
+                    moved = True
+                    self._do(number, command, now)
+
+    def texts(self, instance: int, socket: int) -> list[str]:
+        return [text for where, to, text in self.sent if (where, to) == (instance, socket)]
+
+    def _do(self, number: int, command: Command, now: float) -> None:
+        server = self.servers[number]
+        others = [(place, other) for place, other in enumerate(self.servers) if place != number]
+        match command:
+            case SendText(socket, text):
+                self.sent.append((number, socket, text))
+            case CloseSocket(socket):
+                self.closed.append((number, socket))
+                server.close_socket(socket)
+            case Claim(socket, peer_id, digest):
+                answers = [other.claimed_elsewhere(peer_id, digest) for _, other in others]
+                server.claimed(socket, ClaimAnswer.TAKEN in answers, now)
+            case Forward():
+                answers_ = [
+                    other.receive_forwarded(command.target, command.source, command.type, command.text, now)
+                    for _, other in others
+                ]
+                if None not in answers_:
+                    server.not_forwarded(command, Cause.PEER_UNKNOWN, now)
+            case Registered(peer_id, digest):
+                for place, other in others:
+                    other.registered_elsewhere(peer_id, digest, they_keep=number < place)
+            case Unregistered():
+                pass
+
+
+def test_peers_of_two_instances_signal_to_each_other() -> None:
+    both = Instances(2)
+    one, two = both.servers
+    one.open_socket(1, "peerjs", "a", "t", 0.0)
+    two.open_socket(1, "peerjs", "b", "t", 0.0)
+    both.settle()
+    assert both.texts(0, 1) == both.texts(1, 1) == [OPEN]
+    one.receive_text(1, '{"type":"OFFER","dst":"b","payload":1}', 0.0)
+    both.settle()
+    two.receive_text(1, '{"type":"ANSWER","dst":"a","payload":2}', 0.0)
+    both.settle()
+    assert both.texts(1, 1)[1:] == ['{"type":"OFFER","src":"a","dst":"b","payload":1}']
+    assert both.texts(0, 1)[1:] == ['{"type":"ANSWER","src":"b","dst":"a","payload":2}']
+
+
+def test_an_id_is_taken_on_every_instance_and_moves_with_its_token() -> None:
+    both = Instances(2)
+    one, two = both.servers
+    one.open_socket(1, "peerjs", "a", "t", 0.0)
+    both.settle()
+    two.open_socket(1, "peerjs", "a", "another", 0.0)
+    both.settle()
+    assert both.texts(1, 1) == ['{"type":"ID-TAKEN","payload":{"msg":"ID is taken"}}']
+    two.open_socket(2, "peerjs", "a", "t", 0.0)
+    both.settle()
+    assert (one.peer_ids(), two.peer_ids()) == ([], ["a"])
+    assert (0, 1) in both.closed
+
+
+def test_what_waits_on_one_instance_reaches_who_registers_on_the_other() -> None:
+    both = Instances(2)
+    one, two = both.servers
+    one.open_socket(1, "peerjs", "a", "t", 0.0)
+    both.settle()
+    one.receive_text(1, '{"type":"OFFER","dst":"b","payload":1}', 0.0)
+    both.settle()
+    two.open_socket(1, "peerjs", "b", "t", 1.0)
+    both.settle(1.0)
+    assert both.texts(1, 1) == [OPEN, '{"type":"OFFER","src":"a","dst":"b","payload":1}']
+    one.handle_timer(EXPIRE_AFTER_S)
+    both.settle(EXPIRE_AFTER_S)
+    assert both.texts(0, 1) == [OPEN], "nothing expired"
+
+
+def test_an_id_nowhere_expires_as_on_one_instance() -> None:
+    both = Instances(2)
+    one, _ = both.servers
+    one.open_socket(1, "peerjs", "a", "t", 0.0)
+    both.settle()
+    one.receive_text(1, '{"type":"OFFER","dst":"b","payload":1}', 0.0)
+    both.settle()
+    one.handle_timer(EXPIRE_AFTER_S)
+    both.settle(EXPIRE_AFTER_S)
+    assert both.texts(0, 1) == [OPEN, EXPIRED_B.text]
+
+
+def test_two_registrations_in_the_same_moment_leave_one() -> None:
+    one, two = PeerServer(linked=True), PeerServer(linked=True)
+    for server, token in ((one, "t"), (two, "u")):
+        server.open_socket(1, "peerjs", "a", token, 0.0)
+        server.commands()
+        server.claimed(1, False, 0.0)
+    [of_one] = [command for command in one.commands() if isinstance(command, Registered)]
+    [of_two] = [command for command in two.commands() if isinstance(command, Registered)]
+    one.registered_elsewhere(of_two.peer_id, of_two.digest, they_keep=False)
+    two.registered_elsewhere(of_one.peer_id, of_one.digest, they_keep=True)
+    assert (one.peer_ids(), two.peer_ids()) == (["a"], [])
+    assert SendText(1, '{"type":"ID-TAKEN","payload":{"msg":"ID is taken"}}') in two.commands()
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +385,7 @@ def test_any_story_keeps_sockets_and_ids_in_step(script: list[tuple[str, int, st
             now += number
             server.handle_timer(now)
         for command in server.commands():
+            assert isinstance(command, SendText | CloseSocket)
             assert command.socket not in closed, "nothing after a close"
             if isinstance(command, CloseSocket):
                 closed.add(command.socket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -26,6 +27,7 @@ from shared.wire.peerjs.messages import (
     encode_message,
 )
 from shared.wire.peerjs.signalling import (
+    ECHO_GRACE_S,
     HEARTBEAT_INTERVAL_S,
     MAX_EARLY_AGE_S,
     MAX_EARLY_CANDIDATES,
@@ -91,8 +93,21 @@ def test_open_comes_once() -> None:
 def test_a_socket_without_open_is_reattached() -> None:
     machine = client()
     assert machine.handle_timer(OPEN_GRACE_S - 0.1) == []
-    assert machine.handle_timer(OPEN_GRACE_S) == [Opened(reattached=True)]
+    assert machine.handle_timer(OPEN_GRACE_S) == []
+    [echo] = machine.data_to_send()
+    assert machine.state is SignallingState.CONNECTING
+    relayed = json.dumps({**json.loads(echo), "src": json.loads(echo)["dst"]})
+    assert machine.receive_text(relayed, 1.6) == [Opened(reattached=True)]
     assert machine.receive_text(OPEN, 9.0) == []
+
+
+def test_a_server_that_accepts_and_never_answers_is_silent() -> None:
+    machine = client()
+    assert machine.handle_timer(OPEN_GRACE_S) == []
+    deadline = machine.next_deadline()
+    assert deadline == OPEN_GRACE_S + ECHO_GRACE_S
+    assert machine.handle_timer(deadline) == [ServerRefused(Cause.SILENT)]
+    assert machine.state is SignallingState.CLOSED
 
 
 def test_a_peers_message_before_open_means_reattached() -> None:

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.wire.wstracker.codec import decode_request, decode_response, encode_request, encode_response
+from shared.wire.wstracker.codec import decode_request, decode_response, encode_request, encode_response, named_failure
 from shared.wire.wstracker.hint import MAX_ENDPOINTS, wire_hint, with_wire_hint
 from shared.wire.wstracker.messages import (
+    MAX_INFO_HASHES,
     MAX_MESSAGE_BYTES,
     Announce,
     AnnounceReply,
@@ -144,8 +145,6 @@ def test_min_interval_and_floats_of_other_trackers() -> None:
         announce_text(peer_id=None),
         announce_text(left="5"),
         announce_text(uploaded=-1),
-        announce_text(offers=[{"offer": {"type": "answer", "sdp": ""}, "offer_id": "o" * 20}]),
-        announce_text(offers=[{"offer": {"type": "offer"}, "offer_id": "o" * 20}]),
         announce_text(to_peer_id=PEER.decode()),
         json.dumps({"action": "scrape"}),
         json.dumps({"action": "scrape", "info_hash": []}),
@@ -160,13 +159,52 @@ def test_broken_requests_are_the_peers_fault(text: str | bytes) -> None:
     assert caught.value.cause is Cause.INVALID
 
 
+GOOD = {"offer": {"type": "offer", "sdp": ""}, "offer_id": "o" * 20}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"offer": {"type": "answer", "sdp": ""}, "offer_id": "o" * 20},
+        {"offer": {"type": "offer"}, "offer_id": "o" * 20},
+        {"offer": {"type": "offer", "sdp": "", "x": DEEP}, "offer_id": "o" * 20},
+        {"offer": {"type": "offer", "sdp": "", "x": "x" * 5000}, "offer_id": "o" * 20},
+        {"offer": {"type": "offer", "sdp": ""}, "offer_id": "short"},
+        {"offer": "no tree", "offer_id": "o" * 20},
+        "no tree",
+    ],
+)
+def test_a_bad_offer_is_dropped_and_its_announce_served(bad: Any) -> None:
+    announce = decode_request(announce_text(offers=[bad, GOOD]))
+    assert isinstance(announce, Announce)
+    assert (len(announce.offers), announce.dropped_offers) == (1, 1)
+
+
+def test_offers_beyond_the_limit_are_dropped() -> None:
+    announce = decode_request(announce_text(offers=[GOOD] * 11))
+    assert isinstance(announce, Announce)
+    assert (len(announce.offers), announce.dropped_offers) == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "info_hash"),
+    [
+        (announce_text(event="exploded"), "announce", INFO_HASH),
+        (announce_text(peer_id=3, offers={}), "announce", INFO_HASH),
+        (json.dumps({"action": "scrape", "info_hash": [INFO_HASH_TEXT] * 500}), "scrape", INFO_HASH),
+        (announce_text(info_hash="short"), "announce", None),
+        (json.dumps({"action": "dance", "info_hash": INFO_HASH_TEXT}), "", INFO_HASH),
+        ("{", "", None),
+    ],
+)
+def test_a_failure_names_what_can_be_read(text: str, action: str, info_hash: bytes | None) -> None:
+    assert named_failure(text, "no") == Failure("no", action, info_hash)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        announce_text(offers=[{"offer": {"type": "offer", "sdp": ""}, "offer_id": "o" * 20}] * 11),
-        announce_text(offers=[{"offer": {"type": "offer", "sdp": "", "x": DEEP}, "offer_id": "o" * 20}]),
-        announce_text(offers=[{"offer": {"type": "offer", "sdp": "", "x": "x" * 5000}, "offer_id": "o" * 20}]),
-        json.dumps({"action": "scrape", "info_hash": [INFO_HASH_TEXT] * 17}),
+        json.dumps({"action": "scrape", "info_hash": [INFO_HASH_TEXT] * (MAX_INFO_HASHES + 1)}),
         " " * (MAX_MESSAGE_BYTES + 1),
     ],
 )

@@ -41,6 +41,11 @@ from shared.wire.wstracker.tracker import (
     MAX_MEMBERS_PER_SOCKET,
     MEMBER_TTL_INTERVALS,
     TOO_MANY,
+    MemberJoined,
+    MemberLeft,
+    News,
+    SwarmOpened,
+    ToRemote,
     Tracker,
 )
 
@@ -158,13 +163,104 @@ def test_info_hashes_and_members_of_a_socket_are_bounded() -> None:
     for number in range(MAX_INFO_HASHES):
         ask(tracker, 1, Announce(number.to_bytes(20, "big"), peer(1)))
     assert ask(tracker, 1, Announce(SWARM, peer(1))) == [(1, Failure(TOO_MANY, "announce", SWARM))]
-    for number in range(2, 100):
+    for number in range(2, MAX_MEMBERS_PER_SOCKET):
         ask(tracker, 1, Announce(bytes(20), peer(number)))
     assert tracker.member_count == MAX_MEMBERS_PER_SOCKET
     assert set(tracker.refused) == {Cause.RATE_LIMITED}
     tracker.close_socket(1)
     tracker.close_socket(1)
     assert (tracker.member_count, tracker.swarm_count) == (0, 0)
+
+
+def test_one_peer_id_on_two_sockets_is_one_peer() -> None:
+    tracker = new_tracker()
+    join(tracker, 1)
+    again = ask(tracker, 2, Announce(SWARM, peer(1), left=0))
+    assert again == [(2, AnnounceReply(SWARM, 120, 1, 0))]
+    tracker.close_socket(2)
+    assert ask(tracker, 3, Scrape((SWARM,))) == [(3, ScrapeReply({SWARM: SwarmCounts(0, 1, 0)}))]
+
+
+def test_a_page_with_many_torrents_loses_none() -> None:
+    tracker = new_tracker()
+    for number in range(20):
+        [(_, reply)] = ask(tracker, 1, Announce(number.to_bytes(20, "big"), peer(1)))
+        assert isinstance(reply, AnnounceReply)
+    scrape = Scrape(tuple(number.to_bytes(20, "big") for number in range(20)))
+    [(_, counts)] = ask(tracker, 1, scrape)
+    assert isinstance(counts, ScrapeReply)
+    assert len(counts.files) == 20
+
+
+class Instances:
+    """Linked trackers; what one says of itself reaches the others in order, as the bus brings it."""
+
+    def __init__(self, count: int) -> None:
+        self.trackers = [Tracker(random.Random(1).sample, linked=True) for _ in range(count)]
+
+    def settle(self) -> None:
+        moved = True
+        while moved:
+            moved = False
+            for number, tracker in enumerate(self.trackers):
+                for news in tracker.news():
+                    moved = True
+                    self._bring(number, news)
+
+    def _bring(self, sender: int, news: News) -> None:
+        for number, tracker in enumerate(self.trackers):
+            instance = -1 - sender
+            if number == sender:
+                continue
+            match news:
+                case SwarmOpened(info_hash):
+                    for joined in tracker.own_members(info_hash):
+                        self.trackers[sender].remote_joined(-1 - number, info_hash, joined.peer_id, joined.seed, 0.0)
+                case MemberJoined(info_hash, peer_id, seed):
+                    tracker.remote_joined(instance, info_hash, peer_id, seed, 0.0)
+                case MemberLeft(info_hash, peer_id):
+                    tracker.remote_left(instance, info_hash, peer_id)
+                case ToRemote(target, peer_id, response) if target == -1 - number:
+                    if isinstance(response, OfferRelayed):
+                        tracker.remote_offer(instance, peer_id, response, 0.0)
+                    else:
+                        tracker.remote_answer(instance, peer_id, response, 0.0)
+
+
+def test_two_instances_introduce_peers_to_each_other() -> None:
+    both = Instances(2)
+    one, two = both.trackers
+    join(one, 1)
+    both.settle()
+    ask(two, 1, Announce(SWARM, peer(2), offers=(offer(7),)))
+    both.settle()
+    # Who was there first is known by now: the next announce finds it.
+    [(_, counts)] = ask(two, 1, Announce(SWARM, peer(2), offers=(offer(8),)))
+    assert counts == AnnounceReply(SWARM, 120, 0, 2)
+    both.settle()
+    [(socket, text)] = one.data_to_send()
+    assert (socket, decode_response(text)) == (1, OfferRelayed(SWARM, peer(2), offer(8).offer_id, OFFER))
+    ask(one, 1, SendAnswer(SWARM, peer(1), peer(2), offer(8).offer_id, ANSWER))
+    both.settle()
+    [(socket, text)] = two.data_to_send()
+    assert (socket, decode_response(text)) == (1, AnswerRelayed(SWARM, peer(1), offer(8).offer_id, ANSWER))
+    assert one.member_count == two.member_count == 1, "each counts its own"
+
+
+def test_a_lost_instance_takes_its_members_along() -> None:
+    both = Instances(2)
+    one, two = both.trackers
+    join(one, 1)
+    join(two, 1)
+    ask(two, 2, Announce(SWARM, peer(3)))
+    both.settle()
+    assert ask(one, 1, Scrape((SWARM,))) == [(1, ScrapeReply({SWARM: SwarmCounts(0, 2, 0)}))]
+    one.close_socket(-2)
+    assert ask(one, 1, Scrape((SWARM,))) == [(1, ScrapeReply({SWARM: SwarmCounts(0, 1, 0)}))]
+    two.close_socket(1)
+    two.close_socket(2)
+    assert (two.swarm_count, two.next_deadline()) == (0, None), "others' members do not keep a swarm"
+    both.settle()
 
 
 @pytest.mark.parametrize("text", ["nonsense", b"\xff", '{"action":"announce"}', " " * 70_000])
