@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Health
@@ -95,12 +96,23 @@ async def _await(main: Awaitable[int]) -> int:
     return await main
 
 
+def _keep_pulse(process: Process, pulse_file: str) -> None:
+    """Ask ourselves over the bus how we are, and leave the answer where a health check reads it."""
+    if pulse_file:
+        asking = pulse(process.bus, process.subjects, process.service, lambda: process.health(), Path(pulse_file))
+        process.tasks.start(asking, name="pulse")
+
+
+def _set_by_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
 async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     instance = new_instance_id(service)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _set_by_signals()
     crashed: list[str] = []
 
     def on_crash(task: str) -> None:
@@ -126,9 +138,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await flags.start(bus, seed=service in SETTINGS_WRITERS)
         await blocklist.start(bus)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
-        if config.node.pulse_file:
-            path = Path(config.node.pulse_file)
-            tasks.start(pulse(bus, subjects, service, lambda: process.health(), path), name="pulse")
+        _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
         await app(process)
     except CannotStart as error:
