@@ -13,8 +13,8 @@ from shared.errors import SwarmbridgeError
 from shared.ids import token_key
 
 DEFAULT_SIZE_MIB = 32
-MIN_SIZE_MIB = 24
-"""Eight chunks are confirmed before the first fault; fewer than four left would show nothing."""
+MIN_SIZE_MIB = 8
+"""A third of a file is confirmed before the first fault; less would show nothing of what comes after it."""
 MAX_SIZE_MIB = 1024
 MAX_PORT = 65535
 NATS_PORT = 4222

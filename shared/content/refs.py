@@ -15,6 +15,7 @@ from shared.errors import RemoteProtocolError
 
 REF_PREFIX = "chunk-"
 _REF = re.compile(r"chunk-[0-9a-f]{64}", re.ASCII)
+_REF_BYTES = re.compile(rb"chunk-[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -31,6 +32,11 @@ def chunk_ref(cipher: bytes | memoryview, seq: int) -> str:
 
 def is_ref(text: str) -> bool:
     return _REF.fullmatch(text) is not None
+
+
+def refs_in(raw: bytes) -> set[str]:
+    """Every ref that stands anywhere in these bytes, whatever they are."""
+    return {found.decode() for found in _REF_BYTES.findall(raw)}
 
 
 def is_digest(text: str) -> bool:
