@@ -15,17 +15,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from shared.bus.contract import Bus
+from shared.bus.messages.envelopes import Health
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
+from shared.process.pulse import pulse
 from shared.process.tracing import Telemetry
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
+from shared.transports import TransportState
 
 EXIT_OK = 0
 EXIT_BAD_SETTINGS = 2
@@ -49,6 +52,12 @@ class Process:
     blocklist: Blocklist
     tasks: Tasks
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    health: Callable[[], Health] = lambda: Health(TransportState.INITIALIZING)
+    """How it is, for its container's health check. An app sets it when it serves."""
+
+    def serves(self) -> None:
+        """Said by an app whose subjects are all served, and which has no better word for how it is."""
+        self.health = lambda: Health(TransportState.READY)
 
 
 App = Callable[[Process], Awaitable[None]]
@@ -117,6 +126,9 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await flags.start(bus, seed=service in SETTINGS_WRITERS)
         await blocklist.start(bus)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
+        if config.node.pulse_file:
+            path = Path(config.node.pulse_file)
+            tasks.start(pulse(bus, subjects, service, lambda: process.health(), path), name="pulse")
         log.info("started %s", instance)
         await app(process)
     except CannotStart as error:

@@ -53,12 +53,15 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept.
 
     environment: production or development. Chaos flags act in development; elsewhere only with allow_chaos.
+    pulse_file: where the process writes how it is after each answer of its own on the bus, for a container's health
+    check (`shared.process.health`); "" = nowhere.
     """
 
     id: str = "node"
     home: str = ""
     environment: str = "production"
     allow_chaos: bool = False
+    pulse_file: str = ""
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
