@@ -28,6 +28,7 @@ DEFAULT_BUS_URL = "nats://127.0.0.1:4222"
 
 PATHS = (
     ("node", "home"),
+    ("node", "pulse_file"),
     ("bus", "seed_file"),
     ("bus", "mesh_seed_file"),
     ("rendezvous", "document"),
