@@ -10,7 +10,6 @@ from services.chunk.deliver import Deliveries
 from services.chunk.fetch import Fetching
 from services.chunk.identity import Identity
 from services.chunk.index import ManifestIndex
-from services.chunk.keys_file import load_or_create_root
 from services.chunk.local_api import LocalApi
 from services.chunk.put import Putting
 from services.chunk.quota import Quota
@@ -27,6 +26,7 @@ from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import public_key, publish_seed
 from shared.errors import ConfigError
+from shared.process.root_key import load_or_create_root
 from shared.process.run import CannotStart, Process
 from shared.settings.config import Config
 from shared.tasks.owned import Tasks
@@ -46,6 +46,7 @@ async def app(process: Process) -> None:
         raise CannotStart("; ".join(error.problems)) from error
     try:
         await service.start()
+        process.serves()
         await process.stopping.wait()
     finally:
         await service.close()

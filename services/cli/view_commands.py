@@ -157,7 +157,7 @@ def _managers(found: dict[str, Any]) -> Text:
     if not found["count"]:
         return Text("no manager is heard of: nothing can be delivered; see the node's log", "bold red")
     plural = "s" if found["count"] > 1 else ""
-    parts = [f"{found['count']} manager{plural}", f"{found['deliveries']} deliveries under way"]
+    parts = [f"{found['count']} manager{plural}", f"{found['deliveries']} deliveries in flight"]
     if found["refused"]:
         parts.append("not taken: " + ", ".join(f"{cause} {count}" for cause, count in found["refused"].items()))
     if found["duplicateShare"]:

@@ -18,10 +18,11 @@ from services.gateway.api.why_view import WhyRoutes
 from services.gateway.http.auth import HostAllowList, Token
 from services.gateway.http.events import EventHub
 from services.gateway.http.guard import Guard
-from services.gateway.http.server import TOKEN_FILE, HttpServer, read_token, remove_address, write_address
+from services.gateway.http.server import ADDRESS_FILE, TOKEN_FILE, HttpServer, read_token
 from services.gateway.model.feed import Feed
 from services.gateway.transfers.calls import TransferCalls
 from services.gateway.transfers.spool import Spool
+from shared.process.address_file import remove_address, write_address
 from shared.process.run import CannotStart, Process
 
 SPOOL_FOLDER = "spool"
@@ -62,12 +63,13 @@ async def app(process: Process) -> None:
         await feed.start()
         await calls.start()
         await server.start(settings.host, settings.port)
-        write_address(home, server.url)
+        write_address(home, server.url, ADDRESS_FILE)
         process.tasks.start(feed.run(), name="feed")
         log.info("listening")
+        process.serves()
         await process.stopping.wait()
     finally:
-        remove_address(home)
+        remove_address(home, ADDRESS_FILE)
         hub.close()
         await server.close()
         await calls.close()

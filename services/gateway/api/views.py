@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from aiohttp import web
 
 from services.gateway.api.chaos import flags_view
@@ -20,6 +18,7 @@ from services.gateway.model.waterfall import waterfall
 from shared.bus.contract import Bus
 from shared.ids import peer_name
 from shared.settings.flags import Flags
+from shared.version import VERSION
 
 DEFAULT_ROWS = 100
 
@@ -78,7 +77,7 @@ class ViewRoutes:
 
     async def _node_view(self, request: web.Request) -> web.Response:
         peer = await self._files.identity()
-        return json_answer(NodeView(self._node, peer, peer_name(peer), metadata.version("swarmbridge")))
+        return json_answer(NodeView(self._node, peer, peer_name(peer), VERSION))
 
     async def _peers(self, request: web.Request) -> web.Response:
         return json_answer(self._feed.peers())
@@ -124,6 +123,7 @@ class ViewRoutes:
 
 def _limit(request: web.Request, most: int) -> int:
     text = request.query.get("limit", str(DEFAULT_ROWS))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    # Its length first: int() refuses thousands of digits with an error of its own.
+    if len(text) > len(str(most)) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
         raise invalid(f"limit is a whole number from 1 to {most}")
     return int(text)

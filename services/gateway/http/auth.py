@@ -7,8 +7,9 @@ Pure: `now` is an argument. Three questions, asked in this order by `guard`:
    which another site's page makes, before they can cost a try of the token.
 2. Is there a live session cookie? A session is `v1.<expiry>.<nonce>.<mac>`, keyed by the token: every gateway
    of a node knows it, none has to remember it, and a new token ends all of them.
-3. Is there the bearer token? Compared in constant time; an address with MAX_BAD_TOKENS wrong ones within
-   BAD_TOKEN_WINDOW_S gets no further try until the window has passed, be the next one right or wrong.
+3. Is there the bearer token? Compared in constant time. The right one always gets in: behind a proxy, or on a
+   machine with other users, whoever sends wrong ones has the operator's address. An address with MAX_BAD_TOKENS
+   wrong ones within BAD_TOKEN_WINDOW_S is told to wait; guessing 256 bits is hopeless at any rate.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Token:
 
     def matches(self, offered: str) -> bool:
         """Constant time, whatever is offered."""
-        return hmac.compare_digest(hashlib.sha256(offered.encode()).digest(), hashlib.sha256(self._token).digest())
+        # A header's bytes that are not UTF-8 come as surrogates, which do not encode: they are wrong like any other.
+        tried = offered.encode(errors="backslashreplace")
+        return hmac.compare_digest(hashlib.sha256(tried).digest(), hashlib.sha256(self._token).digest())
 
     def new_session(self, now_s: float, nonce: bytes) -> str:
         """A cookie value good for SESSION_LIFETIME_S. now_s: wall clock, seconds."""
@@ -48,13 +51,13 @@ class Token:
 
     def session_valid(self, cookie: str, now_s: float) -> bool:
         signed, _, mac = cookie.rpartition(".")
-        if not hmac.compare_digest(self._mac(signed).encode(), mac.encode(errors="replace")):
+        if not hmac.compare_digest(self._mac(signed).encode(), mac.encode(errors="backslashreplace")):
             return False
         # The MAC proves that the rest is ours, so its form is known.
         return int(signed.split(".")[1]) > now_s
 
     def _mac(self, signed: str) -> str:
-        return hmac.new(self._session_key, signed.encode(errors="replace"), "sha256").hexdigest()
+        return hmac.new(self._session_key, signed.encode(errors="backslashreplace"), "sha256").hexdigest()
 
 
 class BadTokens:

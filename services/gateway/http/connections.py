@@ -1,8 +1,12 @@
 """The connections of the HTTP server: how many, and how long a request's head may take (TRUST, limits).
 
-aiohttp bounds neither, so each connection's protocol is wrapped: it counts itself, refuses to be number 257,
-and cuts a connection whose request line and headers are not complete within HEADER_TIMEOUT_S or
-MAX_HEADER_BYTES. Bodies and answers are not its business.
+aiohttp bounds neither, so each connection's protocol is wrapped: it counts itself, and cuts a connection whose
+request line and headers are not complete within HEADER_TIMEOUT_S or MAX_HEADER_BYTES. Bodies and answers are not its
+business.
+
+Who has shown the token keeps its place. Where all are taken, the connection that has been here longest without
+showing it gives way to the new one, so that no number of strangers' connections keeps the operator out; where all
+have shown it, the new one is refused.
 """
 
 from __future__ import annotations
@@ -36,9 +40,18 @@ class Connections:
     def admit(self, connection: _Connection, inner: asyncio.Protocol) -> bool:
         if len(self._open) >= self._max_connections:
             self.refused_count += 1
-            return False
+            stranger = next((inner for inner, one in self._open.items() if not one.authenticated), None)
+            if stranger is None:
+                return False
+            self._open.pop(stranger).abort()
         self._open[inner] = connection
         return True
+
+    def authenticated(self, request: web.BaseRequest) -> None:
+        """The request showed the token or a session: its connection gives way to nobody."""
+        connection = self._open.get(cast(asyncio.BaseProtocol, request.protocol))
+        if connection is not None:
+            connection.authenticated = True
 
     def forget(self, inner: asyncio.Protocol) -> None:
         self._open.pop(inner, None)
@@ -54,6 +67,7 @@ class _Connection(asyncio.Protocol):
     """States: expecting a head (timer runs from its first byte; for the first head from the start), or not."""
 
     def __init__(self, owner: Connections, inner: asyncio.Protocol) -> None:
+        self.authenticated = False
         self._owner = owner
         self._inner = inner
         self._admitted = False
@@ -93,6 +107,11 @@ class _Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._inner.resume_writing()
+
+    def abort(self) -> None:
+        """Its place is needed: cut it off; `connection_lost` follows."""
+        assert self._transport is not None
+        self._transport.abort()
 
     def expect_head(self) -> None:
         self._head = bytearray()

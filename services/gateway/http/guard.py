@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -51,6 +52,8 @@ class Guard:
     """Decides who gets to the handlers. One for a gateway."""
 
     def __init__(self, token: Token, hosts: HostAllowList, clock: Clock = monotonic) -> None:
+        self.on_authenticated: Callable[[web.BaseRequest], None] = lambda request: None
+        """Told of each request that showed the token or a session: its connection keeps its place."""
         self._token = token
         self._hosts = hosts
         self._clock = clock
@@ -95,6 +98,8 @@ class Guard:
             return ApiProblem(500, "other", "the gateway failed", "see its log").answer()
 
     def _check_source(self, request: web.Request) -> None:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise ApiProblem(415, "invalid", "compressed bodies are not taken", "send it without Content-Encoding")
         if not self._hosts.allows(request.host):
             raise ApiProblem(
                 403, "forbidden", "this gateway has no such name", "use http://127.0.0.1, or set gateway.allowed_hosts"
@@ -108,6 +113,7 @@ class Guard:
     def _check_identity(self, request: web.Request) -> None:
         cookie = request.cookies.get(self._token.cookie_name)
         if cookie and self._token.session_valid(cookie, time.time()):
+            self.on_authenticated(request)
             return
         offered = bearer(request.headers.get("Authorization", ""))
         if offered is None:
@@ -117,16 +123,18 @@ class Guard:
         self._check_token(request, offered)
 
     def _check_token(self, request: web.Request, offered: str) -> None:
+        if self._token.matches(offered):
+            self.on_authenticated(request)
+            return
         address = request.remote or ""
         now = self._clock()
         wait_s = self._bad_tokens.wait_s(address, now)
         if wait_s > 0:
             raise ApiProblem(429, "rate_limited", "too many wrong tokens", "wait a minute", retry_after_s=wait_s)
-        if not self._token.matches(offered):
-            self._bad_tokens.record(address, now)
-            raise ApiProblem(
-                401, "unauthorized", "the token is wrong", "it is in the file gateway.token of the node's home"
-            )
+        self._bad_tokens.record(address, now)
+        raise ApiProblem(
+            401, "unauthorized", "the token is wrong", "it is in the file gateway.token of the node's home"
+        )
 
     async def _login(self, request: web.Request) -> web.Response:
         """Token in, session cookie out: HttpOnly, so that no script can read it; Strict, so that no link carries it."""

@@ -10,6 +10,10 @@ MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 16 * KIB
 HEADER_TIMEOUT_S = 10.0
 MAX_JSON_BYTES = 1 * MIB
+# From a request's head to the end of its JSON: a MiB in this time is a slow modem's, one byte is an attack.
+JSON_TIMEOUT_S = 10.0
+# How long the rest of a refused body is read, so that its sender sees the answer; aiohttp's own is 10 s.
+LINGER_S = 1.0
 MAX_EVENT_STREAMS = 32
 MAX_BAD_TOKENS = 5
 BAD_TOKEN_WINDOW_S = 60.0

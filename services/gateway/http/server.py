@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import secrets
 import tempfile
@@ -46,7 +45,11 @@ class HttpServer:
             handler_cancellation=True,  # an asker that went away must not keep a download going
             max_line_size=limits.MAX_HEADER_BYTES,
             max_field_size=limits.MAX_HEADER_BYTES,
+            lingering_time=limits.LINGER_S,
+            # A few KiB that inflate to gigabytes would hold the loop for all: bodies come as they are or not at all.
+            auto_decompress=False,
         )
+        guard.on_authenticated = self._authenticated
         self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
         self.url = ""
@@ -65,6 +68,10 @@ class HttpServer:
             raise CannotStart(_why(error, host, port)) from error
         bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
         self.url = f"http://{_reachable(bound_host)}:{bound_port}"
+
+    def _authenticated(self, request: web.BaseRequest) -> None:
+        if self._connections is not None:
+            self._connections.authenticated(request)
 
     async def close(self) -> None:
         if self._listener is not None:
@@ -107,23 +114,6 @@ def _make_token(path: Path) -> None:
             os.link(draft, path)
     finally:
         Path(draft).unlink()
-
-
-def write_address(home: Path, url: str) -> Path:
-    """Tell the CLI where we are: whole or not at all."""
-    path = home / ADDRESS_FILE
-    draft = home / f".{ADDRESS_FILE}.{os.getpid()}"
-    draft.write_text(json.dumps({"url": url, "pid": os.getpid()}) + "\n")
-    draft.replace(path)
-    return path
-
-
-def remove_address(home: Path) -> None:
-    """Remove the file if it is still ours: another gateway of the node may have written its own since."""
-    path = home / ADDRESS_FILE
-    with suppress(OSError, ValueError, AttributeError):
-        if json.loads(path.read_text()).get("pid") == os.getpid():
-            path.unlink()
 
 
 def _why(error: OSError, host: str, port: int) -> str:

@@ -95,11 +95,11 @@ def render(
             [((("transport", row.id),), row.connected_peers) for row in rows],
         ),
         _family(names.METRIC_MANAGERS, "gauge", "Live managers.", [((), managers.count)]),
-        _family(names.METRIC_DELIVERIES, "gauge", "Deliveries under way.", [((), managers.deliveries)]),
+        _family(names.METRIC_DELIVERIES, "gauge", "Deliveries in flight.", [((), managers.deliveries)]),
         _family(
             names.METRIC_DELIVERIES_REFUSED,
             "counter",
-            "Deliveries that managers did not take; their askers asked again.",
+            "Deliveries that managers did not take; their callers asked again.",
             [((("cause", cause),), count) for cause, count in managers.refused.items()],
         ),
         _family(

@@ -56,7 +56,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.NO_EXTENSION: CauseWords(
         "the peer's {transport} client does not speak swarm-space",
-        "The far end is a BitTorrent client without the swarm-space extension, which cannot take our frames",
+        "The remote peer is a BitTorrent client without the swarm-space extension, which cannot take our frames",
         "nothing is wrong here: reach that peer over another transport",
     ),
     Cause.NO_LISTENER: CauseWords(
@@ -66,7 +66,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.BUSY: CauseWords(
         "the {transport} link was busy",
-        "The worker, the link or the far end had no room for one more request",
+        "The worker, the link or the remote peer had no room for one more request",
         "wait, or run more workers of this transport",
     ),
     Cause.RATE_LIMITED: CauseWords(
@@ -82,7 +82,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     Cause.SILENT: CauseWords(
         "the peer showed no sign of life over {transport}",
         "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
-        "see whether the peer or the network is overloaded or cut off; a far end without native links cannot ack",
+        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot ack",
     ),
     Cause.TIMEOUT: CauseWords(
         "the answer over {transport} did not come in time",
@@ -91,7 +91,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.CLOSED: CauseWords(
         "the {transport} link was closed",
-        "The link went away under the request: the far end, the network or an operator ended it",
+        "The link went away under the request: the remote peer, the network or an operator ended it",
         "see whether the peer's worker still runs; a new link is dialled within seconds",
     ),
     Cause.REFUSED: CauseWords(
@@ -108,7 +108,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.FORBIDDEN: CauseWords(
         "the peer does not allow us this over {transport}",
-        "The requester's role does not allow it: a guest asked for what is for members",
+        "The caller's role does not allow it: a guest asked for what is for members",
         "add the peer to `trust.members` at both ends if you trust it",
     ),
     Cause.UNAUTHENTICATED: CauseWords(

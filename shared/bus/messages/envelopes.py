@@ -78,6 +78,13 @@ class Ping(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     calls: list[bytes] = []
 
 
+class Health(msgspec.Struct, array_like=True, frozen=True):
+    """How a process is, to whoever pinged `Subjects.health`. state: a TransportState. reason: a cause, "" = none."""
+
+    state: str
+    reason: str = ""
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True):
     """unknown: those of the pinged calls that this process does not (any longer) work on."""
 
@@ -297,6 +304,22 @@ class Inbound(msgspec.Struct, array_like=True, frozen=True):
     stamp: Stamp
     request_id: bytes
     request: PeerRequest
+
+
+class PeerAnnounced(msgspec.Struct, array_like=True, frozen=True):
+    """A peer says that it holds these manifests: its word alone."""
+
+    stamp: Stamp
+    manifests: list[str]
+
+
+class AnnounceManifests(msgspec.Struct, array_like=True, frozen=True):
+    """The manifests that peers may hear of, all of them: workers say it on open links, and when a link opens.
+
+    Of class `shared` only. A worker that starts later knows nothing of it until it is said again.
+    """
+
+    manifests: list[str]
 
 
 class InboundAnswer(msgspec.Struct, array_like=True, frozen=True):

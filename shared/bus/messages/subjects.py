@@ -61,6 +61,15 @@ class Subjects:
         """Request, queue `manager`: Inbound -> InboundAnswer."""
         return f"{self._prefix}.inbound.{transport}"
 
+    def announced(self, transport: str) -> str:
+        """Publish: PeerAnnounced, for whoever fetches what peers say they hold."""
+        return f"{self._prefix}.announced.{transport}"
+
+    @property
+    def announce(self) -> str:
+        """Publish: AnnounceManifests, to every transport worker."""
+        return f"{self._prefix}.announce"
+
     @property
     def chunk_message(self) -> str:
         """Request, queue `chunk`: Inbound -> InboundAnswer (the manager forwards it)."""
@@ -83,6 +92,10 @@ class Subjects:
     def peerjs_token(self) -> str:
         """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
         return f"{self._prefix}.identity.peerjs"
+
+    def health(self, service: str, instance: str) -> str:
+        """Request: Ping -> Health. Each process asks itself, so that its answer has crossed the bus."""
+        return f"{self._prefix}.health.{service}.{instance}"
 
     def body(self, instance: str) -> str:
         """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body."""

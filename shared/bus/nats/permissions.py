@@ -73,8 +73,10 @@ def permissions(service: str, node: str) -> Permissions:
         return Permissions([f"sb.{node}.>", "$JS.API.>", "$JS.FC.>", "$KV.>", "$SRV.>"], _hears(ADMIN, [">"]))
     publish, subscribe = _WORK[service](subjects)
     opens = _bucket if service in SETTINGS_WRITERS else _reads_bucket
-    publish = [*publish, subjects.event("*"), *(subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket))]
-    return Permissions(publish, _hears(service, [*subscribe, *_micro(service)]))
+    own_health = subjects.health(service, "*")
+    settings = [subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket)]
+    publish = [*publish, subjects.event("*"), own_health, *settings]
+    return Permissions(publish, _hears(service, [*subscribe, own_health, *_micro(service)]))
 
 
 def mesh_permissions(service: str) -> Permissions:
@@ -102,6 +104,7 @@ def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
         subjects.deliver,
+        subjects.announce,
         subjects.manager("*"),
         subjects.reply("*"),
         subjects.body("*"),
@@ -109,6 +112,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     ]
     subscribe = [
         subjects.chunk_message,
+        subjects.announced("*"),
         subjects.chunk("*"),
         subjects.chunk_instance("*"),
         subjects.certify,
@@ -122,6 +126,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     publish = [
         subjects.inbound(transport),
+        subjects.announced(transport),
         subjects.manager("*"),
         subjects.body("*"),
         subjects.certify,
@@ -129,6 +134,7 @@ def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     subscribe = [
         subjects.link(transport, "*"),
         subjects.dial(transport),
+        subjects.announce,
         subjects.worker("*"),
         subjects.body("*"),
     ]

@@ -91,7 +91,7 @@ async def test_stats_as_a_table_and_as_json(gateway: FakeGateway, capsys: Capsys
     assert shown.code == 0
     for words in ("degraded", "import_failed", "closed 2", "swarmbridge[node]", "2 fallbacks", "off", "never"):
         assert words in shown.out
-    assert "2 managers, 5 deliveries under way, not taken: busy 3, 1.2% of bytes came twice" in shown.out
+    assert "2 managers, 5 deliveries in flight, not taken: busy 3, 1.2% of bytes came twice" in shown.out
     assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == STATS
     alone = {"count": 0, "deliveries": 0, "refused": {}, "duplicateShare": 0.0}
     gateway.answers = {"GET /api/stats": STATS | {"managers": alone}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.http.server import read_token, remove_address, write_address
+from services.gateway.http.server import read_token
 from shared.process.run import CannotStart
 from tests.services.gateway.node import gateway_node
 
@@ -47,13 +47,3 @@ def test_an_unusable_token_file_is_said_in_words(tmp_path: Path) -> None:
     for path in (empty, tmp_path):
         with pytest.raises(CannotStart, match="token file"):
             read_token(path)
-
-
-def test_the_address_of_another_is_left_alone(tmp_path: Path) -> None:
-    path = write_address(tmp_path, "http://127.0.0.1:1")
-    path.write_text(json.dumps({"url": "http://127.0.0.1:2", "pid": 1}))
-    remove_address(tmp_path)
-    assert path.exists()
-    path.write_text("nonsense")
-    remove_address(tmp_path)
-    assert path.exists()

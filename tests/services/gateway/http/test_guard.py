@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import zlib
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -39,17 +42,47 @@ async def test_health_and_page_need_none(node: GatewayNode, stranger: aiohttp.Cl
         assert TOKEN not in await response.text()
 
 
-async def test_after_five_wrong_tokens_even_the_right_one_waits(
+async def test_after_five_wrong_tokens_wrong_ones_wait_and_the_right_one_gets_in(
     node: GatewayNode, stranger: aiohttp.ClientSession
 ) -> None:
     for _ in range(limits.MAX_BAD_TOKENS):
         async with stranger.get(node.url + "/api/stats", headers={"Authorization": "Bearer wrong"}) as response:
             assert await _error(response) == (401, "unauthorized")
-    async with stranger.get(node.url + "/api/stats", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+    async with stranger.get(node.url + "/api/stats", headers={"Authorization": "Bearer wrong"}) as response:
         assert await _error(response) == (429, "rate_limited")
         assert int(response.headers["Retry-After"]) > 50
+    async with stranger.get(node.url + "/api/stats", headers={"Authorization": f"Bearer {TOKEN}"}) as response:
+        assert response.status == 200
     async with stranger.post(node.url + "/api/login", json={"token": TOKEN}) as response:
-        assert response.status == 429
+        assert response.status == 200
+
+
+async def test_a_token_that_is_not_utf8_is_wrong_like_any_other(node: GatewayNode) -> None:
+    answers = []
+    for _ in range(limits.MAX_BAD_TOKENS + 1):
+        request = (
+            b"GET /api/stats HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+        )
+        parts = urlsplit(node.url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(request)
+        answers.append((await reader.read()).split()[1])
+        writer.close()
+    assert answers == [b"401"] * limits.MAX_BAD_TOKENS + [b"429"]
+
+
+async def test_a_compressed_body_is_refused_before_it_is_inflated(
+    node: GatewayNode, stranger: aiohttp.ClientSession
+) -> None:
+    bomb = zlib.compress(b"0" * 2**20)
+    headers = {"Content-Encoding": "deflate", "Content-Type": "application/json"}
+    async with stranger.post(node.url + "/api/login", data=bomb, headers=headers) as response:
+        assert await _error(response) == (415, "invalid")
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "0", "-1", "1e3", "\u0661", ""])
+async def test_a_limit_that_is_none_is_said_to_be_so(node: GatewayNode, limit: str) -> None:
+    await node.get("/api/traces", 400, params={"limit": limit})
 
 
 async def test_login_gives_a_cookie_that_no_script_can_read(node: GatewayNode, stranger: aiohttp.ClientSession) -> None:
