@@ -41,7 +41,8 @@ Slow = Callable[[float], None]
 """Told when the peer, or a link to it, has no room: seconds until there may be; 0 = not said."""
 
 Accept = Callable[[PeerAnswer, bytes], Awaitable[None]]
-"""Check an answer and keep it. A raised SwarmbridgeError is the verdict on the peer's answer."""
+"""Check an answer and keep it. A raised RemoteProtocolError is the verdict on the peer's answer; any other
+SwarmbridgeError says that the answer is good and that we cannot keep it."""
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,15 @@ log = logging.getLogger(__name__)
 class Delivered:
     """How a delivery ended. found: an answer was checked and kept; else cause says why not.
 
-    transport, size_bytes: of the answer that was kept; "" and 0 for none.
+    transport, size_bytes: of the answer that was kept; "" and 0 for none. ours: the answer was good and could not be
+    kept here, which is neither the peer's fault nor the transport's.
     """
 
     found: bool
     cause: Cause | None = None
     transport: str = ""
     size_bytes: int = 0
+    ours: bool = False
 
     @property
     def absent(self) -> bool:
@@ -124,6 +127,8 @@ class Deliveries:
         # What was checked and kept is here, whatever became of the receipt.
         if delivery.kept is not None:
             return delivery.kept
+        if delivery.own_failure is not None:
+            return Delivered(False, delivery.own_failure, ours=True)
         if delivery.absent:
             return Delivered(False)
         return Delivered(False, cause or Cause.OTHER)
@@ -143,6 +148,7 @@ class _Delivery:
         self._on_slow = on_slow
         self.kept: Delivered | None = None
         self.absent = False
+        self.own_failure: Cause | None = None
 
     async def on_message(self, message: ReplyMessage) -> bool:
         if isinstance(message, Answered):
@@ -174,6 +180,8 @@ class _Delivery:
             if answered.body is not None:
                 body = await pull(self._bus, self._subjects, answered.body, timeout_s=PULL_TIMEOUT_S)
         except SwarmbridgeError as error:
+            if error.cause is not Cause.SOURCE_LOST:
+                raise
             # The holder of an incoming body is the worker: its loss is the hop's, not the peer's.
             raise SwarmbridgeError(Cause.WORKER_LOST, "the worker died with the answer") from error
         with tracer().start_as_current_span(
@@ -187,6 +195,11 @@ class _Delivery:
                 span.set_status(Status(StatusCode.ERROR))
                 log.warning("an answer over %s did not pass: %s", answered.transport, error.cause)
                 raise
+            except SwarmbridgeError as error:
+                # The hop did all that it could, so its verdict is a good one.
+                log.warning("an answer over %s could not be kept: %s", answered.transport, error.cause)
+                self.own_failure = error.cause
+                return
         self.kept = Delivered(True, None, answered.transport, length)
 
     async def _tell(self, manager: str, verdict: Verdict) -> None:

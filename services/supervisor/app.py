@@ -62,6 +62,7 @@ def _up(options: argparse.Namespace, nursery: Nursery | None) -> int:
                     nats_binary=options.nats_binary,
                     rendezvous=options.rendezvous,
                     members=options.member,
+                    forgotten=options.forget,
                     json=options.json,
                 ),
                 nursery,

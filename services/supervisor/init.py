@@ -25,7 +25,7 @@ from services.supervisor.machine.home_secrets import ensure_identity, ensure_tok
 from services.supervisor.machine.node import SERVICES, lay_out
 from shared.bus.nats.server_config import ServerLayout, server_config
 from shared.bus.nats.users import BusUsers, make_users, private_directory, write_private
-from shared.settings.config import Config
+from shared.settings.config import Config, checked
 
 BUS_DIRECTORY = "bus"
 SEEDS_DIRECTORY = "seeds"
@@ -67,6 +67,7 @@ async def init(config: Config, options: InitOptions) -> Prepared:
     """Make what is missing. Raises: CannotStart; ConfigError."""
     home = (options.home or config.home).expanduser().absolute()
     node = options.name or config.node.id
+    config = checked(msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, id=node)))
     with locked_home(home):
         prepared, users = prepare(config, home, node, options)
         if options.nats_url:
@@ -90,7 +91,9 @@ def prepare(config: Config, home: Path, node: str, options: InitOptions) -> tupl
             port=options.nats_port,
             accounts=users.accounts,
         )
-        write_private(bus / SERVER_CONFIG, server_config(layout).encode())
+        # A call that only lays out need not say again how the server is run.
+        if not (options.nats_url and (bus / SERVER_CONFIG).exists()):
+            write_private(bus / SERVER_CONFIG, server_config(layout).encode())
     except OSError as error:
         raise CannotStart(f"cannot write {error.filename or bus}: {error.strerror}") from None
     seeds = {service: str(found.node.parent) for service, found in users.of_node(node).items()}

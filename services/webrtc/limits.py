@@ -22,8 +22,13 @@ SOURCE_BURST = 4.0
 MAX_SOURCES = 4_096
 """Ours: sources whose rate is remembered; the longest silent is forgotten first."""
 
-REFUSED_DIALECT = "dialect"
-"""An OFFER without our metadata: a browser's, whose dialects this version does not speak."""
+EXPIRES_PER_S = 10.0
+EXPIRE_BURST = 60.0
+"""Ours: OFFERs that are turned away by a word, through one PeerServer, which limits what we send as well (20 messages
+a second); a room of pages that joins at once learns it, a flood does not use our socket up."""
+
+REFUSED_SPEECH = "speech"
+"""An OFFER that asks for a speech which this worker does not have."""
 REFUSED_SERVER_RATE = "offers_of_server"
 REFUSED_SOURCE_RATE = "offers_of_source"
 REFUSED_HALF_OPEN = "half_open"

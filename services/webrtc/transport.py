@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
@@ -34,6 +34,7 @@ from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous_follower import DocumentFollower
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
@@ -75,7 +76,7 @@ class WebrtcTransport:
     """Implements shared.transport.contract.Transport and Signalled."""
 
     name = TransportName.WEBRTC
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(
         self,
@@ -87,7 +88,9 @@ class WebrtcTransport:
         clock: Clock = monotonic,
         timing: Timing | None = None,
         load: Callable[[], LinkFactory] = available.load,
+        speeches: Collection[str] = (SEALED_NATIVE,),
     ) -> None:
+        """speeches: what its links may be opened for; an OFFER that asks for another is turned away."""
         self.refused: Counter[str] = Counter()
         """Refusals since the last `run` began, by the names in `limits`."""
         self._bus = bus
@@ -97,6 +100,7 @@ class WebrtcTransport:
         self._clock = clock
         self._timing = timing or Timing()
         self._load = load
+        self._speeches = speeches
         self._peer_id = ""
         self._running: _Running | None = None
         self._broken: Cause | None = None
@@ -191,7 +195,7 @@ class WebrtcTransport:
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = Links(make, self._link_settings, self._send_signal, emit, self.refused)
+        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
         signalling = Signalling(
             self._bus,
             self._subjects,

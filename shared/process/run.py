@@ -20,6 +20,7 @@ from shared.bus.messages.envelopes import Health
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
+from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.pulse import pulse
@@ -72,15 +73,15 @@ def run(service: str, app: App, *, mesh: bool = False) -> int:
     """Run a service until it is told to stop. Returns: the exit code."""
     try:
         config = load()
-    except ConfigError as error:
+        logging.basicConfig(
+            level=config.telemetry.log_level.upper(),
+            format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
+        )
+        return _loop_run(_serve(service, config, app, mesh))
+    except ConfigError as error:  # also of what only the app can find out: a store that cannot be opened, say
         for problem in error.problems:
-            print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - before logging exists
+            print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return EXIT_BAD_SETTINGS
-    logging.basicConfig(
-        level=config.telemetry.log_level.upper(),
-        format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
-    )
-    return _loop_run(_serve(service, config, app, mesh))
 
 
 def _loop_run(main: Awaitable[int]) -> int:
@@ -95,12 +96,23 @@ async def _await(main: Awaitable[int]) -> int:
     return await main
 
 
+def _keep_pulse(process: Process, pulse_file: str) -> None:
+    """Ask ourselves over the bus how we are, and leave the answer where a health check reads it."""
+    if pulse_file:
+        asking = pulse(process.bus, process.subjects, process.service, lambda: process.health(), Path(pulse_file))
+        process.tasks.start(asking, name="pulse")
+
+
+def _set_by_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
 async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     instance = new_instance_id(service)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _set_by_signals()
     crashed: list[str] = []
 
     def on_crash(task: str) -> None:
@@ -109,8 +121,8 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
 
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, config.bus.seed_file, announce=micro_name(service))
-        mesh_bus = await _connect(config, instance, service, config.bus.mesh_seed_file) if mesh else None
+        bus = await _connect(config, instance, service, "seed_file", announce=micro_name(service))
+        mesh_bus = await _connect(config, instance, service, "mesh_seed_file") if mesh else None
     except (BusError, OSError) as error:
         log.error("cannot reach the bus: %s", type(error).__name__)
         return EXIT_CANNOT_START
@@ -124,9 +136,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await flags.start(bus, seed=service in SETTINGS_WRITERS)
         await blocklist.start(bus)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
-        if config.node.pulse_file:
-            path = Path(config.node.pulse_file)
-            tasks.start(pulse(bus, subjects, service, lambda: process.health(), path), name="pulse")
+        _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
         await app(process)
     except CannotStart as error:
@@ -152,16 +162,12 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed_file: str, *, announce: str = "") -> Bus:
+async def _connect(config: Config, instance: str, service: str, setting: str, *, announce: str = "") -> Bus:
     return await nats_bus.connect(
-        config.bus.url,
+        config.bus.server,
         instance,
-        seed=_seed(seed_file),
+        seed=read_seed(f"bus.{setting}", getattr(config.bus, setting)),
         inbox_prefix=inbox_prefix(service),
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
     )
-
-
-def _seed(path: str) -> str | None:
-    return Path(path).read_text().strip() if path else None

@@ -82,7 +82,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     Cause.SILENT: CauseWords(
         "the peer showed no sign of life over {transport}",
         "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
-        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot acknowledge",
+        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot ack",
     ),
     Cause.TIMEOUT: CauseWords(
         "the answer over {transport} did not come in time",
@@ -96,8 +96,10 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.REFUSED: CauseWords(
         "the peer refused over {transport}",
-        "The peer was reached and does not hold what was asked for, or will not give it",
-        "ask another holder, or put the content again",
+        "The peer was reached and does not hold what was asked for, or keeps it for the members of its mesh: the two "
+        "look alike on purpose",
+        "ask another holder; or give that node's operator this node's peer token (`swarmbridge peers --self`), who "
+        "makes it a member by adding it to `trust.members`",
     ),
     Cause.BLOCKED: CauseWords(
         "one end has blocked the other",
@@ -106,7 +108,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.FORBIDDEN: CauseWords(
         "the peer does not allow us this over {transport}",
-        "The caller's role does not allow it: a guest asked for what is for members, or a stranger for private content",
+        "The caller's role does not allow it: a guest asked for what is for members",
         "add the peer to `trust.members` at both ends if you trust it",
     ),
     Cause.UNAUTHENTICATED: CauseWords(
@@ -143,6 +145,21 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "the process that held the bytes was lost",
         "A process died while it held the bytes to be sent, the peer's or this node's own; no transport is to blame",
         "nothing, it is asked again; see the chunk service's log, at the end that sends, if it happens often",
+    ),
+    Cause.STORE_FULL: CauseWords(
+        "this node's store had no room for it",
+        "The file does not fit into what `chunk.quota_bytes` leaves free on this node; no transport is to blame",
+        "remove files with `swarmbridge rm`, or raise `chunk.quota_bytes`",
+    ),
+    Cause.DISK_FULL: CauseWords(
+        "the disk under this node's store was full",
+        "The disk, or the account's quota on it, has no space left for this node's store; no transport is to blame",
+        "free space on the disk that holds the store, or move `chunk.store` to another",
+    ),
+    Cause.STORE_FAILED: CauseWords(
+        "this node's store could not be used",
+        "The folder or bucket behind `chunk.store` cannot be read or written; no transport is to blame",
+        "see the chunk service's log, and whether the folder, its permissions and its disk are in order",
     ),
     Cause.IMPORT_FAILED: CauseWords(
         "a package that {transport} needs is missing",

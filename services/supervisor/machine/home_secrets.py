@@ -9,7 +9,6 @@ from pathlib import Path
 from services.supervisor.machine.errors import CannotStart
 from shared.bus.nats.users import private_directory, write_private
 from shared.content.keys import identity_seed, public_key
-from shared.errors import ConfigError
 from shared.ids import PeerToken, member_token
 from shared.process.root_key import load_or_create_root
 from shared.settings.config import Config
@@ -55,18 +54,3 @@ def read_token(path: Path) -> str:
     if not token or not token.isprintable() or " " in token:
         raise CannotStart(f"gateway.token_file: {path} must hold one word of printable ASCII, on one line")
     return token
-
-
-def read_seed(path: str) -> str | None:
-    """The nkey seed of a setting such as bus.seed_file; None for "". Raises: ConfigError naming the file."""
-    if not path:
-        return None
-    try:
-        seed = Path(path).read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise ConfigError([f"bus.seed_file: cannot read {path}: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        seed = ""
-    if len(seed.split()) != 1:
-        raise ConfigError([f"bus.seed_file: {path} holds no nkey seed"])
-    return seed

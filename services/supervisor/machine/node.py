@@ -18,12 +18,12 @@ import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.gateway_client import GatewayClient, GatewayError
-from services.supervisor.machine.home_secrets import ensure_token, read_seed
+from services.supervisor.machine.home_secrets import ensure_token
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection
 from shared.bus.nats.layout import ensure_layout, remove_layout
-from shared.bus.nats.users import ADMIN, Seeds, write_private
+from shared.bus.nats.users import ADMIN, Seeds, read_seed, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
 from shared.ids import new_instance_id
@@ -94,9 +94,8 @@ class Node:
         config_file = self.plan.run_dir / "node.toml"
         write_private(config_file, config_toml(config).encode())
         (home / "gateway.json").unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
-        await lay_out(
-            self.name, self.plan.nats_url, self.plan.seeds, read_seed(config.bus.seed_file), scope=self.plan.scope
-        )
+        own_seed = read_seed("bus.seed_file", config.bus.seed_file)
+        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope)
         for service in SERVICES:
             for number in range(self.plan.counts.get(service, 1)):
                 program = self._program(service, number + 1, config_file)

@@ -107,7 +107,7 @@ class Pair:
                 accounts=users.accounts,
             )
             nats_url = nats.url
-        dht = {name: (_host(name), free_port(_host(name), socket.SOCK_DGRAM)) for name in NAMES}
+        dht = {name: (_host(name), free_port("webtorrent", _host(name), socket.SOCK_DGRAM)) for name in NAMES}
         document_file = await self._meeting_place(base, dht)
         for name in NAMES:
             config = _node_config(base, name, homes[name], members, document_file, dht[name])

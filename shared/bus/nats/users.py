@@ -97,11 +97,31 @@ def _nkey(seed_file: Path) -> str:
     except FileNotFoundError:
         seed = nkeys.encode_seed(os.urandom(SEED_BYTES), nkeys.PREFIX_BYTE_USER)
         write_private(seed_file, seed)
+    return _public_key(seed, str(seed_file))
+
+
+def read_seed(setting: str, path: str) -> str | None:
+    """The seed in the file that a setting names; None where it names none.
+
+    Raises: ConfigError naming the setting: the file cannot be read, or holds no seed.
+    """
+    if not path:
+        return None
+    try:
+        seed = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError([f"{setting}: cannot read {path}: {error.strerror}"]) from None
+    _public_key(seed, f"{setting}: {path}")
+    return seed.decode()
+
+
+def _public_key(seed: bytes, where: str) -> str:
+    """Raises: ConfigError: it is no seed."""
     try:
         public: bytes = nkeys.from_seed(bytearray(seed)).public_key
     except (nkeys.NkeysError, ValueError):
         # Replacing it would lock out whoever still runs with what it held.
-        raise ConfigError([f"{seed_file}: holds no nkey seed; remove it to have a new one made"]) from None
+        raise ConfigError([f"{where}: holds no nkey seed"]) from None
     return public.decode()
 
 
