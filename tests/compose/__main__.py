@@ -2,8 +2,8 @@
 
     python -m tests.compose [--keep] [PART...]     PART: words of the names of the parts to run, all without
 
-Installs an engine, Compose, a base image and stand-ins for official images where they are missing (tests/compose/machine),
-builds the images, and ends with no container, volume or network of its own left. Exit code 0 where every part held.
+Installs an engine, Compose, a base image and stand-ins for official images where they are missing (machine/), builds
+the images, and ends with no container, volume or network of its own left. Exit code 0 where every part held.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def _nats(nodes: Nodes) -> str:
 
 
 def _down_up(nodes: Nodes) -> str:
-    peers, files = (nodes.a.peer, nodes.b.peer), len(nodes.b.api("files")["files"])
+    peers, files = (nodes.a.peer, nodes.b.peer), len(nodes.b.api("files"))
     link, digest = nodes.file()
     nodes.b.finished(nodes.b.fetch(link), 60.0)
     started_s = time.monotonic()
@@ -124,7 +124,7 @@ def _down_up(nodes: Nodes) -> str:
         raise Failed("a peer id changed")
     if nodes.b.sha256(link) != digest:
         raise Failed("the file has changed")
-    now = len(nodes.b.api("files")["files"])
+    now = len(nodes.b.api("files"))
     if now != files + 1:
         raise Failed(f"{now} files where {files + 1} were")
     nodes.moved()

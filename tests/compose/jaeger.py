@@ -73,3 +73,15 @@ def roots(trace: dict[str, Any]) -> int:
 def linked_from(traces: list[dict[str, Any]], trace_id: str) -> int:
     """Traces with a reference to that one."""
     return sum(any(r["traceID"] == trace_id for span in trace["spans"] for r in span["references"]) for trace in traces)
+
+
+def instances(traces: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Which instances of each service did something."""
+    found: dict[str, set[str]] = {}
+    for trace in traces:
+        for process in trace["processes"].values():
+            name = process["serviceName"].removeprefix(PREFIX)
+            found.setdefault(name, set()).update(
+                tag["value"] for tag in process["tags"] if tag["key"] == "service.instance.id"
+            )
+    return found

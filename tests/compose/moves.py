@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.compose.jaeger import Jaeger, instances
 from tests.compose.project import Failed, Project, inspect, run, until
 
 SIZE_BYTES = 12 * 2**20
 LOAD_BYTES = 24 * 2**20
 TRANSFER_S = 60.0
+SCALED = ("manager", "chunk", "webrtc", "webtorrent")
 MESH_TRANSPORTS = ("webrtc", "webTorrent")
 """What two nodes on two buses can use; `broadcast` is for nodes on one bus."""
 
@@ -60,6 +61,10 @@ class Nodes:
         return result
 
 
+def jaeger_of(node: Project) -> Jaeger:
+    return Jaeger(node.url("jaeger", 16686))
+
+
 def move_parts(nodes: Nodes) -> list[Part]:
     return [
         Part("up", "both nodes healthy, trusting each other", 240, lambda: _up(nodes), always=True),
@@ -83,8 +88,8 @@ def _up(nodes: Nodes) -> str:
 
 
 def _hard(nodes: Nodes) -> str:
-    secrets = [nodes.a.compose("exec", "-T", "chunk", "cat", "/secrets/bus.seed").strip()]
-    secrets.append(nodes.a.compose("exec", "-T", "gateway", "cat", "/secrets/gateway.token").strip())
+    secrets = [nodes.a.compose("exec", "-T", "chunk", "cat", "/secret/bus.seed").strip()]
+    secrets.append(nodes.a.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip())
     containers = nodes.a.compose("ps", "--all", "--quiet").split()
     for container in containers:
         name = inspect(container, "{{.Name}}")
@@ -102,7 +107,7 @@ def _hard(nodes: Nodes) -> str:
         if any(secret in whole for secret in secrets):
             raise Failed(f"{name}: a secret in docker inspect")
     seen = nodes.a.compose(
-        "exec", "-T", "webrtc", "sh", "-c", "ls /secrets; touch /app/x 2>/dev/null && echo writable; true"
+        "exec", "-T", "webrtc", "sh", "-c", "ls /secret; touch /app/x 2>/dev/null && echo writable; true"
     )
     if seen.split() != ["bus.seed"]:
         raise Failed(f"webrtc sees {seen.split()}")
@@ -121,11 +126,6 @@ def _over(nodes: Nodes, transport: str) -> str:
     return f"{SIZE_BYTES >> 20} MiB came over {transport.lower()}, SHA-256 right"
 
 
-def _workers(node: Project) -> Counter[str]:
-    """Work counted by instance, from the attempts that were recorded."""
-    return Counter(attempt["worker"] for attempt in node.api("attempts?limit=500") if attempt.get("worker"))
-
-
 def _scale_up(nodes: Nodes) -> str:
     for node in (nodes.a, nodes.b):
         node.up(webrtc=3, webtorrent=2, manager=2, chunk=2)
@@ -137,7 +137,14 @@ def _scale_up(nodes: Nodes) -> str:
         nodes.moved()
     if {nodes.a.peer, nodes.b.peer} != names:
         raise Failed("a peer id changed")
-    return f"3 files, workers on the page {stats}"
+
+    def at_work() -> dict[str, int]:
+        traces = jaeger_of(nodes.b).traces("manager") + jaeger_of(nodes.b).traces("chunk")
+        return {service: len(ids) for service, ids in instances(traces).items() if service in SCALED}
+
+    before = dict.fromkeys(("manager", "chunk"), 2)
+    until(lambda: all(at_work().get(service, 0) >= count for service, count in before.items()), 40.0, "all at work")
+    return f"3 files, workers on the page {stats}, instances with spans {at_work()}"
 
 
 def _scale_down(nodes: Nodes) -> str:

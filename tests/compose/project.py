@@ -110,7 +110,7 @@ class Project:
 
     def api(self, path: str, method: str = "GET", data: bytes | None = None) -> Any:
         if not self._token:
-            self._token = self.compose("exec", "-T", "gateway", "cat", "/secrets/gateway.token").strip()
+            self._token = self.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip()
         request = urllib.request.Request(f"{self.url()}/api/{path}", data, method=method)
         request.add_header("Authorization", f"Bearer {self._token}")
         try:

@@ -1,12 +1,13 @@
-"""What the real Jaeger holds of a transfer: who called whom, what hangs together, and that its absence costs nothing."""
+"""What the real Jaeger holds of a transfer: who called whom, what hangs together; that its absence costs nothing."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tests.compose.jaeger import Edge, Jaeger, edges, follows_own_parent, linked_from, roots
-from tests.compose.moves import Nodes, Part
-from tests.compose.project import Failed, Project, run, until
+from tests.compose.moves import Nodes, Part, jaeger_of
+from tests.compose.project import Failed, run, until
 
 SAMPLED_WITHIN_S = 40.0
 """Tail sampling waits 5 s for a trace to be whole; spans leave every 250 ms."""
@@ -32,10 +33,6 @@ def trace_parts(nodes: Nodes) -> list[Part]:
         Part("hangs together", "every delivery of a file reached from the file's trace", 120, lambda: _together(nodes)),
         Part("jaeger paused", "deliveries go on, a stop takes no longer", 180, lambda: _paused(nodes)),
     ]
-
-
-def jaeger_of(node: Project) -> Jaeger:
-    return Jaeger(node.url("jaeger", 16686))
 
 
 def _edges(nodes: Nodes) -> str:
@@ -129,8 +126,7 @@ def _paused(nodes: Nodes) -> str:
     return f"a file took {before_ms} ms before and {during_ms} ms meanwhile; a manager stopped in {stopped_s:.1f} s"
 
 
-def _took_ms(nodes: Nodes, transfer: dict[str, object]) -> int:
-    ended = [
-        a["atMs"] for a in nodes.b.api("attempts?limit=100") if a.get("transfer") == transfer["id"] and "atMs" in a
-    ]
-    return int(max(ended) - int(str(transfer["startedAt"]))) if ended else 0
+def _took_ms(nodes: Nodes, transfer: dict[str, Any]) -> int:
+    """From the transfer's start to the end of its last attempt."""
+    attempts = [a for a in nodes.b.api("attempts?limit=100") if a["transfer"] == transfer["id"]]
+    return round(max(a["startedMs"] + a["elapsedMs"] for a in attempts) - transfer["startedAt"])
