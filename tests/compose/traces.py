@@ -48,12 +48,15 @@ def _edges(nodes: Nodes) -> str:
     nodes.b.set_transports(webrtc=True, webTorrent=True, broadcast=True)
     fetching, serving = jaeger_of(nodes.b), jaeger_of(nodes.a)
 
-    def seen(jaeger: Jaeger, wanted: set[Edge]) -> set[Edge]:
-        traces = [t for service in ("gateway", "chunk", "manager") for t in jaeger.traces(service)]
+    def missing(jaeger: Jaeger, wanted: set[Edge]) -> set[Edge]:
+        traces = [t for service in ("gateway", "chunk", "manager") for t in jaeger.traces(service, limit=1000)]
         return wanted - set(edges(traces))
 
-    until(lambda: not seen(fetching, MATRIX), SAMPLED_WITHIN_S, f"edges {MATRIX} (missing {seen(fetching, MATRIX)})")
-    until(lambda: not seen(serving, SERVING), SAMPLED_WITHIN_S, f"edges {SERVING} (missing {seen(serving, SERVING)})")
+    for jaeger, wanted in ((fetching, MATRIX), (serving, SERVING)):
+        try:
+            until(lambda at=jaeger, of=wanted: not missing(at, of), SAMPLED_WITHIN_S, "edges")
+        except Failed:
+            raise Failed(f"edges missing: {missing(jaeger, wanted)}") from None
     traces = fetching.traces("chunk") + fetching.traces("gateway")
     if follows_own_parent(traces):
         raise Failed(f"{follows_own_parent(traces)} spans follow their own parent")
@@ -117,9 +120,9 @@ def _paused(nodes: Nodes) -> str:
         started_s = time.monotonic()
         nodes.b.compose("stop", "--timeout", "30", "manager")
         stopped_s = time.monotonic() - started_s
-        nodes.b.up("--no-recreate")
     finally:
         run("docker", "unpause", jaeger)
+    nodes.b.up("--no-recreate")
     # A manager without deliveries has nothing to drain.
     if stopped_s > STOP_WITHIN_S + 3.0:
         raise Failed(f"the manager took {stopped_s:.1f} s to stop")
@@ -129,4 +132,5 @@ def _paused(nodes: Nodes) -> str:
 def _took_ms(nodes: Nodes, transfer: dict[str, Any]) -> int:
     """From the transfer's start to the end of its last attempt."""
     attempts = [a for a in nodes.b.api("attempts?limit=100") if a["transfer"] == transfer["id"]]
-    return round(max(a["startedMs"] + a["elapsedMs"] for a in attempts) - transfer["startedAt"])
+    ended_ms: float = max(a["startedMs"] + a["elapsedMs"] for a in attempts)
+    return round(ended_ms - transfer["startedAt"])
