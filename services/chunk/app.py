@@ -46,6 +46,7 @@ async def app(process: Process) -> None:
         raise CannotStart("; ".join(error.problems)) from error
     try:
         await service.start()
+        process.serves()
         await process.stopping.wait()
     finally:
         await service.close()

@@ -224,7 +224,8 @@ class WebrtcTransport:
         return self._running.links
 
     def _link_settings(self) -> LinkSettings:
-        return LinkSettings(self._settings.host, tuple(self._document.current.ice_servers))
+        settings, servers = self._settings, tuple(self._document.current.ice_servers)
+        return LinkSettings(settings.host, servers, advertise=settings.advertise, ports=settings.port_range)
 
     async def _serve_offers(self, running: _Running) -> None:
         while running.offers is None and not self._draining:

@@ -37,6 +37,32 @@ class AddressRule:
         return not self.loopback
 
 
+def advertised(sdp: str, address: str) -> str:
+    """A description of ours with each host candidate also under `address` and the same port, behind the original.
+
+    For a network address translation that maps our ports one to one: a container's published range, a cloud's
+    public address. The originals stay: a peer on our own network reaches them directly. "" changes nothing.
+    Source: RFC 8445, section 5.1.1.1; RFC 5245 calls it a server reflexive address that nobody had to ask for.
+    """
+    if not address:
+        return sdp
+    lines: list[str] = []
+    family = ipaddress.ip_address(address).version
+    for line in sdp.splitlines():
+        lines.append(line)
+        fields = line.split()
+        if not line.startswith("a=candidate:") or fields[7:8] != ["host"]:
+            continue
+        if ipaddress.ip_address(fields[4]).version == family and fields[4] != address:
+            # A foundation and a priority of its own, below the original's: candidates of one foundation are frozen
+            # together, and equal priorities are none.
+            fields[0] += "n"
+            fields[3] = str(max(1, int(fields[3]) - 1))
+            fields[4] = address
+            lines.append(" ".join(fields))
+    return "\r\n".join(lines) + "\r\n"
+
+
 def address_rule(host: str, machine: Sequence[str]) -> AddressRule:
     """The rule for `webrtc.host`.
 

@@ -23,10 +23,11 @@ from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, TransportError
-from shared.rtc.addresses import AddressRule, address_rule
+from shared.rtc.addresses import AddressRule, address_rule, advertised
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.rtc.description import MAX_CANDIDATES, admit_candidate, admit_description, fingerprint_of
-from shared.rtc.gathering import gathering_on, machine_addresses
+from shared.rtc.gathering import default_route_address, gathering_on, machine_addresses
+from shared.settings.config import DEFAULT_ROUTE
 from shared.tasks.ending import end_tasks
 
 HIGH_MARK_BYTES = 1024 * 1024
@@ -49,7 +50,8 @@ class DataChannelLink:
     def __init__(self, settings: LinkSettings, events: LinkEvents) -> None:
         self._settings = settings
         self._events = events
-        self._rule: AddressRule = address_rule(settings.host, [] if settings.host else machine_addresses())
+        host = _gathering_host(settings.host)
+        self._rule: AddressRule = address_rule(host, [] if host else machine_addresses())
         self._connection = RTCPeerConnection(_configuration(settings))
         self._channel: RTCDataChannel | None = None
         self._local_fingerprint: bytes | None = None
@@ -133,9 +135,9 @@ class DataChannelLink:
         return pair if self._dialer else (pair[1], pair[0])
 
     async def _describe(self, description: RTCSessionDescription) -> str:
-        with gathering_on(self._rule.gather_on):
+        with gathering_on(self._rule.gather_on, self._settings.ports):
             await self._connection.setLocalDescription(description)
-        sdp: str = self._connection.localDescription.sdp
+        sdp = advertised(self._connection.localDescription.sdp, self._settings.advertise)
         self._local_fingerprint = fingerprint_of(sdp)
         return sdp
 
@@ -245,6 +247,12 @@ class DataChannelLink:
         # aioice catches a cancellation while it waits for its own consent task: once is not enough. What fails
         # while closing changes nothing that the owner was told.
         await end_tasks([closing])
+
+
+def _gathering_host(host: str) -> str:
+    if host != DEFAULT_ROUTE:
+        return host
+    return default_route_address() or ""  # no way out: all there are, as without the setting
 
 
 def _configuration(settings: LinkSettings) -> RTCConfiguration:

@@ -26,6 +26,7 @@ MAX_TRACKED_ADDRESSES = 1024
 # Transfers asked for here and not ended yet. Each put holds a spool file of up to gateway.max_upload_bytes.
 MAX_RUNNING_TRANSFERS = 64
 MAX_UPLOADS = 8
+MAX_WAITING_UPLOADS = 64
 UPLOAD_STALL_S = 60.0
 TRANSFER_DEADLINE_S = 3600.0
 

@@ -70,15 +70,16 @@ class TransferCalls:
         if len(self._running) >= limits.MAX_RUNNING_TRANSFERS:
             raise RemoteFailure(Cause.BUSY, 5.0)
 
-    def start_put(self, spool: SpoolFile, name: str, mime: str, content_class: str) -> Transfer:
+    def start_put(self, spool: SpoolFile, name: str, mime: str, content_class: str, *, again: bool = False) -> Transfer:
         """Store a spooled file; the file is closed when the put has ended, however it ends.
 
+        again: under a new link, even where this very file is stored already.
         Raises: SwarmbridgeError(BUSY); the caller then still owns the file.
         """
         self.check_room()
         ref = self._holder.hold_reader(spool.length, spool.read)
         call_id = new_request_id()
-        put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class)
+        put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class, again)
 
         def give_up() -> None:
             self._holder.release(ref.token)

@@ -78,6 +78,13 @@ class Ping(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     calls: list[bytes] = []
 
 
+class Health(msgspec.Struct, array_like=True, frozen=True):
+    """How a process is, to whoever pinged `Subjects.health`. state: a TransportState. reason: a cause, "" = none."""
+
+    state: str
+    reason: str = ""
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True):
     """unknown: those of the pinged calls that this process does not (any longer) work on."""
 

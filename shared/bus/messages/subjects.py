@@ -93,6 +93,10 @@ class Subjects:
         """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
         return f"{self._prefix}.identity.peerjs"
 
+    def health(self, service: str, instance: str) -> str:
+        """Request: Ping -> Health. Each process asks itself, so that its answer has crossed the bus."""
+        return f"{self._prefix}.health.{service}.{instance}"
+
     def body(self, instance: str) -> str:
         """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body."""
         return f"{self._prefix}.body.{instance}"

@@ -73,8 +73,10 @@ def permissions(service: str, node: str) -> Permissions:
         return Permissions([f"sb.{node}.>", "$JS.API.>", "$JS.FC.>", "$KV.>", "$SRV.>"], _hears(ADMIN, [">"]))
     publish, subscribe = _WORK[service](subjects)
     opens = _bucket if service in SETTINGS_WRITERS else _reads_bucket
-    publish = [*publish, subjects.event("*"), *(subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket))]
-    return Permissions(publish, _hears(service, [*subscribe, *_micro(service)]))
+    own_health = subjects.health(service, "*")
+    settings = [subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket)]
+    publish = [*publish, subjects.event("*"), own_health, *settings]
+    return Permissions(publish, _hears(service, [*subscribe, own_health, *_micro(service)]))
 
 
 def mesh_permissions(service: str) -> Permissions:

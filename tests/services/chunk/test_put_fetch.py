@@ -199,7 +199,11 @@ async def test_guests_cannot_tell_mesh_content_from_nothing_and_get_private_cont
         put = await asker.put(b"content", "n", content_class)
         manifest = await store.get_manifest(put.manifest)
         assert manifest is not None
-        requests = RequestManifest(put.manifest), RequestManifest(manifest.file_id), RequestChunk(manifest.chunks[0])
+        requests: tuple[RequestManifest | RequestChunk, ...] = (
+            RequestManifest(put.manifest),
+            RequestManifest(manifest.file_id),
+            RequestChunk(manifest.chunks[0]),
+        )
         for place, request in enumerate(requests):
             asked = request.ref if isinstance(request, RequestChunk) else request.id
             nothing = InboundAnswer(NotFound(asked), None)

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import obstore
 import pytest
@@ -265,9 +266,14 @@ def test_what_changes_while_a_listing_runs_survives_it() -> None:
 
 
 async def test_listings_are_shared_by_those_that_wait(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = []
+    listed: list[object] = []
     real = obstore.list
-    monkeypatch.setattr(obstore, "list", lambda *args, **options: listed.append(args) or real(*args, **options))
+
+    def count(*args: Any, **options: Any) -> Any:
+        listed.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(obstore, "list", count)
     await asyncio.gather(*(store.list_all() for _ in range(50)))
     assert len(listed) <= 2 * 3  # one that ran, and one for all who came meanwhile; three folders each
 

@@ -126,12 +126,12 @@ async def test_what_was_stored_after_the_round_began_is_left_for_the_next(desk: 
 async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_swept(world: World) -> None:
     async with AsyncExitStack() as stack:
         asker = await world.asker_a()
-        reached, gate = asyncio.Event(), asyncio.Event()
+        reached, gates = asyncio.Event(), [asyncio.Event()]
 
         async def read(offset: int, length: int) -> bytes:
             if offset >= 3 * MIB:
                 reached.set()
-                await gate.wait()
+                await gates[-1].wait()
             return bytes(length)
 
         asker.bodies.hold = lambda data: type(asker.bodies).hold_reader(asker.bodies, 4 * MIB, read)  # type: ignore[method-assign]
@@ -147,14 +147,15 @@ async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_sw
         await world.chunk_a("chunk-a2")
         await reached.wait()
         await until(lambda: len(stored_files(world.home_a)) == 3)
-        world.hub_a.kill("chunk-a2")  # its put never ends
+        world.hub_a.kill("chunk-a2")  # its put never ends: it waits for a gate that stays shut
+        gates.append(asyncio.Event())
         for mark in (world.home_a / "store" / "p").iterdir():
             os.utime(mark, (0, 0))
         for path in stored_files(world.home_a):
             os.utime(path, (1, 1))
         await world.chunk_a("chunk-a3")
         await until(lambda: not [path for path in stored_files(world.home_a) if path.stat().st_mtime < 2])
-        gate.set()
+        gates[-1].set()
         assert (await putting).state == "done"
         usage = await asker.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
         assert usage.used_bytes == sum(path.stat().st_size for path in stored_files(world.home_a))
