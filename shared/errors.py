@@ -41,6 +41,7 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     FORBIDDEN = "forbidden"
     UNAUTHENTICATED = "unauthenticated"
+    CLOCK_SKEW = "clock_skew"
     DISABLED = "disabled"
     CIRCUIT_OPEN = "circuit_open"
     DRAINING = "draining"
