@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 from tests.compose.jaeger import Edge, Jaeger, edges, follows_own_parent, linked_from, roots
@@ -47,16 +48,11 @@ def _edges(nodes: Nodes) -> str:
             nodes.moved()
     nodes.b.set_transports(webrtc=True, webTorrent=True, broadcast=True)
     fetching, serving = jaeger_of(nodes.b), jaeger_of(nodes.a)
-
-    def missing(jaeger: Jaeger, wanted: set[Edge]) -> set[Edge]:
-        traces = [t for service in ("gateway", "chunk", "manager") for t in jaeger.traces(service, limit=1000)]
-        return wanted - set(edges(traces))
-
     for jaeger, wanted in ((fetching, MATRIX), (serving, SERVING)):
         try:
-            until(lambda at=jaeger, of=wanted: not missing(at, of), SAMPLED_WITHIN_S, "edges")
+            until(partial(_has, jaeger, wanted), SAMPLED_WITHIN_S, "edges")
         except Failed:
-            raise Failed(f"edges missing: {missing(jaeger, wanted)}") from None
+            raise Failed(f"edges missing: {_missing(jaeger, wanted)}") from None
     traces = fetching.traces("chunk") + fetching.traces("gateway")
     if follows_own_parent(traces):
         raise Failed(f"{follows_own_parent(traces)} spans follow their own parent")
@@ -65,6 +61,15 @@ def _edges(nodes: Nodes) -> str:
         raise Failed(f"{len(many)} of {len(traces)} traces have not one root: {many[:5]}")
     found = edges(traces + fetching.traces("manager"))
     return ", ".join(f"{parent}>{child} {count}" for (parent, child), count in sorted(found.items()))
+
+
+def _missing(jaeger: Jaeger, wanted: set[Edge]) -> set[Edge]:
+    traces = [t for service in ("gateway", "chunk", "manager") for t in jaeger.traces(service, limit=1000)]
+    return wanted - set(edges(traces))
+
+
+def _has(jaeger: Jaeger, wanted: set[Edge]) -> bool:
+    return not _missing(jaeger, wanted)
 
 
 def _fallback(nodes: Nodes) -> str:
@@ -132,5 +137,5 @@ def _paused(nodes: Nodes) -> str:
 def _took_ms(nodes: Nodes, transfer: dict[str, Any]) -> int:
     """From the transfer's start to the end of its last attempt."""
     attempts = [a for a in nodes.b.api("attempts?limit=100") if a["transfer"] == transfer["id"]]
-    ended_ms: float = max(a["startedMs"] + a["elapsedMs"] for a in attempts)
-    return round(ended_ms - transfer["startedAt"])
+    ended_ms = max(float(a["startedMs"]) + float(a["elapsedMs"]) for a in attempts)
+    return round(ended_ms - float(transfer["startedAt"]))
