@@ -28,7 +28,7 @@ def fault_parts(nodes: Nodes) -> list[Part]:
         Part("down and up", "the same peer ids, every file still there", 300, lambda: _down_up(nodes)),
         Part(
             "nats loses its volume",
-            "`up` makes a node that serves; chunks are still stored",
+            "`up` makes a node that serves",
             300,
             lambda: _amnesia(nodes),
         ),
