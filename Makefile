@@ -63,7 +63,8 @@ test-compose: $(STAMP)  ## two nodes under docker compose, harmed, seen in a rea
 	@exec $(BIN)/python -m tests.compose $(PART) $(ARGS)
 
 start:  ## a node under docker compose; prints where its page is
-	@$(COMPOSE) up --build --detach --wait $(ARGS)
+	@$(COMPOSE) build --quiet
+	@$(COMPOSE) up --detach --wait $(ARGS)
 	@printf 'page:    http://%s/#token=%s\n' "$$($(COMPOSE) port gateway 8080)" "$$($(COMPOSE) exec -T gateway cat /secret/gateway.token)"
 	@printf 'metrics: http://%s/metrics (with the token)\n' "$$($(COMPOSE) port gateway 8080)"
 	@printf 'jaeger:  http://%s\n' "$$($(COMPOSE) port jaeger 16686)"
