@@ -17,6 +17,7 @@ UV := .tools/bin/uv
 # Another environment for another Python: make test PYTHON=python3.13 VENV=.venv-3.13
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMPOSE := docker compose
 STAMP := $(VENV)/.synced
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 # Installing must not depend on a home directory, nor leave anything there or among the machine's temporary files.
@@ -24,7 +25,7 @@ export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test test-interop coverage bench-fallback clean
+.PHONY: help setup demo up check test test-interop test-compose coverage start stop restart logs bench-fallback clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -57,6 +58,25 @@ test-interop: $(STAMP)  ## against the real peers: Chromium with peerjs, npm's p
 	tests/interop/install
 	@TMPDIR="$(CURDIR)/.tools/tmp" $(UV) sync --quiet --frozen --inexact --extra node --group interop --python '$(PYTHON)' >&2
 	$(BIN)/python -m pytest tests/interop $(ARGS)
+
+test-compose: $(STAMP)  ## two nodes under docker compose, harmed, seen in a real Jaeger (installs what is missing; PART="words")
+	@exec $(BIN)/python -m tests.compose $(PART) $(ARGS)
+
+start:  ## a node under docker compose; prints where its page is
+	@$(COMPOSE) build --quiet
+	@$(COMPOSE) up --detach --wait $(ARGS)
+	@printf 'page:    http://%s/#token=%s\n' "$$($(COMPOSE) port gateway 8080)" "$$($(COMPOSE) exec -T gateway cat /secret/gateway.token)"
+	@printf 'metrics: http://%s/metrics (with the token)\n' "$$($(COMPOSE) port gateway 8080)"
+	@printf 'jaeger:  http://%s\n' "$$($(COMPOSE) port jaeger 16686)"
+
+stop:  ## end it; its keys and files stay (service=webrtc ends that alone)
+	@$(COMPOSE) $(if $(service),stop $(service),down) $(ARGS)
+
+restart:  ## start it again (service=webrtc that alone)
+	@$(COMPOSE) restart $(service) $(ARGS)
+
+logs:  ## what its containers say (service=webrtc that alone)
+	@$(COMPOSE) logs --tail 200 $(service) $(ARGS)
 
 coverage: $(STAMP)  ## the tests with the lines that they run; of child processes nothing is counted (Python 3.12+)
 	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest $(WITHOUT_INTEROP) $(TESTS) $(ARGS)

@@ -14,11 +14,14 @@ from services.manager.routing.rank import DIAL_LIMIT_S
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Dial, Dialled
 from shared.bus.messages.subjects import Subjects
+from shared.bus.serving import mark_failed
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 from shared.ids import peer_name
 from shared.settings.blocklist import Direction
 from shared.tasks.owned import Tasks
+from shared.telemetry import names, tracer
+from shared.telemetry.propagation import current_traceparent
 from shared.transports import TransportName
 
 MAX_DIALS = 256
@@ -82,6 +85,18 @@ class Dialler:
         return task
 
     async def _dial(self, peer: str, transport: TransportName) -> Cause | None:
+        if not current_traceparent():
+            return await self._ask(peer, transport)  # a probe
+        # A span of our own: without one, the worker's would hang under the caller's, as if that had dialled.
+        with tracer().start_as_current_span(
+            f"{names.SPAN_TRANSPORT_DIAL} {transport}", record_exception=False, set_status_on_exception=False
+        ) as span:
+            cause = await self._ask(peer, transport)
+            if cause is not None:
+                mark_failed(span, cause)
+            return cause
+
+    async def _ask(self, peer: str, transport: TransportName) -> Cause | None:
         cause: Cause | None = None
         try:
             await self._bus.request(self._subjects.dial(transport), Dial(peer), Dialled, DIAL_LIMIT_S)

@@ -150,7 +150,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
 
 async def _finish(process: Process, telemetry: Telemetry) -> None:
     await process.tasks.close()
-    await asyncio.to_thread(telemetry.force_flush)
+    await asyncio.to_thread(telemetry.flush_to_bus)
     try:
         await telemetry.bus_exporter.flush(process.bus, process.subjects)
     finally:

@@ -40,18 +40,20 @@ class Telemetry:
         )
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self.bus_exporter = BusSpanExporter(service, node)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                self.bus_exporter, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SCHEDULE_DELAY_MS
-            )
+        self._to_bus = BatchSpanProcessor(
+            self.bus_exporter, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SCHEDULE_DELAY_MS
         )
+        self._provider.add_span_processor(self._to_bus)
         if settings.otlp_endpoint:
             self._provider.add_span_processor(_otlp_processor(settings.otlp_endpoint))
         trace.set_tracer_provider(self._provider)
 
-    def force_flush(self) -> None:
-        """Hand what is batched to the exporters; waits at most SHUTDOWN_WAIT_S."""
-        _bounded(lambda: self._provider.force_flush(int(SHUTDOWN_WAIT_S * 1000)))
+    def flush_to_bus(self) -> None:
+        """Hand what is batched to the bus exporter, which only queues it.
+
+        Not to OTLP: a backend that is down would take SHUTDOWN_WAIT_S here, and as long again at the shutdown.
+        """
+        _bounded(lambda: self._to_bus.force_flush(int(SHUTDOWN_WAIT_S * 1000)))
 
     def shutdown(self) -> None:
         """Export what is left; waits at most SHUTDOWN_WAIT_S."""

@@ -13,6 +13,7 @@ SPAN_CHUNK_PUT = "chunk.put"
 SPAN_CHUNK_SERVE = "chunk.serve"
 SPAN_CHUNK_VERIFY = "chunk.verify"
 SPAN_TRANSPORT_ATTEMPT = "transport.attempt"
+SPAN_TRANSPORT_DIAL = "transport.dial"
 SPAN_LINK_REQUEST = "link.request"
 SPAN_LINK_SERVE = "link.serve"
 

@@ -81,3 +81,16 @@ async def test_a_cancelled_hop_is_unset(node: Node, exporter: InMemorySpanExport
     assert loser.attributes is not None
     assert winner.attributes is not None
     assert (loser.attributes[names.ATTEMPT_OUTCOME], winner.attributes[names.ATTEMPT_HEDGED]) == ("cancelled", True)
+
+
+async def test_a_dial_for_a_delivery_is_the_managers_own(node: Node, exporter: InMemorySpanExporter) -> None:
+    await node.start()
+    with tracer().start_as_current_span("chunk.fetch") as root:
+        await node.deliver()
+    await until(lambda: attempts(exporter))
+    spans = exporter.get_finished_spans()
+    dials = {span.context.span_id for span in spans if span.name.startswith(names.SPAN_TRANSPORT_DIAL)}
+    asked = [span for span in spans if span.name.startswith("send sb.{node}.dial.")]
+    assert asked
+    assert {span.parent.span_id for span in asked if span.parent is not None} <= dials
+    assert {span.context.trace_id for span in asked} == {root.get_span_context().trace_id}

@@ -21,6 +21,9 @@ S = Subjects("n1")
         (S.event("status"), None),
         (S.worker("webrtc-1"), None),
         (S.chunk("get"), None),
+        (S.chunk("put"), "sb.{node}.chunk.put"),
+        (S.chunk("fetch"), "sb.{node}.chunk.fetch"),
+        (S.health("chunk", "chunk-1"), None),
         ("_INBOX.x", None),
     ],
 )
