@@ -17,34 +17,22 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.problems import ApiProblem, not_found
 from shared.bus.bodies import pull, release
 from shared.bus.chunk_api import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
 from shared.content.link import decode_key
+from shared.content.names import safe_file_name
 from shared.errors import SwarmbridgeError
+from shared.gateway_api.calls import KEY_HEADER
+from shared.gateway_api.structs import FileView
 
-KEY_HEADER = "X-Swarmbridge-Key"
 STATUS_TIMEOUT_S = 5.0
 CHUNK_TIMEOUT_S = 30.0
 
 log = logging.getLogger(__name__)
-
-
-class FileView(ApiStruct, frozen=True):
-    """One file that the node holds, whole or in part. stored_at: wall clock, ms."""
-
-    manifest: str
-    file_id: str
-    name: str
-    mime: str
-    size: int
-    chunks_total: int
-    chunks_stored: int
-    content_class: str
-    stored_at: int
 
 
 class FileRoutes:
@@ -134,7 +122,7 @@ class FileRoutes:
 
 
 def _content_headers(file: FileStatus) -> dict[str, str]:
-    name = file.name or f"{file.manifest[:16]}.bin"  # private content names itself to nobody
+    name = safe_file_name(file.name, file.manifest)
     plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_. ") else "_" for char in name)
     return {
         "Content-Type": "application/octet-stream",

@@ -6,34 +6,21 @@ from aiohttp import web
 
 from services.gateway.api.chaos import flags_view
 from services.gateway.api.downloads import FileRoutes
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.events import EventHub
 from services.gateway.http.problems import invalid, not_found
-from services.gateway.model import metrics
+from services.gateway.model import limits, metrics
 from services.gateway.model.feed import Feed
 from services.gateway.model.traces import Trace, span_view
-from services.gateway.model.waterfall import waterfall
 from shared.bus.contract import Bus
+from shared.gateway_api.structs import FlagRequest, NodeView
+from shared.gateway_api.traces import waterfall
 from shared.ids import peer_name
 from shared.settings.flags import Flags
 from shared.version import VERSION
 
 DEFAULT_ROWS = 100
-
-
-class NodeView(ApiStruct, frozen=True):
-    """peer: this node's own token, for another's `trust.members` and for links. name: how telemetry calls it."""
-
-    node: str
-    peer: str
-    name: str
-    version: str
-
-
-class FlagRequest(ApiStruct, frozen=True):
-    enabled: bool
 
 
 class ViewRoutes:
@@ -107,7 +94,8 @@ class ViewRoutes:
         return json_answer([span_view(span) for span in self._trace(request).spans])
 
     async def _waterfall(self, request: web.Request) -> web.Response:
-        return json_answer(waterfall(self._trace(request)))
+        trace = self._trace(request)
+        return json_answer(waterfall(trace.trace_id, trace.spans, fallback=trace.fallback, dropped=trace.dropped))
 
     async def _diagnostics(self, request: web.Request) -> web.Response:
         return json_answer(list(reversed(self._feed.diagnostics)))

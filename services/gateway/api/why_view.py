@@ -15,12 +15,12 @@ from services.gateway.api.peers import named_peer
 from services.gateway.http.answers import json_answer
 from services.gateway.http.problems import invalid, not_found
 from services.gateway.model.feed import Feed
-from services.gateway.transfers.board import Transfer
 from services.gateway.why.verdict import Facts, why
 from services.gateway.why.words import PEER, TRANSFER
 from shared.bus.messages.records import Attempt
 from shared.clock import unix_ms
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
 from shared.transports import TransportState
 
 MIN_PREFIX_CHARS = 6

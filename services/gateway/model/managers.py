@@ -9,30 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import msgspec
-
-from services.gateway.http.answers import ApiStruct
 from shared.bus.messages.records import ManagerStatus
+from shared.gateway_api.structs import ManagersView
 
 MANAGER_EXPIRY_S = 3.0
 """Three missed heartbeats of a second each, as for workers."""
 
 MAX_REMEMBERED = 256
 """Managers, gone ones included; the one heard of longest ago is forgotten first."""
-
-
-class ManagersView(ApiStruct, frozen=True):
-    """What is told of all managers together.
-
-    count: live ones. deliveries: under way in them. refused: deliveries not taken, by cause.
-
-    duplicate_share: of answer bytes, those that came twice because of a hedge; the highest of the managers'.
-    """
-
-    count: int = 0
-    deliveries: int = 0
-    refused: dict[str, int] = msgspec.field(default_factory=dict)
-    duplicate_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +46,6 @@ class ManagerBoard:
             count=len(live),
             deliveries=sum(status.deliveries for status in live),
             refused=dict(sorted(self.refused.items())),
+            instances={status.manager: status.deliveries for status in sorted(live, key=lambda status: status.manager)},
             duplicate_share=round(max((status.duplicate_share for status in live), default=0.0), 4),
         )

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from services.gateway.model.managers import ManagersView
-from services.gateway.model.status import TransportStats
 from shared.attempts.fold import AttemptCounters, TransportCounters
 from shared.bus.messages.records import WorkerStatus
+from shared.gateway_api.structs import ManagersView, TransportStats
 from shared.telemetry import names
 from shared.transports import TransportState
 

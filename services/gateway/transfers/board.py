@@ -9,34 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import msgspec
-
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct
+from services.gateway.transfers import limits
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
 
 RUNNING = "running"
 DONE = "done"
 FAILED = "failed"
-
-
-class Transfer(ApiStruct, frozen=True):
-    """One put or get. by_transport: confirmed bytes by transport. started_at: wall clock, ms."""
-
-    id: str
-    kind: str
-    state: str
-    name: str
-    chunks_done: int = 0
-    chunks_total: int = 0
-    bytes_done: int = 0
-    bytes_total: int = 0
-    by_transport: dict[str, int] = msgspec.field(default_factory=dict)
-    cause: str | None = None
-    link: str = ""
-    manifest: str = ""
-    started_at: int = 0
 
 
 class Transfers:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from services.cli import exit_codes
-from tests.services.cli.fake_gateway import FakeGateway, problem, then
+from tests.fakes.gateway import FakeGateway, problem, then
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]

@@ -3,13 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from services.cli import exit_codes
-from services.cli.output import ago, by_transport, printable, size
-from services.cli.waterfall import draw
-from tests.services.cli.fake_gateway import FakeGateway, problem
+from services.cli.output import by_transport, size
+from shared.gateway_api.traces import Waterfall
+from shared.terminal.text import ago, printable
+from shared.terminal.waterfall import draw
+from tests.fakes.gateway import FakeGateway, problem
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]
@@ -193,7 +196,7 @@ async def test_a_problem_of_the_node_is_told_in_its_words(gateway: FakeGateway, 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 120, 300])
 def test_a_waterfall_fits_its_terminal(width: int) -> None:
-    lines = draw(WATERFALL, width).plain.splitlines()
+    lines = draw(msgspec.convert(WATERFALL, Waterfall), width).plain.splitlines()
     if width >= 80:
         assert max(len(line) for line in lines[2:6]) <= width
     assert len(lines) == 8

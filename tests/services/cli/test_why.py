@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.cli import exit_codes
-from tests.services.cli.fake_gateway import FakeGateway
+from tests.fakes.gateway import FakeGateway
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.gateway.http import limits
+from services.gateway.transfers import limits
 from shared.errors import Cause
 from tests.fakes.waiting import until
 from tests.services.gateway.fake_chunk import CHUNK_BYTES, PRIVATE_KEY

@@ -67,7 +67,13 @@ async def test_stats_tell_of_the_managers(node: GatewayNode) -> None:
     status = ManagerStatus("m1", 3, {"busy": 2}, 0.01, 1)
     await node.bus.publish(node.subjects.event("manager"), status)
     stats = await node.once("/api/stats", lambda stats: stats["managers"]["count"])
-    assert stats["managers"] == {"count": 1, "deliveries": 3, "refused": {"busy": 2}, "duplicateShare": 0.01}
+    assert stats["managers"] == {
+        "count": 1,
+        "deliveries": 3,
+        "refused": {"busy": 2},
+        "duplicateShare": 0.01,
+        "instances": {"m1": 3},
+    }
 
 
 async def test_switching_off_resets_and_shows_at_once(node: GatewayNode) -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from services.gateway.model.managers import ManagersView
 from services.gateway.model.metrics import MetricTotals, render
 from services.gateway.model.status import StatusBoard
 from shared.attempts.fold import TransportCounters
 from shared.bus.messages.records import Attempt, WorkerStatus
 from shared.errors import Cause
+from shared.gateway_api.structs import ManagersView
 from shared.transports import TransportName
 
 
