@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from services.cli import exit_codes
 from services.cli.daemon import Daemon
 from services.cli.failures import CliFailure
 from shared.gateway_api import calls
@@ -41,7 +42,7 @@ def client_of(daemon: Daemon) -> GatewayClient:
 
 def ask(daemon: Daemon, call: Call[T]) -> T:
     """One request. Raises: GatewayError."""
-    with client_of(daemon) as client:
+    with interruptible(), client_of(daemon) as client:
         return client.ask(call)
 
 
@@ -68,13 +69,13 @@ def interruptible() -> Iterator[None]:
 
     A SIGHUP that was ignored when we started, as under nohup, stays ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # of a test: signals are the main thread's
-        return
+    of_main = threading.current_thread() is threading.main_thread()  # in a test it is not, and signals are not ours
     numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    before = {number: signal.signal(number, _interrupt) for number in numbers if of_main}
     try:
         yield
+    except KeyboardInterrupt:  # click has a line of its own for it
+        raise CliFailure("interrupted", "interrupted", exit_code=exit_codes.INTERRUPTED) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import mimetypes
 import os
+import secrets
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -245,9 +245,10 @@ def _save(client: GatewayClient, link: ContentLink, target: Path | None, step: S
     with client.download(link.digest, key) as content:
         if target is None:
             return _write(content, sys.stdout.buffer, step)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent)
+        # Named before it is made: an interrupt between the two must not leave it behind.
+        draft = target.parent / f".{target.name[:64]}.{secrets.token_hex(4)}.part"
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with open(draft, "xb", opener=_private) as file:
                 count = _write(content, file, step)
             os.chmod(draft, 0o666 & ~_umask())
             os.replace(draft, target)
@@ -268,6 +269,10 @@ def _write(content: Download, file: BinaryIO, step: Step) -> int:
     if count != content.length:
         raise BrokenOff
     return count
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _umask() -> int:

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from services.cli import exit_codes
 from services.cli.output import by_transport, size
-from shared.gateway_api.traces import Waterfall
+from shared.gateway_api.structs import NodeView, Stats
+from shared.gateway_api.traces import TraceSummary, Waterfall
 from shared.terminal.text import ago, printable
 from shared.terminal.waterfall import draw
 from tests.fakes.gateway import FakeGateway, problem
@@ -89,13 +90,14 @@ STATS: dict[str, Any] = {
 
 
 async def test_stats_as_a_table_and_as_json(gateway: FakeGateway, capsys: Capsys) -> None:
+    whole = msgspec.to_builtins(msgspec.convert(STATS, Stats))
     gateway.answers = {"GET /api/stats": STATS}
     shown = await run_cli(capsys, "stats", "--home", str(gateway.home))
     assert shown.code == 0
     for words in ("degraded", "import_failed", "closed 2", "swarmbridge[node]", "2 fallbacks", "off", "never"):
         assert words in shown.out
     assert "2 managers, 5 deliveries in flight, not taken: busy 3, 1.2% of bytes came twice" in shown.out
-    assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == STATS
+    assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == whole
     alone = {"count": 0, "deliveries": 0, "refused": {}, "duplicateShare": 0.0}
     gateway.answers = {"GET /api/stats": STATS | {"managers": alone}}
     assert "nothing can be delivered" in (await run_cli(capsys, "stats", "--home", str(gateway.home))).out
@@ -103,7 +105,7 @@ async def test_stats_as_a_table_and_as_json(gateway: FakeGateway, capsys: Capsys
 
 async def test_peers(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
-    gateway.answers = {"GET /api/peers": [], "GET /api/node": {"peer": "kabc", "node": "n"}}
+    gateway.answers = {"GET /api/peers": [], "GET /api/node": NodeView("n", "kabc", "peer-a")}
     assert (await run_cli(capsys, "peers", *home)).out == "no peer is linked\n"
     assert (await run_cli(capsys, "peers", "--self", *home)).out == "kabc\n"
     gateway.answers["GET /api/peers"] = [{"peer": "peer-a", "transports": ["webrtc", "broadcast"], "role": None}]
@@ -119,13 +121,13 @@ async def test_flags_by_short_and_full_name(gateway: FakeGateway, capsys: Capsys
     assert "webTorrentTransport  off" in (await run_cli(capsys, "flags", *home)).out
     for name in ("webtorrent", "webTorrentTransport"):
         assert (await run_cli(capsys, "flags", name, "off", "--json", *home)).json == flags
-        assert gateway.bodies.pop(put) == b'{"enabled": false}'
+        assert gateway.bodies.pop(put) == b'{"enabled":false}'
 
 
 async def test_trace_draws_the_last_fallback(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
     gateway.answers = {
-        "GET /api/traces": [{"traceId": "ab" * 16}],
+        "GET /api/traces": [TraceSummary("ab" * 16, "chunk.fetch", True, False, 1, 5.4, 7, 0, 2, [], [])],
         f"GET /api/traces/{'ab' * 16}/waterfall": WATERFALL,
     }
     shown = await run_cli(capsys, "trace", *home)
@@ -150,6 +152,11 @@ async def test_trace_list(gateway: FakeGateway, capsys: Capsys) -> None:
         "durationMs": 5.4,
         "spans": 7,
         "fallback": True,
+        "failed": False,
+        "dropped": 0,
+        "attempts": 2,
+        "services": ["chunk"],
+        "nodes": ["n"],
     }
     gateway.answers = {"GET /api/traces": [trace]}
     shown = await run_cli(capsys, "trace", "--list", "--home", str(gateway.home))

@@ -18,7 +18,7 @@ def test_live_managers_are_summed_and_a_silent_one_is_gone() -> None:
     board.apply(status("m1", 3, 0.01, busy=2), 0.0)
     board.apply(status("m2", 4, 0.02, busy=1, expired=1), 1.0)
     assert board.view(1.0) == ManagersView(2, 7, {"busy": 3, "expired": 1}, 0.02, {"m1": 3, "m2": 4})
-    assert board.view(MANAGER_EXPIRY_S + 0.5) == ManagersView(1, 4, {"busy": 3, "expired": 1}, 0.02)
+    assert board.view(MANAGER_EXPIRY_S + 0.5) == ManagersView(1, 4, {"busy": 3, "expired": 1}, 0.02, {"m2": 4})
 
 
 def test_refusals_never_go_back_and_are_counted_once() -> None:
