@@ -59,8 +59,9 @@ class ViewRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         stats = self._feed.stats()
-        text = metrics.render(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
-        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        found = metrics.Metrics(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
+        text, content_type = metrics.render(found, request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def _node_view(self, request: web.Request) -> web.Response:
         peer = await self._files.identity()

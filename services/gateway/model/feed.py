@@ -193,7 +193,7 @@ class Feed:
 
     def _on_attempt(self, record: Attempt, stored_ms: int) -> None:
         self.attempts.append(record)
-        self.totals.attempts.apply(record, stored_ms)
+        self.totals.apply_attempt(record, stored_ms)
         self._counters.apply(record, stored_ms)
 
     def _note_flags(self) -> None:

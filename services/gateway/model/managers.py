@@ -35,7 +35,8 @@ class ManagerBoard:
     def apply(self, status: ManagerStatus, now: float) -> None:
         before = self._heard.pop(status.manager, None)
         for cause, count in status.refused.items():
-            self.refused[cause] += count - (before.status.refused.get(cause, 0) if before is not None else 0)
+            known = before.status.refused.get(cause, 0) if before is not None else 0
+            self.refused[cause] += count - known if count >= known else count
         self._heard[status.manager] = _Heard(status, now)
         if len(self._heard) > MAX_REMEMBERED:
             del self._heard[next(iter(self._heard))]
