@@ -45,9 +45,9 @@ def peers() -> Call[list[structs.PeerView]]:
     return Call("GET", "/api/peers", list[structs.PeerView])
 
 
-def files() -> Call[list[structs.FileView]]:
-    """Newest first."""
-    return Call("GET", "/api/files", list[structs.FileView])
+def files(offset: int = 0) -> Call[list[structs.FileView]]:
+    """Newest first, from `offset` on; as many as the gateway gives at once. An empty list is the end."""
+    return Call("GET", "/api/files", list[structs.FileView], {"offset": str(offset)} if offset else {})
 
 
 def remove_file(manifest: str) -> Call[structs.RemovedView]:

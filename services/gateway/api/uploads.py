@@ -17,7 +17,7 @@ from services.gateway.http.problems import ApiProblem, invalid, not_found
 from services.gateway.transfers import limits
 from services.gateway.transfers.board import Transfers
 from services.gateway.transfers.calls import TransferCalls
-from services.gateway.transfers.spool import Spool
+from services.gateway.transfers.spool import Spool, SpoolFile
 from shared.content.link import parse_link
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
 from shared.gateway_api.structs import FetchRequest, Started
@@ -54,7 +54,7 @@ class TransferRoutes:
     async def _put(self, request: web.Request) -> web.Response:
         name, mime, content_class = _described(request)
         if (request.content_length or 0) > self._max_upload_bytes:
-            raise SwarmbridgeError(Cause.TOO_LARGE, "the upload is larger than gateway.max_upload_bytes")
+            raise self._too_large()
         again = request.query.get("again", "") in ("1", "true")
         self._calls.check_room()
         if self._uploads >= limits.MAX_UPLOADS + limits.MAX_WAITING_UPLOADS:
@@ -65,7 +65,7 @@ class TransferRoutes:
             async with self._turns:
                 spooled = self._spool.open()
                 try:
-                    await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
+                    await self._spool_all(request, spooled)
                     transfer = self._calls.start_put(spooled, name, mime, content_class, again=again)
                 except BaseException:
                     spooled.close()
@@ -77,6 +77,21 @@ class TransferRoutes:
         finally:
             self._uploads -= 1
         return json_answer(Started(transfer.id), status=202)
+
+    async def _spool_all(self, request: web.Request, spooled: SpoolFile) -> None:
+        try:
+            await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
+        except SwarmbridgeError as error:
+            raise (self._too_large() if error.cause is Cause.TOO_LARGE else error) from error
+
+    def _too_large(self) -> ApiProblem:
+        """It is this gateway's limit, not the store's, and only this gateway's setting moves it."""
+        return ApiProblem(
+            413,
+            Cause.TOO_LARGE.value,
+            f"the upload is larger than this gateway takes ({self._max_upload_bytes} bytes)",
+            "raise gateway.max_upload_bytes, or send less",
+        )
 
     async def _fetch(self, request: web.Request) -> web.Response:
         body = await json_request(request, FetchRequest)

@@ -9,7 +9,8 @@ from services.gateway.api.downloads import FileRoutes
 from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.events import EventHub
-from services.gateway.http.problems import invalid, not_found
+from services.gateway.http.problems import not_found
+from services.gateway.http.queries import whole_number
 from services.gateway.model import limits, metrics
 from services.gateway.model.feed import Feed
 from services.gateway.model.traces import Trace, span_view
@@ -77,12 +78,13 @@ class ViewRoutes:
         return json_answer(flags_view(self._flags))
 
     async def _attempts(self, request: web.Request) -> web.Response:
-        limit = _limit(request, limits.MAX_ATTEMPTS)
+        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_ATTEMPTS)
         return json_answer(self._feed.recent_attempts(request.query.get("transfer", ""), limit))
 
     async def _traces(self, request: web.Request) -> web.Response:
         only = request.query.get("fallback", "") in ("1", "true")
-        found = self._feed.traces.newest_first(fallback_only=only, limit=_limit(request, limits.MAX_TRACES))
+        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_TRACES)
+        found = self._feed.traces.newest_first(fallback_only=only, limit=limit)
         return json_answer(found)
 
     def _trace(self, request: web.Request) -> Trace:
@@ -108,11 +110,3 @@ class ViewRoutes:
         except KeyError:
             raise not_found("no such flag", f"known: {', '.join(self._flags.snapshot())}") from None
         return json_answer(flags_view(self._flags))
-
-
-def _limit(request: web.Request, most: int) -> int:
-    text = request.query.get("limit", str(DEFAULT_ROWS))
-    # Its length first: int() refuses thousands of digits with an error of its own.
-    if len(text) > len(str(most)) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-        raise invalid(f"limit is a whole number from 1 to {most}")
-    return int(text)
