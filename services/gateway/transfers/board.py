@@ -26,10 +26,18 @@ class Transfers:
         self._capacity = capacity
         self._transfers: OrderedDict[str, Transfer] = OrderedDict()
 
-    def begin(self, call_id: bytes, kind: str, name: str, bytes_total: int, now_ms: int) -> Transfer:
-        """A transfer that was asked for here, before anyone has taken it."""
+    def begin(
+        self, call_id: bytes, kind: str, name: str, bytes_total: int, now_ms: int, manifest: str = ""
+    ) -> Transfer:
+        """A transfer that was asked for here, before anyone has taken it. manifest: of what is fetched."""
         transfer = Transfer(
-            id=call_id.hex(), kind=kind, state=RUNNING, name=name, bytes_total=bytes_total, started_at=now_ms
+            id=call_id.hex(),
+            kind=kind,
+            state=RUNNING,
+            name=name,
+            bytes_total=bytes_total,
+            manifest=manifest,
+            started_at=now_ms,
         )
         self._keep(transfer)
         return transfer

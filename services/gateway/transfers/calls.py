@@ -101,7 +101,7 @@ class TransferCalls:
         self.check_room()
         call_id = new_request_id()
         fetch = FetchFile(call_id, self._bus.instance, link.digest, list(link.holders))
-        transfer = self._transfers.begin(call_id, "get", "", 0, unix_ms())
+        transfer = self._transfers.begin(call_id, "get", "", 0, unix_ms(), link.digest)
         self._start(transfer, self._subjects.chunk("fetch"), call_id, fetch, lambda: None)
         return transfer
 
