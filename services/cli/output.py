@@ -30,14 +30,14 @@ PIPED_WIDTH = 200
 def result_console() -> Console:
     from rich.console import Console  # here and below: `--json` and plain lines draw nothing
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def remark_console() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(body: Any) -> None:

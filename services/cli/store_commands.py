@@ -110,21 +110,21 @@ def _digest(daemon: Daemon, file: str) -> str:
 def _show(files: list[FileView], usage: UsageView) -> None:
     console = result_console()
     if files:
-        rows = table("FILE", "NAME", "SIZE", "CLASS", "WHEN", "LINK", right=("SIZE",))
+        rows = table("FILE", "NAME", "SIZE", "CLASS", "WHEN", right=("SIZE",))
         for file in files:
-            whole = file.chunks_stored == file.chunks_total
-            amount = (
-                size(file.size)
-                if whole
-                else f"{100 * file.chunks_stored // max(1, file.chunks_total)}% of {size(file.size)}"
-            )
-            link = file.link or "only where it was printed"
-            rows.add_row(file.manifest[:12], _short(file.name), amount, file.content_class, ago(file.stored_at), link)
+            rows.add_row(file.manifest[:12], _short(file.name), _amount(file), file.content_class, ago(file.stored_at))
         console.print(rows)
+        console.print("their links: `swarmbridge ls --links`", style="dim")
     else:
         console.print("no file is stored")
     promised = f", {size(usage.promised_bytes)} more promised to running transfers" if usage.promised_bytes else ""
     console.print(f"{size(usage.used_bytes)} of {size(usage.quota_bytes)} used{promised}", style="dim")
+
+
+def _amount(file: FileView) -> str:
+    if file.chunks_stored == file.chunks_total:
+        return size(file.size)
+    return f"{100 * file.chunks_stored // max(1, file.chunks_total)}% of {size(file.size)}"
 
 
 def _short(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -10,9 +11,9 @@ from services.cli.api import ask
 from services.cli.chaos_command import WithChaos, in_words
 from services.cli.daemon import daemon_options, find_daemon
 from services.cli.failures import unusable
-from services.cli.output import STATE_STYLES, print_json, result_console, table
+from services.cli.output import STATE_STYLES, print_json, result_console, size, table
 from shared.gateway_api import calls
-from shared.gateway_api.structs import ManagersView, Stats
+from shared.gateway_api.structs import ManagersView, Stats, TransportStats
 from shared.terminal.text import TRANSPORT_STYLES, ago
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ FLAG_WORDS = {
     "telemetry": "transportFallbackTelemetry",
 }
 """Short words for the flags; their full names work too."""
+
+POOR_PLACES = ("waiting", "unusable")
+"""States in which a member of the rendezvous document serves nobody."""
 
 ADVICE = {
     "import_failed": "a package that it needs is missing: install swarmbridge[node]",
@@ -131,26 +135,47 @@ def _stats_view(found: Stats) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    rows = table("TRANSPORT", "STATE", "PEERS", "FALLBACKS", "LAST", "LAST ERROR", right=("PEERS", "FALLBACKS"))
-    advice = []
+    numbers = ("PEERS", "FETCHED", "SENT", "FALLBACKS")
+    rows = table("TRANSPORT", "STATE", *numbers, "LAST", "LAST ERROR", right=numbers)
+    remarks: list[Text] = []
     for row in found.transports:
         state = row.state if row.enabled else "off"
         rows.add_row(
             Text(row.id, TRANSPORT_STYLES.get(row.id, "")),
             Text(state, STATE_STYLES.get(state, "dim")),
             str(row.connected_peers),
+            size(row.confirmed_bytes),
+            size(row.sent_bytes),
             str(row.fallback_count),
             ago(row.last_fallback_at),
-            row.last_error or "",
+            _error(row),
         )
-        if row.fallback_causes:
-            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(row.fallback_causes.items()))
-            advice.append(Text(f"{row.id} ({row.label}) was left because of: {causes}", "dim"))
-        if state in ("degraded", "error"):
-            what = ADVICE.get(row.last_error or "", "see the node's log")
-            advice.append(Text(f"{row.id} ({row.label}) is {state}: {what}", "yellow"))
+        remarks += [Text(text, style) for text, style in _remarks(row, state)]
     whole = Text(f"{found.transport_fallbacks} fallbacks, the last {ago(found.last_transport_fallback_at)}")
-    return Group(rows, *([Text()] if advice else []), *advice, Text(), whole, _managers(found.managers))
+    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, _managers(found.managers))
+
+
+def _error(row: TransportStats) -> str:
+    if not row.last_error:
+        return ""
+    return f"{row.last_error}, {ago(row.last_error_at)}" if row.last_error_at else row.last_error
+
+
+def _remarks(row: TransportStats, state: str) -> Iterator[tuple[str, str]]:
+    """Lines below the table, each with its style."""
+    called = f"{row.id} ({row.label})"
+    if row.counted_since:
+        yield f"{called} counts since it was switched off, {ago(row.counted_since)}", "dim"
+    if row.fallback_causes:
+        causes = ", ".join(f"{cause} {count}" for cause, count in sorted(row.fallback_causes.items()))
+        yield f"{called} was left because of: {causes}", "dim"
+    if state in ("degraded", "error"):
+        what = ADVICE.get(row.last_error or "", "see the node's log")
+        yield f"{called} is {state}: {what}", "yellow"
+    for place in row.places:
+        if place.state in POOR_PLACES:
+            why = f": {place.cause}" if place.cause else ""
+            yield f"{row.id}: {place.list}[{place.index}] of the rendezvous document is {place.state}{why}", "yellow"
 
 
 def _managers(found: ManagersView) -> Text:

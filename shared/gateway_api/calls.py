@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from shared.gateway_api import structs, traces, why
+from shared.gateway_api import structs
+
+if TYPE_CHECKING:
+    from shared.gateway_api import traces, why
 
 KEY_HEADER = "X-Swarmbridge-Key"
 
@@ -108,20 +111,28 @@ def unblock(peer: str) -> Call[list[structs.BlockView]]:
 
 def why_of(subject: str, utc_offset_minutes: int) -> Call[why.Why]:
     """subject: a peer's name or token, a transfer's id or its beginning."""
+    from shared.gateway_api import why  # here and below: what a command does not ask for it need not load
+
     return Call("GET", f"/api/why/{_part(subject)}", why.Why, {"utcOffset": str(utc_offset_minutes)})
 
 
 def trace_list(limit: int = 0, *, fallback_only: bool = False) -> Call[list[traces.TraceSummary]]:
     """limit: at most so many, 0 = as many as the gateway gives unasked."""
+    from shared.gateway_api import traces
+
     query = ({"fallback": "1"} if fallback_only else {}) | ({"limit": str(limit)} if limit else {})
     return Call("GET", "/api/traces", list[traces.TraceSummary], query)
 
 
 def spans(trace_id: str) -> Call[list[traces.SpanView]]:
+    from shared.gateway_api import traces
+
     return Call("GET", f"/api/traces/{_part(trace_id)}", list[traces.SpanView])
 
 
 def waterfall(trace_id: str) -> Call[traces.Waterfall]:
+    from shared.gateway_api import traces
+
     return Call("GET", f"/api/traces/{_part(trace_id)}/waterfall", traces.Waterfall)
 
 

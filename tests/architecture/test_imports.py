@@ -70,6 +70,15 @@ def test_protocols_and_decisions_touch_no_outside_world() -> None:
     assert not [m.name for m in pure if "os.urandom" in ast.unparse(m.tree)], "randomness is an argument"
 
 
+def test_what_a_gateway_knows_and_decides_is_no_matter_of_http() -> None:
+    """Its models are read by routes; they know of no request. The API's structs are everybody's."""
+    rooms = ("services.gateway.model", "services.gateway.why", "services.gateway.transfers", "shared.gateway_api")
+    of_http = ("aiohttp", "services.gateway.http", "services.gateway.api")
+    inside = [module for module in MODULES if any_within(module.name, rooms)]
+    assert len(inside) > 20
+    assert not [(module.name, name) for module in inside for name in module.imports if any_within(name, of_http)]
+
+
 def test_a_library_has_one_home() -> None:
     strays = [
         (module.name, library)

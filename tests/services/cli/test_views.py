@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from services.cli import exit_codes
 from services.cli.output import by_transport, size
-from shared.gateway_api.structs import NodeView, Stats
+from shared.gateway_api.structs import NodeView, PlaceView, Stats
 from shared.gateway_api.traces import TraceSummary, Waterfall
 from shared.terminal.text import ago, printable
 from shared.terminal.waterfall import draw
@@ -69,6 +70,7 @@ STATS: dict[str, Any] = {
             "lastError": "import_failed",
             "connectedPeers": 1,
             "fallbackCauses": {"closed": 2},
+            "sentBytes": 4 << 30,
             "attempts": {},
             "workers": 1,
         },
@@ -94,13 +96,43 @@ async def test_stats_as_a_table_and_as_json(gateway: FakeGateway, capsys: Capsys
     gateway.answers = {"GET /api/stats": STATS}
     shown = await run_cli(capsys, "stats", "--home", str(gateway.home))
     assert shown.code == 0
-    for words in ("degraded", "import_failed", "closed 2", "swarmbridge[node]", "2 fallbacks", "off", "never"):
+    for words in (
+        "degraded",
+        "import_failed",
+        "closed 2",
+        "swarmbridge[node]",
+        "2 fallbacks",
+        "off",
+        "never",
+        "4.0 GiB",
+    ):
         assert words in shown.out
     assert "2 managers, 5 deliveries in flight, not taken: busy 3, 1.2% of bytes came twice" in shown.out
     assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == whole
     alone = {"count": 0, "deliveries": 0, "refused": {}, "duplicateShare": 0.0}
     gateway.answers = {"GET /api/stats": STATS | {"managers": alone}}
     assert "nothing can be delivered" in (await run_cli(capsys, "stats", "--home", str(gateway.home))).out
+
+
+async def test_stats_say_since_when_and_which_entry_of_the_document_is_of_no_use(
+    gateway: FakeGateway, capsys: Capsys
+) -> None:
+    whole = msgspec.convert(STATS, Stats)
+    places = [
+        PlaceView("w1", "peerServers", 0, "open", None, 1, None),
+        PlaceView("w1", "peerServers", 1, "unusable", "misconfigured", 1, None),
+    ]
+    now_ms = round(time.time() * 1000)
+    first = msgspec.structs.replace(whole.transports[0], last_error_at=now_ms, counted_since=now_ms, places=places)
+    gateway.answers = {"GET /api/stats": msgspec.structs.replace(whole, transports=[first])}
+    shown = await run_cli(capsys, "stats", "--home", str(gateway.home))
+    for words in (
+        "import_failed, 0 s ago",
+        "counts since it was switched off, 0 s ago",
+        "peerServers[1] of the rendezvous document is unusable: misconfigured",
+    ):
+        assert words in shown.out
+    assert "peerServers[0]" not in shown.out
 
 
 async def test_peers(gateway: FakeGateway, capsys: Capsys) -> None:
