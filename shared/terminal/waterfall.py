@@ -45,7 +45,7 @@ def draw(found: Waterfall, width: int) -> Text:
 
 
 def _heading(found: Waterfall) -> Text:
-    heading = Text(f"trace {found.trace_id}", "bold")
+    heading = Text(f"trace {found.trace_id}".rstrip(), "bold")
     heading.append(f"  {_duration(found.duration_ms)}, {ago(found.started_at)}", "dim")
     if found.fallback:
         heading.append("  fallback", "yellow")

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from services.supervisor.demo.report import (
     Report,
     checks,
@@ -142,7 +144,12 @@ async def _trace(pair: Pair, told: Told) -> Waterfall | None:
 
 
 def _drawn(trace_id: str, spans: list[SpanView]) -> Waterfall | None:
-    return waterfall(trace_id, spans, fallback=True, max_rows=len(spans)) if spans else None
+    """The whole trace without its ids: they lead nowhere once the demo has ended, and look like secrets."""
+    if not spans:
+        return None
+    found = waterfall(trace_id, spans, fallback=True, max_rows=len(spans))
+    rows = [msgspec.structs.replace(row, span_id="", parent_id="") for row in found.rows]
+    return msgspec.structs.replace(found, trace_id="", rows=rows)
 
 
 def _is_whole(spans: list[SpanView]) -> bool:

@@ -158,7 +158,7 @@ def report(**fields: Any) -> Report:
         "files": [result()],
         "hops": hop_rows("file 1", [attempt("webrtc", "confirmed", 0)]),
         "throughput_mb_per_s": {"webrtc": 9.5},
-        "trace": waterfall("t", spans, fallback=True, max_rows=40),
+        "trace": waterfall("", spans, fallback=True, max_rows=40),
         "checks": checks([result()], []),
         **fields,
     }
