@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
-from rich.text import Text
+import msgspec
 
-from services.cli.api import Api, run
-from services.cli.daemon import Daemon, daemon_options, find_daemon
+from services.cli.api import ask
+from services.cli.daemon import daemon_options, find_daemon
 from services.cli.failures import unusable
-from services.cli.output import clock, print_json, printable, result_console, table
+from services.cli.output import clock, print_json, result_console, table
 from shared.errors import SwarmbridgeError
+from shared.gateway_api import calls
+from shared.gateway_api.structs import BlockRequest, BlockView
 from shared.ids import is_peer_name, peer_name
 from shared.settings.blocklist import MAX_NOTE_CHARS, Direction
+from shared.terminal.text import printable
 from shared.text import is_safe_text
 
 DIRECTION_STYLES = {"all": "bold red", "inbound": "yellow", "outbound": "yellow"}
@@ -35,7 +36,7 @@ def blocklist(context: click.Context, home: str | None, url: str | None, token_f
     """
     if context.invoked_subcommand is None:
         daemon = find_daemon(home, url, token_file)
-        _show(run(lambda: _list(daemon)), as_json=as_json)
+        _show(ask(daemon, calls.blocklist()), as_json=as_json)
     elif home or url or token_file or as_json:
         command = f"blocklist {context.invoked_subcommand}"
         raise unusable("the options come too early", f"say them after `{command}`, see `swarmbridge {command} --help`")
@@ -74,7 +75,8 @@ def add(
         raise unusable("the note cannot be used", f"write one line of {MAX_NOTE_CHARS} characters at most")
     _check(peer)
     daemon = find_daemon(home, url, token_file)
-    _show(run(lambda: _block(daemon, peer, direction, note)), as_json=as_json)
+    wanted = msgspec.convert({"direction": direction, "note": note}, BlockRequest)
+    _show(ask(daemon, calls.block(peer, wanted)), as_json=as_json)
 
 
 @blocklist.command()
@@ -92,7 +94,7 @@ def remove(peer: str, home: str | None, url: str | None, token_file: str | None,
     """
     _check(peer)
     daemon = find_daemon(home, url, token_file)
-    _show(run(lambda: _lift(daemon, peer)), as_json=as_json)
+    _show(ask(daemon, calls.unblock(peer)), as_json=as_json)
 
 
 def _check(peer: str) -> None:
@@ -107,35 +109,21 @@ def _check(peer: str) -> None:
         )
 
 
-async def _list(daemon: Daemon) -> Any:
-    async with Api(daemon) as api:
-        return await api.get("/api/blocklist")
-
-
-async def _block(daemon: Daemon, peer: str, direction: str, note: str) -> Any:
-    async with Api(daemon) as api:
-        return await api.put(f"/api/blocklist/{peer}", {"direction": direction, "note": note})
-
-
-async def _lift(daemon: Daemon, peer: str) -> Any:
-    async with Api(daemon) as api:
-        return await api.delete(f"/api/blocklist/{peer}")
-
-
-def _show(found: Any, *, as_json: bool) -> None:
+def _show(found: list[BlockView], *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
     if not found:
         result_console().print("nobody is blocked")
         return
+    from rich.text import Text
+
     rows = table("PEER", "DIRECTION", "SINCE", "NOTE")
     for block in found:
-        direction = block["direction"]
         rows.add_row(
-            block["peer"],
-            Text(direction, DIRECTION_STYLES.get(direction, "")),
-            clock(block["since"]) if block["since"] else "unknown",
-            Text(printable(block["note"])),
+            block.peer,
+            Text(block.direction, DIRECTION_STYLES.get(block.direction, "")),
+            clock(block.since) if block.since else "unknown",
+            Text(printable(block.note)),
         )
     result_console().print(rows)

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from services.cli.api import Api, run
-from services.cli.daemon import Daemon, daemon_options, find_daemon
+from services.cli.api import ask
+from services.cli.daemon import daemon_options, find_daemon
 from services.cli.failures import unusable
 from services.cli.output import print_json, result_console, table
+from shared.gateway_api import calls
 
 TRANSPORTS = ("webrtc", "webtorrent", "broadcast")
 MAX_DELAY_MS = 60_000
@@ -56,7 +57,7 @@ def chaos(
     if not clear and not (drop or refuse or delay_ms):
         raise unusable("there is no fault to set", "say --drop, --refuse, --delay-ms or --clear")
     daemon = find_daemon(home, url, token_file)
-    found = run(lambda: _change(daemon, transport, None if clear else faults))
+    found = ask(daemon, calls.clear_chaos(transport) if clear else calls.set_chaos(transport, faults))
     if as_json:
         print_json(found["chaos"])
         return
@@ -89,9 +90,3 @@ def in_words(faults: Faults | None) -> str:
     if faults["peer"]:
         parts.append(f"to {faults['peer']}")
     return ", ".join(parts)
-
-
-async def _change(daemon: Daemon, transport: str, faults: Faults | None) -> Any:
-    async with Api(daemon) as api:
-        path = f"/api/chaos/{transport}"
-        return await api.delete(path) if faults is None else await api.put(path, faults)

@@ -13,6 +13,8 @@ from shared.version import VERSION
 MODULES = {
     "put": "services.cli.file_commands",
     "get": "services.cli.file_commands",
+    "ls": "services.cli.store_commands",
+    "rm": "services.cli.store_commands",
     "peers": "services.cli.view_commands",
     "blocklist": "services.cli.blocklist_command",
     "stats": "services.cli.view_commands",
@@ -67,6 +69,7 @@ def swarmbridge(context: click.Context) -> Any:
       swarmbridge up                         run a node here until Ctrl-C
       swarmbridge put photo.jpg              store a file, print its link
       swarmbridge get 'swarmbridge:3f2a…'    fetch a link's file into this folder
+      swarmbridge ls                         the files that are stored, and their links
       swarmbridge trace                      the last fallback as a waterfall
       swarmbridge why 9c41d2                 why a transfer goes the way it goes
       swarmbridge blocklist add peer-3f2a…   have nothing to do with a peer

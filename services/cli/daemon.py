@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,8 @@ import click
 
 from services.cli import exit_codes
 from services.cli.failures import CliFailure, unusable
+from shared.gateway_api.address import TOKEN_FILE, read_address
 from shared.settings import config
-
-ADDRESS_FILE = "gateway.json"
-TOKEN_FILE = "gateway.token"  # noqa: S105 - a file's name
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,11 +80,8 @@ def _address(folder: Path) -> str | None:
 
     A gateway that was killed leaves its file behind, and its port to whoever asks for it next.
     """
-    try:
-        told = json.loads((folder / ADDRESS_FILE).read_text())
-        return str(told["url"]).rstrip("/") if _is_alive(int(told["pid"])) else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return None
+    address = read_address(folder)
+    return address.url.rstrip("/") if address is not None and _is_alive(address.pid) else None
 
 
 def _is_alive(pid: int) -> bool:
@@ -95,7 +89,7 @@ def _is_alive(pid: int) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True  # another user's

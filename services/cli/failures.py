@@ -14,6 +14,7 @@ import click
 
 from services.cli import exit_codes
 from shared.errors import ConfigError, SwarmbridgeError
+from shared.gateway_api.errors import GatewayError, NotRunning, Refused
 
 
 class CliFailure(Exception):
@@ -39,6 +40,8 @@ def failure_of(error: BaseException) -> CliFailure:
     match error:
         case CliFailure():
             return error
+        case GatewayError():
+            return _of_gateway(error)
         case click.UsageError():
             return _usage(error)
         case click.ClickException():
@@ -59,6 +62,17 @@ def failure_of(error: BaseException) -> CliFailure:
 def unusable(message: str, hint: str = "") -> CliFailure:
     """Wrong usage that click could not see."""
     return CliFailure("usage", message, hint, exit_codes.USAGE)
+
+
+def _of_gateway(error: GatewayError) -> CliFailure:
+    match error:
+        case NotRunning():
+            exit_code = exit_codes.NOT_RUNNING
+        case Refused() if error.is_about_the_token:
+            exit_code = exit_codes.REFUSED
+        case _:
+            exit_code = exit_codes.FAILED
+    return CliFailure(error.code, error.message, error.hint, exit_code)
 
 
 def _usage(error: click.UsageError) -> CliFailure:

@@ -6,34 +6,40 @@ verified every chunk against the manifest; here the length is checked against wh
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import mimetypes
 import os
+import secrets
+import stat
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from services.cli.api import Api, Json, run
+from services.cli.api import client_of, finished, interruptible
 from services.cli.daemon import Daemon, daemon_options, find_daemon
 from services.cli.failures import CliFailure, unusable
-from services.cli.output import by_transport, print_json, printable, remark_console, size
+from services.cli.output import by_transport, print_json, remark_console, size
 from services.cli.progress import Step, bar, of_transfer
 from shared.content.link import ContentLink, format_link, parse_link
+from shared.content.names import safe_file_name
 from shared.errors import SwarmbridgeError
-from shared.text import shows_something, without_unsafe
+from shared.gateway_api import calls
+from shared.gateway_api.client import Download, GatewayClient
+from shared.gateway_api.errors import BrokenOff, GatewayError
+from shared.gateway_api.structs import Transfer
+from shared.terminal.text import printable
 
 READ_BYTES = 1024 * 1024
 CANCEL_WAIT_S = 2.0
 STDOUT = "-"
 DEFAULT_MIME = "application/octet-stream"
-MAX_NAME_BYTES = 255
+
+Json = dict[str, Any]
 
 
 @click.command()
@@ -73,7 +79,8 @@ def put(
     if name is not None and len(files) > 1:
         raise unusable("--name goes with one FILE", "put the files one by one")
     daemon = find_daemon(home, url, token_file)
-    done = run(lambda: _put_all(daemon, files, content_class, name, again, as_json))
+    with interruptible():
+        done = _put_all(daemon, files, content_class, name, again, as_json)
     if as_json:
         print_json({"files": done})
 
@@ -110,19 +117,20 @@ def get(
     if output == STDOUT and as_json:
         raise unusable("-o - and --json both want standard output", "choose one")
     daemon = find_daemon(home, url, token_file)
-    done = run(lambda: _get(daemon, wanted, output, force, as_json))
+    with interruptible():
+        done = _get(daemon, wanted, output, force, as_json)
     if as_json:
         print_json(done)
 
 
-async def _put_all(
+def _put_all(
     daemon: Daemon, files: tuple[str, ...], content_class: str, name: str | None, again: bool, quiet: bool
 ) -> list[Json]:
     done = []
-    async with Api(daemon) as api:
+    with client_of(daemon) as client:
         for file in files:
             path = Path(file)
-            stored = await _put(api, path, name or _name_of(path), content_class, again, quiet)
+            stored = _put(client, path, name or _name_of(path), content_class, again, quiet)
             done.append(stored)
             if not quiet:
                 remark_console().print(
@@ -144,82 +152,76 @@ def _name_of(path: Path) -> str:
     return path.name
 
 
-async def _put(api: Api, path: Path, name: str, content_class: str, again: bool, quiet: bool) -> Json:
+def _put(client: GatewayClient, path: Path, name: str, content_class: str, again: bool, quiet: bool) -> Json:
     started_s = time.monotonic()
-    length = (await asyncio.to_thread(path.stat)).st_size
     mime = mimetypes.guess_type(name)[0] or DEFAULT_MIME
-    with bar("sending", name, quiet=quiet) as step:
-        query: dict[str, str] = {"name": name, "mime": mime, "class": content_class} | ({"again": "1"} if again else {})
-        transfer_id = await api.upload(_read(path, length, step), length, **query)
+    query = calls.upload_query(name, mime, content_class, again=again)
+    with path.open("rb") as file, bar("sending", name, quiet=quiet) as step:
+        about = os.fstat(file.fileno())
+        # A pipe (`<(tar c …)`) has no length before its end.
+        length = about.st_size if stat.S_ISREG(about.st_mode) else None
+        transfer_id = client.upload(query, _read(file, path, length, step), length).transfer
     with bar("storing", name, quiet=quiet) as step:
-        transfer = await _finished(api, transfer_id, step)
+        transfer = _finished(client, transfer_id, step)
     return {
         "name": name,
-        "link": transfer["link"],
-        "manifest": transfer["manifest"],
+        "link": transfer.link,
+        "manifest": transfer.manifest,
         "transfer": transfer_id,
-        "bytes": length,
+        "bytes": transfer.bytes_total if length is None else length,
         "seconds": round(time.monotonic() - started_s, 3),
     }
 
 
-async def _read(path: Path, length: int, step: Step) -> AsyncIterator[bytes]:
+def _read(file: BinaryIO, path: Path, length: int | None, step: Step) -> Iterator[bytes]:
     sent = 0
-    with path.open("rb") as file:
-        while part := await asyncio.to_thread(file.read, READ_BYTES):
-            sent += len(part)
-            if sent > length:
-                raise CliFailure("invalid", f"{path} grew while it was sent", "put it again when it is whole")
-            yield part
-            step(sent, length, {})
-    if sent < length:
+    while part := file.read(READ_BYTES):
+        sent += len(part)
+        if length is not None and sent > length:
+            raise CliFailure("invalid", f"{path} grew while it was sent", "put it again when it is whole")
+        yield part
+        step(sent, length or 0, {})
+    if length is not None and sent < length:
         raise CliFailure("invalid", f"{path} shrank while it was sent", "put it again when it is whole")
 
 
-async def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, quiet: bool) -> Json:
+def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, quiet: bool) -> Json:
     started_s = time.monotonic()
-    async with Api(daemon) as api:
-        started = await api.post("/api/fetches", {"link": format_link(link.without_key())})
+    with client_of(daemon) as client:
+        started = client.ask(calls.fetch(format_link(link.without_key())))
         with bar("fetching", link.digest[:12], quiet=quiet) as step:
-            transfer = await _finished(api, started["transfer"], step)
+            transfer = _finished(client, started.transfer, step)
         fetched_s = time.monotonic() - started_s
-        name = _safe_name(transfer["name"], link.digest)
+        name = safe_file_name(transfer.name, link.digest)
         target = _target(name, output, force)
         with bar("writing", name, quiet=quiet) as step:
-            count = await _save(api, link, target, step)
+            count = _save(client, link, target, step)
     done = {
         "name": name,
         "path": str(target) if target else None,
         "manifest": link.digest,
-        "transfer": transfer["id"],
+        "transfer": transfer.id,
         "bytes": count,
         "seconds": round(time.monotonic() - started_s, 3),
         "fetchSeconds": round(fetched_s, 3),
-        "byTransport": transfer["byTransport"],
+        "byTransport": transfer.by_transport,
     }
     if not quiet:
-        via = by_transport(transfer["byTransport"])
+        via = by_transport(transfer.by_transport)
         remark_console().print(f"{size(count)} in {done['seconds']:.1f} s: {via}", markup=False)
         if target:
             print(target)
     return done
 
 
-async def _finished(api: Api, transfer_id: str, step: Step) -> Json:
+def _finished(client: GatewayClient, transfer_id: str, step: Step) -> Transfer:
     """A transfer's end; when we are interrupted, its end too."""
     try:
-        return await api.finished(transfer_id, of_transfer(step))
-    except asyncio.CancelledError:
-        with suppress(CliFailure, TimeoutError):
-            async with asyncio.timeout(CANCEL_WAIT_S):
-                await api.delete(f"/api/transfers/{transfer_id}")
+        return finished(client, transfer_id, of_transfer(step))
+    except KeyboardInterrupt:
+        with suppress(GatewayError):
+            client.ask(calls.cancel(transfer_id), CANCEL_WAIT_S)
         raise
-
-
-def _safe_name(name: str, digest: str) -> str:
-    """The name that the file's owner gave it, unless that would lead elsewhere or hide it."""
-    last = without_unsafe(name.replace("\\", "/").rpartition("/")[2]).lstrip(".")
-    return last if shows_something(last) and len(last.encode()) <= MAX_NAME_BYTES else f"{digest[:16]}.bin"
 
 
 def _target(name: str, output: str | None, force: bool) -> Path | None:
@@ -238,15 +240,16 @@ def _target(name: str, output: str | None, force: bool) -> Path | None:
     return chosen
 
 
-async def _save(api: Api, link: ContentLink, target: Path | None, step: Step) -> int:
+def _save(client: GatewayClient, link: ContentLink, target: Path | None, step: Step) -> int:
     key = base64.urlsafe_b64encode(link.key).decode().rstrip("=") if link.key else ""
-    async with api.download(link.digest, key) as (length, parts):
+    with client.download(link.digest, key) as content:
         if target is None:
-            return await _write(parts, length, sys.stdout.buffer, step)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent)
+            return _write(content, sys.stdout.buffer, step)
+        # Named before it is made: an interrupt between the two must not leave it behind.
+        draft = target.parent / f".{target.name[:64]}.{secrets.token_hex(4)}.part"
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                count = await _write(parts, length, file, step)
+            with open(draft, "xb", opener=_private) as file:
+                count = _write(content, file, step)
             os.chmod(draft, 0o666 & ~_umask())
             os.replace(draft, target)
         except BaseException:
@@ -256,16 +259,20 @@ async def _save(api: Api, link: ContentLink, target: Path | None, step: Step) ->
         return count
 
 
-async def _write(parts: AsyncIterator[bytes], length: int, file: Any, step: Step) -> int:
+def _write(content: Download, file: BinaryIO, step: Step) -> int:
     count = 0
-    async for part in parts:
-        await asyncio.to_thread(file.write, part)
+    for part in content.parts:
+        file.write(part)
         count += len(part)
-        step(count, length, {})
+        step(count, content.length, {})
     file.flush()
-    if count != length:
-        raise CliFailure("closed", "the node sent less than the whole file", "get it again")
+    if count != content.length:
+        raise BrokenOff
     return count
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _umask() -> int:

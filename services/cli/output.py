@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-from shared.text import without_unsafe
-
-TRANSPORT_STYLES = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
 STATE_STYLES = {
     "active": "bold green",
     "ready": "green",
@@ -32,19 +30,19 @@ PIPED_WIDTH = 200
 def result_console() -> Console:
     from rich.console import Console  # here and below: `--json` and plain lines draw nothing
 
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def remark_console() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(body: Any) -> None:
-    """One object, indented: for `jq` and for eyes alike."""
-    print(json.dumps(body, indent=2, ensure_ascii=False))
+    """One object, indented: for `jq` and for eyes alike. body: of the API's structs, or plain."""
+    print(json.dumps(msgspec.to_builtins(body), indent=2, ensure_ascii=False))
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -66,17 +64,6 @@ def size(count: int) -> str:
     raise AssertionError("the last unit takes everything")
 
 
-def ago(at_ms: int | None) -> str:
-    """Wall clock ms as `12 s ago`; `never` for None."""
-    if not at_ms:
-        return "never"
-    seconds = max(0, int(time.time() - at_ms / 1000))
-    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= length:
-            return f"{seconds // length} {unit} ago"
-    return f"{seconds} s ago"
-
-
 def clock(at_ms: int) -> str:
     """Wall clock ms as the time of day here, and the day where it is not today."""
     at = datetime.fromtimestamp(at_ms / 1000).astimezone()
@@ -86,8 +73,3 @@ def clock(at_ms: int) -> str:
 
 def by_transport(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {size(count)}" for name, count in counts.items() if count) or "all of it was already here"
-
-
-def printable(text: str) -> str:
-    """What somebody else wrote, safe for a terminal: no control characters, no escape sequences."""
-    return without_unsafe(text, "�")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from services.cli.output import TRANSPORT_STYLES, printable, remark_console
+from services.cli.output import remark_console
+from shared.gateway_api.structs import Transfer
+from shared.terminal.text import TRANSPORT_STYLES, printable
 
 Step = Callable[[int, int, dict[str, int]], None]
 """step(bytes done, bytes in all, confirmed bytes by transport)."""
@@ -41,9 +42,9 @@ def bar(label: str, name: str, *, quiet: bool) -> Iterator[Step]:
         yield step
 
 
-def of_transfer(step: Step) -> Callable[[dict[str, Any]], None]:
-    """A bar's step from the API's transfer object."""
-    return lambda transfer: step(transfer["bytesDone"], transfer["bytesTotal"], transfer["byTransport"])
+def of_transfer(step: Step) -> Callable[[Transfer], None]:
+    """A bar's step from the state of a transfer."""
+    return lambda transfer: step(transfer.bytes_done, transfer.bytes_total, transfer.by_transport)
 
 
 def _nothing(done: int, total: int, transports: dict[str, int]) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
-from rich.text import Text
 
-from services.cli.api import Api, run
+from services.cli.api import ask
 from services.cli.daemon import Daemon, daemon_options, find_daemon
 from services.cli.failures import CliFailure
-from services.cli.output import ago, print_json, result_console, table
-from services.cli.waterfall import draw
+from services.cli.output import print_json, result_console, table
+from shared.gateway_api import calls
+from shared.gateway_api.traces import TraceSummary, Waterfall
+from shared.terminal.text import ago
 
 
 @click.command()
@@ -38,44 +37,40 @@ def trace(
     """
     daemon = find_daemon(home, url, token_file)
     if listing:
-        _show_list(run(lambda: _list(daemon)), as_json)
+        _show_list(ask(daemon, calls.trace_list()), as_json)
         return
-    found = run(lambda: _waterfall(daemon, trace_id))
+    found = _waterfall(daemon, trace_id)
     if as_json:
         print_json(found)
     else:
+        from shared.terminal.waterfall import draw
+
         console = result_console()
         console.print(draw(found, console.width))
 
 
-async def _list(daemon: Daemon) -> Any:
-    async with Api(daemon) as api:
-        return await api.get("/api/traces")
+def _waterfall(daemon: Daemon, trace_id: str | None) -> Waterfall:
+    if trace_id is None:
+        latest = ask(daemon, calls.trace_list(1, fallback_only=True))
+        if not latest:
+            raise CliFailure("not_found", "there was no fallback yet", "see `swarmbridge trace --list`")
+        trace_id = latest[0].trace_id
+    elif not (trace_id.isascii() and trace_id.isalnum()):
+        raise CliFailure("not_found", "no such trace", "see `swarmbridge trace --list`")
+    return ask(daemon, calls.waterfall(trace_id))
 
 
-async def _waterfall(daemon: Daemon, trace_id: str | None) -> Any:
-    async with Api(daemon) as api:
-        if trace_id is None:
-            latest = await api.get("/api/traces", fallback="1", limit="1")
-            if not latest:
-                raise CliFailure("not_found", "there was no fallback yet", "see `swarmbridge trace --list`")
-            trace_id = str(latest[0]["traceId"])
-        elif not (trace_id.isascii() and trace_id.isalnum()):
-            raise CliFailure("not_found", "no such trace", "see `swarmbridge trace --list`")
-        return await api.get(f"/api/traces/{trace_id}/waterfall")
-
-
-def _show_list(found: list[dict[str, Any]], as_json: bool) -> None:
+def _show_list(found: list[TraceSummary], as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
     if not found:
         result_console().print("no trace is kept yet")
         return
+    from rich.text import Text
+
     rows = table("TRACE", "WHAT", "WHEN", "MS", "SPANS", "", right=("MS", "SPANS"))
     for row in found:
-        note = Text("fallback", "yellow") if row["fallback"] else Text("")
-        rows.add_row(
-            row["traceId"], row["name"], ago(row["startedAt"]), f"{row['durationMs']:.0f}", str(row["spans"]), note
-        )
+        note = Text("fallback", "yellow") if row.fallback else Text("")
+        rows.add_row(row.trace_id, row.name, ago(row.started_at), f"{row.duration_ms:.0f}", str(row.spans), note)
     result_console().print(rows)

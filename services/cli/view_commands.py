@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Group
-from rich.text import Text
 
-from services.cli.api import Api, run
+from services.cli.api import ask
 from services.cli.chaos_command import WithChaos, in_words
-from services.cli.daemon import Daemon, daemon_options, find_daemon
+from services.cli.daemon import daemon_options, find_daemon
 from services.cli.failures import unusable
-from services.cli.output import STATE_STYLES, TRANSPORT_STYLES, ago, print_json, result_console, table
+from services.cli.output import STATE_STYLES, print_json, result_console, size, table
+from shared.gateway_api import calls
+from shared.gateway_api.structs import ManagersView, Stats, TransportStats
+from shared.terminal.text import TRANSPORT_STYLES, ago
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.text import Text
 
 FLAG_WORDS = {
     "webrtc": "webrtcTransport",
@@ -21,6 +27,9 @@ FLAG_WORDS = {
     "telemetry": "transportFallbackTelemetry",
 }
 """Short words for the flags; their full names work too."""
+
+POOR_PLACES = ("waiting", "unusable")
+"""States in which a member of the rendezvous document serves nobody."""
 
 ADVICE = {
     "import_failed": "a package that it needs is missing: install swarmbridge[node]",
@@ -44,19 +53,21 @@ def peers(own: bool, home: str | None, url: str | None, token_file: str | None, 
     """
     daemon = find_daemon(home, url, token_file)
     if own:
-        node = run(lambda: _get(daemon, "/api/node"))
-        print_json(node) if as_json else print(node["peer"])
+        node = ask(daemon, calls.node())
+        print_json(node) if as_json else print(node.peer)
         return
-    found = run(lambda: _get(daemon, "/api/peers"))
+    found = ask(daemon, calls.peers())
     if as_json:
         print_json(found)
     elif not found:
         result_console().print("no peer is linked")
     else:
+        from rich.text import Text
+
         rows = table("PEER", "ROLE", "TRANSPORTS")
         for peer in found:
-            via = Text(" ").join(Text(name, TRANSPORT_STYLES.get(name, "")) for name in peer["transports"])
-            rows.add_row(peer["peer"], peer["role"] or "", via)
+            via = Text(" ").join(Text(name, TRANSPORT_STYLES.get(name, "")) for name in peer.transports)
+            rows.add_row(peer.peer, peer.role or "", via)
         result_console().print(rows)
 
 
@@ -71,7 +82,7 @@ def stats(home: str | None, url: str | None, token_file: str | None, as_json: bo
       swarmbridge stats --json | jq '.transports[] | {id, state, fallbackCount}'
     """
     daemon = find_daemon(home, url, token_file)
-    found = run(lambda: _get(daemon, "/api/stats"))
+    found = ask(daemon, calls.stats())
     if as_json:
         print_json(found)
     else:
@@ -103,13 +114,14 @@ def flags(
         raise unusable("on or off is missing", f"say `swarmbridge flags {name} off`")
     daemon = find_daemon(home, url, token_file)
     if name is not None:
-        full = FLAG_WORDS.get(name, name)
-        found = run(lambda: _put(daemon, f"/api/flags/{full}", {"enabled": value == "on"}))
+        found = ask(daemon, calls.set_flag(FLAG_WORDS.get(name, name), value == "on"))
     else:
-        found = run(lambda: _get(daemon, "/api/flags"))
+        found = ask(daemon, calls.flags())
     if as_json:
         print_json(found)
         return
+    from rich.text import Text
+
     rows = table("FLAG", "VALUE")
     faults = found.pop("chaos", {})
     for flag, enabled in found.items():
@@ -119,47 +131,63 @@ def flags(
     result_console().print(rows)
 
 
-async def _get(daemon: Daemon, path: str) -> Any:
-    async with Api(daemon) as api:
-        return await api.get(path)
+def _stats_view(found: Stats) -> Group:
+    from rich.console import Group
+    from rich.text import Text
 
-
-async def _put(daemon: Daemon, path: str, body: dict[str, Any]) -> Any:
-    async with Api(daemon) as api:
-        return await api.put(path, body)
-
-
-def _stats_view(found: dict[str, Any]) -> Group:
-    rows = table("TRANSPORT", "STATE", "PEERS", "FALLBACKS", "LAST", "LAST ERROR", right=("PEERS", "FALLBACKS"))
-    advice = []
-    for row in found["transports"]:
-        state = row["state"] if row["enabled"] else "off"
+    numbers = ("PEERS", "FETCHED", "SENT", "FALLBACKS")
+    rows = table("TRANSPORT", "STATE", *numbers, "LAST", "LAST ERROR", right=numbers)
+    remarks: list[Text] = []
+    for row in found.transports:
+        state = row.state if row.enabled else "off"
         rows.add_row(
-            Text(row["id"], TRANSPORT_STYLES.get(row["id"], "")),
+            Text(row.id, TRANSPORT_STYLES.get(row.id, "")),
             Text(state, STATE_STYLES.get(state, "dim")),
-            str(row["connectedPeers"]),
-            str(row["fallbackCount"]),
-            ago(row["lastFallbackAt"]),
-            row["lastError"] or "",
+            str(row.connected_peers),
+            size(row.confirmed_bytes),
+            size(row.sent_bytes),
+            str(row.fallback_count),
+            ago(row.last_fallback_at),
+            _error(row),
         )
-        if row["fallbackCauses"]:
-            causes = ", ".join(f"{cause} {count}" for cause, count in sorted(row["fallbackCauses"].items()))
-            advice.append(Text(f"{row['id']} ({row['label']}) was left because of: {causes}", "dim"))
-        if state in ("degraded", "error"):
-            what = ADVICE.get(row["lastError"] or "", "see the node's log")
-            advice.append(Text(f"{row['id']} ({row['label']}) is {state}: {what}", "yellow"))
-    whole = Text(f"{found['transportFallbacks']} fallbacks, the last {ago(found['lastTransportFallbackAt'])}")
-    return Group(rows, *([Text()] if advice else []), *advice, Text(), whole, _managers(found["managers"]))
+        remarks += [Text(text, style) for text, style in _remarks(row, state)]
+    whole = Text(f"{found.transport_fallbacks} fallbacks, the last {ago(found.last_transport_fallback_at)}")
+    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, _managers(found.managers))
 
 
-def _managers(found: dict[str, Any]) -> Text:
+def _error(row: TransportStats) -> str:
+    if not row.last_error:
+        return ""
+    return f"{row.last_error}, {ago(row.last_error_at)}" if row.last_error_at else row.last_error
+
+
+def _remarks(row: TransportStats, state: str) -> Iterator[tuple[str, str]]:
+    """Lines below the table, each with its style."""
+    called = f"{row.id} ({row.label})"
+    if row.counted_since:
+        yield f"{called} counts since it was switched off, {ago(row.counted_since)}", "dim"
+    if row.fallback_causes:
+        causes = ", ".join(f"{cause} {count}" for cause, count in sorted(row.fallback_causes.items()))
+        yield f"{called} was left because of: {causes}", "dim"
+    if state in ("degraded", "error"):
+        what = ADVICE.get(row.last_error or "", "see the node's log")
+        yield f"{called} is {state}: {what}", "yellow"
+    for place in row.places:
+        if place.state in POOR_PLACES:
+            why = f": {place.cause}" if place.cause else ""
+            yield f"{row.id}: {place.list}[{place.index}] of the rendezvous document is {place.state}{why}", "yellow"
+
+
+def _managers(found: ManagersView) -> Text:
     """What decides: a node without a manager delivers nothing."""
-    if not found["count"]:
+    from rich.text import Text
+
+    if not found.count:
         return Text("no manager is heard of: nothing can be delivered; see the node's log", "bold red")
-    plural = "s" if found["count"] > 1 else ""
-    parts = [f"{found['count']} manager{plural}", f"{found['deliveries']} deliveries in flight"]
-    if found["refused"]:
-        parts.append("not taken: " + ", ".join(f"{cause} {count}" for cause, count in found["refused"].items()))
-    if found["duplicateShare"]:
-        parts.append(f"{found['duplicateShare']:.1%} of bytes came twice")
+    plural = "s" if found.count > 1 else ""
+    parts = [f"{found.count} manager{plural}", f"{found.deliveries} deliveries in flight"]
+    if found.refused:
+        parts.append("not taken: " + ", ".join(f"{cause} {count}" for cause, count in found.refused.items()))
+    if found.duplicate_share:
+        parts.append(f"{found.duplicate_share:.1%} of bytes came twice")
     return Text(", ".join(parts))

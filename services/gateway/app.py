@@ -45,7 +45,7 @@ async def app(process: Process) -> None:
     token = Token(read_token(Path(settings.token_file) if settings.token_file else home / TOKEN_FILE))
 
     hub = EventHub()
-    feed = Feed(process.bus, process.subjects, process.flags, process.blocklist, hub)
+    feed = Feed(process.bus, process.subjects, process.flags, process.blocklist, hub.publish)
     calls = TransferCalls(process.bus, process.subjects, process.tasks, feed.transfers, feed.transfer_changed)
     files = FileRoutes(process.bus, process.subjects)
     server = HttpServer(

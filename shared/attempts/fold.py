@@ -28,7 +28,8 @@ OTHER_CAUSE = "other"
 class TransportCounters:
     """Counts of one transport since it was last switched off. Keys are causes and outcomes as words.
 
-    last_fallback_ms, last_error_ms: wall clock, 0 = never. confirmed_bytes: of verified answers only.
+    last_fallback_ms, last_error_ms: wall clock, 0 = never. confirmed_bytes: of verified answers only. last_error: of
+    the latest hop that failed, "" once a later one got through.
     """
 
     fallback_count: int = 0
@@ -99,11 +100,14 @@ def _count_attempt(counters: TransportCounters, record: Attempt) -> None:
     counters.attempts[record.outcome] += 1
     if record.outcome == OUTCOME_CONFIRMED:
         counters.confirmed_bytes += record.bytes
+    ended_ms = record.started_ms + round(record.elapsed_ms)
+    if record.outcome in (OUTCOME_CONFIRMED, OUTCOME_ACCEPTED) and ended_ms >= counters.last_error_ms:
+        counters.last_error, counters.last_error_ms = "", 0
     if record.outcome == OUTCOME_FAILED:
         cause = record.cause.value if record.cause is not None else OTHER_CAUSE
         counters.failure_causes[cause] += 1
         counters.last_error = cause
-        counters.last_error_ms = record.started_ms + round(record.elapsed_ms)
+        counters.last_error_ms = ended_ms
 
 
 def _count_fallback(counters: TransportCounters, record: Attempt) -> None:

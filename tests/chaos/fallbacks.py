@@ -6,13 +6,13 @@ Each place is read in its own way, from what it shows to others; none is derived
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiohttp
 import msgspec
+from prometheus_client.parser import text_string_to_metric_families
 
 from services.supervisor.machine.node import Node
 from shared.bus.messages.envelopes import HopReceipt, Receipt
@@ -20,8 +20,6 @@ from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord
 from shared.telemetry import names
 
 Counts = Counter[tuple[str, str]]
-
-_SAMPLE = re.compile(names.METRIC_FALLBACKS + r'\{from="([a-z]+)",cause="([a-z_]+)"\} (\d+)')
 
 
 def in_receipts(receipts: Iterable[Receipt], wanted: Callable[[Receipt, HopReceipt], bool]) -> Counts:
@@ -63,7 +61,14 @@ def in_diagnostics(diagnostics: Iterable[Diagnostic]) -> Counts:
 
 def in_metrics(text: str) -> Counts:
     """As Prometheus reads them: totals, which a switched flag does not reset."""
-    return Counter({(left, cause): int(count) for left, cause, count in _SAMPLE.findall(text)})
+    return Counter(
+        {
+            (sample.labels["from"], sample.labels["cause"]): int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == names.METRIC_FALLBACKS
+        }
+    )
 
 
 def in_stats(stats: dict[str, Any]) -> Counts:

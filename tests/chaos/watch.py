@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.supervisor.machine.gateway_client import GatewayClient
 from services.supervisor.machine.node import Node
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord, Spans
@@ -17,6 +16,7 @@ from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import inbox_prefix
 from shared.bus.nats.users import ADMIN
 from shared.content.link import ContentLink, parse_link
+from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
 from tests.chaos.asker import Asker
@@ -75,7 +75,7 @@ async def watching(node: Node) -> AsyncIterator[Watch]:
         await bus.close()
 
 
-async def put(api: GatewayClient, source: Path, content: bytes) -> ContentLink:
+async def put(api: AsyncGatewayClient, source: Path, content: bytes) -> ContentLink:
     """Put a file on a node. Returns: its link, which names the node as its holder."""
     await asyncio.to_thread(source.write_bytes, content)
     transfer = await api.put(source, source.name)

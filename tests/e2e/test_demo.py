@@ -88,7 +88,7 @@ def test_a_failed_hop_has_its_cause(story: dict[str, Any]) -> None:
 
 
 def test_one_trace_crosses_processes_and_nodes(story: dict[str, Any]) -> None:
-    spans = story["trace"]
+    spans = story["trace"]["rows"]
     assert spans[0]["depth"] == 0
     assert spans[0]["name"] == "chunk.fetch"
     attempts = [span for span in spans if span["name"].startswith("transport.attempt")]

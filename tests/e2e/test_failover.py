@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.machine.gateway_client import GatewayClient, TransferView
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import Node
 from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
+from shared.gateway_api.async_client import AsyncGatewayClient
+from shared.gateway_api.structs import Transfer
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +35,7 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
         await nodes.clear()
 
 
-async def ended(api: GatewayClient, transfer: str) -> TransferView:
+async def ended(api: AsyncGatewayClient, transfer: str) -> Transfer:
     """Wait for a transfer's end."""
     async with asyncio.timeout(DEADLINE_S):
         while (now := await api.transfer(transfer)).state == "running":
@@ -60,7 +61,7 @@ async def moved_while_killing(pair: Pair, source: Path, victims: list[tuple[Node
         assert await pair.b.api.content_sha256(got.manifest) == hashlib.sha256(content).hexdigest()
 
 
-async def confirmed_chunks(api: GatewayClient, transfer: str, count: int) -> None:
+async def confirmed_chunks(api: AsyncGatewayClient, transfer: str, count: int) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while True:
             now = await api.transfer(transfer)

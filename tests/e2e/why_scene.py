@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
-from services.supervisor.machine.gateway_client import TransferView
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import Node
 from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
+from shared.gateway_api.structs import Transfer
 from shared.transports import ORDER
 from tests.services.cli.run_cli import run_cli
 
@@ -99,10 +98,10 @@ class Scene:
                 if ready(found := await self.why(subject or transfer)):
                     return found
 
-    async def ended(self, api: Any, transfer: str) -> TransferView:
+    async def ended(self, api: Any, transfer: str) -> Transfer:
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                now: TransferView = await api.transfer(transfer)
+                now: Transfer = await api.transfer(transfer)
                 if now.state != "running":
                     return now
                 await asyncio.sleep(POLL_S)
@@ -124,12 +123,7 @@ class Scene:
 
     async def give_up(self, transfer: str) -> None:
         """B's operator does not want it any more."""
-        headers = {"Authorization": f"Bearer {self.nodes.b.token()}"}
-        async with (
-            aiohttp.ClientSession(headers=headers) as http,
-            http.delete(f"{self.nodes.b.api.url}/api/transfers/{transfer}") as answer,
-        ):
-            assert answer.ok
+        await self.nodes.b.api.cancel(transfer)
 
     async def done(self, transfer: str) -> None:
         """Wait until B has it."""

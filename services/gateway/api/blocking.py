@@ -7,21 +7,15 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from services.gateway.api.peers import named_peer
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.problems import ApiProblem, invalid, not_found
 from services.gateway.model.blocks import blocklist_view
 from shared.errors import BusError, Cause, SwarmbridgeError
+from shared.gateway_api.structs import BlockRequest
 from shared.ids import peer_name
 from shared.settings.blocklist import MAX_NOTE_CHARS, Blocklist, Direction
 from shared.text import is_safe_text
-
-
-class BlockRequest(ApiStruct, frozen=True):
-    """note: why, for people: MAX_NOTE_CHARS printable characters at most."""
-
-    direction: Direction = Direction.ALL
-    note: str = ""
 
 
 class BlocklistRoutes:
@@ -54,7 +48,7 @@ class BlocklistRoutes:
         if await self._is_us(peer):
             raise invalid("this is the node itself", "name another peer; see `swarmbridge peers`")
         try:
-            await self._blocklist.block(peer, wanted.direction, wanted.note)
+            await self._blocklist.block(peer, Direction(wanted.direction), wanted.note)
         except SwarmbridgeError as error:
             if error.cause is not Cause.TOO_LARGE:
                 raise

@@ -1,4 +1,4 @@
-"""GET /api/files: what the node holds, and the plain bytes of it.
+"""GET /api/files: what the node holds, with its links, and the plain bytes of it; DELETE; how full the store is.
 
 The bytes are a stranger's: always an attachment of an opaque type, never rendered (docs/trust.md). The first chunk
 is fetched before the status line, so that a wrong key is a clear answer; a failure later cuts the connection,
@@ -17,34 +17,39 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.problems import ApiProblem, not_found
+from services.gateway.http.queries import whole_number
 from shared.bus.bodies import pull, release
-from shared.bus.chunk_api import FileList, FileQuery, FileStatus, GetChunk, GotChunk
+from shared.bus.chunk_api import (
+    FileList,
+    FileQuery,
+    FileStatus,
+    GetChunk,
+    GotChunk,
+    Removed,
+    RemoveFile,
+    Usage,
+    UsageQuery,
+)
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
-from shared.content.link import decode_key
-from shared.errors import SwarmbridgeError
+from shared.content.link import ContentLink, decode_key, format_link
+from shared.content.names import safe_file_name
+from shared.errors import Cause, SwarmbridgeError
+from shared.gateway_api.calls import KEY_HEADER
+from shared.gateway_api.structs import FileView, RemovedView, UsageView
+from shared.ids import PeerToken
 
-KEY_HEADER = "X-Swarmbridge-Key"
 STATUS_TIMEOUT_S = 5.0
 CHUNK_TIMEOUT_S = 30.0
+REMOVE_TIMEOUT_S = 60.0
+"""A file of 100,000 chunks is as many objects to delete."""
+MAX_LISTED_FILES = 1000
+MAX_OFFSET = 10**9
+PRIVATE = "private"
 
 log = logging.getLogger(__name__)
-
-
-class FileView(ApiStruct, frozen=True):
-    """One file that the node holds, whole or in part. stored_at: wall clock, ms."""
-
-    manifest: str
-    file_id: str
-    name: str
-    mime: str
-    size: int
-    chunks_total: int
-    chunks_stored: int
-    content_class: str
-    stored_at: int
 
 
 class FileRoutes:
@@ -60,6 +65,8 @@ class FileRoutes:
             web.get("/api/files", self._list),
             web.get("/api/files/{digest}", self._get),
             web.get("/api/files/{digest}/content", self._content),
+            web.delete("/api/files/{digest}", self._remove),
+            web.get("/api/usage", self._usage),
         ]
 
     async def identity(self) -> str:
@@ -68,8 +75,9 @@ class FileRoutes:
             self._identity = (await self._query("")).identity
         return self._identity
 
-    async def _query(self, manifest: str) -> FileList:
-        return await self._bus.request(self._subjects.chunk("status"), FileQuery(manifest), FileList, STATUS_TIMEOUT_S)
+    async def _query(self, manifest: str, offset: int = 0, limit: int = 0) -> FileList:
+        query = FileQuery(manifest, offset, limit)
+        return await self._bus.request(self._subjects.chunk("status"), query, FileList, STATUS_TIMEOUT_S)
 
     async def _status(self, request: web.Request) -> FileStatus:
         files = (await self._query(request.match_info["digest"])).files
@@ -78,12 +86,37 @@ class FileRoutes:
         return files[0]
 
     async def _list(self, request: web.Request) -> web.Response:
-        files = (await self._query("")).files
-        newest = sorted(files, key=lambda file: file.stored_ms, reverse=True)
-        return json_answer([_view(file) for file in newest])
+        """Newest first. The bus has pages of its own, as large as a message may be: we go on until ours is full."""
+        offset = whole_number(request, "offset", 0, 0, MAX_OFFSET)
+        limit = whole_number(request, "limit", MAX_LISTED_FILES, 1, MAX_LISTED_FILES)
+        files: list[FileView] = []
+        while len(files) < limit:
+            page = await self._query("", offset + len(files), limit - len(files))
+            files += [_view(file, page.identity) for file in page.files]
+            if not page.files:
+                break
+        return json_answer(files)
 
     async def _get(self, request: web.Request) -> web.Response:
-        return json_answer(_view(await self._status(request)))
+        return json_answer(_view(await self._status(request), await self.identity()))
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        wanted = RemoveFile(request.match_info["digest"])
+        try:
+            gone = await self._bus.request(self._subjects.chunk("remove"), wanted, Removed, REMOVE_TIMEOUT_S)
+        except SwarmbridgeError as error:
+            if error.cause is Cause.NO_LINK:
+                raise not_found("the node does not hold this file", "see `GET /api/files`") from None
+            if error.cause is Cause.BUSY:
+                raise ApiProblem(
+                    409, error.cause.value, "a transfer of this file runs", "wait for it, or cancel it"
+                ) from None
+            raise
+        return json_answer(RemovedView(gone.manifest, gone.name, gone.chunks_removed, gone.freed_bytes))
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        now = await self._bus.request(self._subjects.chunk("usage"), UsageQuery(), Usage, STATUS_TIMEOUT_S)
+        return json_answer(UsageView(now.used_bytes, now.promised_bytes, now.quota_bytes, now.files))
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
         file = await self._status(request)
@@ -134,7 +167,7 @@ class FileRoutes:
 
 
 def _content_headers(file: FileStatus) -> dict[str, str]:
-    name = file.name or f"{file.manifest[:16]}.bin"  # private content names itself to nobody
+    name = safe_file_name(file.name, file.manifest)
     plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_. ") else "_" for char in name)
     return {
         "Content-Type": "application/octet-stream",
@@ -146,7 +179,14 @@ def _content_headers(file: FileStatus) -> dict[str, str]:
     }
 
 
-def _view(file: FileStatus) -> FileView:
+def _link(file: FileStatus, identity: str) -> str:
+    """What another node fetches it by; private content opens with the key alone, which nobody keeps but its link."""
+    if file.content_class == PRIVATE or not identity:
+        return ""
+    return format_link(ContentLink(file.manifest, (PeerToken(identity),)))
+
+
+def _view(file: FileStatus, identity: str) -> FileView:
     return FileView(
         manifest=file.manifest,
         file_id=file.file_id,
@@ -157,4 +197,5 @@ def _view(file: FileStatus) -> FileView:
         chunks_stored=file.chunks_stored,
         content_class=file.content_class,
         stored_at=file.stored_ms,
+        link=_link(file, identity),
     )

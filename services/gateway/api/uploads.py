@@ -11,27 +11,24 @@ import re
 
 from aiohttp import web
 
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.problems import ApiProblem, invalid, not_found
+from services.gateway.transfers import limits
 from services.gateway.transfers.board import Transfers
 from services.gateway.transfers.calls import TransferCalls
-from services.gateway.transfers.spool import Spool
+from services.gateway.transfers.spool import Spool, SpoolFile
 from shared.content.link import parse_link
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
+from shared.gateway_api.structs import FetchRequest, Started
 from shared.text import is_safe_text, shows_something
 
 CONTENT_CLASSES = ("shared", "mesh", "private")
 MAX_NAME_CHARS = 255
 DEFAULT_NAME = "file"
 DEFAULT_MIME = "application/octet-stream"
-READ_BYTES = 256 * limits.KIB
+READ_BYTES = limits.MIB // 4
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?[A-Za-z0-9=\"_.+-]{1,64})?")
-
-
-class FetchRequest(ApiStruct, frozen=True):
-    link: str
 
 
 class TransferRoutes:
@@ -57,7 +54,7 @@ class TransferRoutes:
     async def _put(self, request: web.Request) -> web.Response:
         name, mime, content_class = _described(request)
         if (request.content_length or 0) > self._max_upload_bytes:
-            raise SwarmbridgeError(Cause.TOO_LARGE, "the upload is larger than gateway.max_upload_bytes")
+            raise self._too_large()
         again = request.query.get("again", "") in ("1", "true")
         self._calls.check_room()
         if self._uploads >= limits.MAX_UPLOADS + limits.MAX_WAITING_UPLOADS:
@@ -68,7 +65,7 @@ class TransferRoutes:
             async with self._turns:
                 spooled = self._spool.open()
                 try:
-                    await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
+                    await self._spool_all(request, spooled)
                     transfer = self._calls.start_put(spooled, name, mime, content_class, again=again)
                 except BaseException:
                     spooled.close()
@@ -79,7 +76,22 @@ class TransferRoutes:
             raise ApiProblem(503, "busy", "the spool cannot be written", "make room in the node's home") from error
         finally:
             self._uploads -= 1
-        return json_answer({"transfer": transfer.id}, status=202)
+        return json_answer(Started(transfer.id), status=202)
+
+    async def _spool_all(self, request: web.Request, spooled: SpoolFile) -> None:
+        try:
+            await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
+        except SwarmbridgeError as error:
+            raise (self._too_large() if error.cause is Cause.TOO_LARGE else error) from error
+
+    def _too_large(self) -> ApiProblem:
+        """It is this gateway's limit, not the store's, and only this gateway's setting moves it."""
+        return ApiProblem(
+            413,
+            Cause.TOO_LARGE.value,
+            f"the upload is larger than this gateway takes ({self._max_upload_bytes} bytes)",
+            "raise gateway.max_upload_bytes, or send less",
+        )
 
     async def _fetch(self, request: web.Request) -> web.Response:
         body = await json_request(request, FetchRequest)
@@ -88,7 +100,7 @@ class TransferRoutes:
         except SwarmbridgeError as error:
             # The one text of ours that may be shown: it speaks of the form of what the asker sent.
             raise invalid(str(error), "paste the whole link that `put` printed") from error
-        return json_answer({"transfer": self._calls.start_fetch(link.without_key()).id}, status=202)
+        return json_answer(Started(self._calls.start_fetch(link.without_key()).id), status=202)
 
     async def _list(self, request: web.Request) -> web.Response:
         return json_answer(self._transfers.newest_first())

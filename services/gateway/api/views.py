@@ -6,34 +6,22 @@ from aiohttp import web
 
 from services.gateway.api.chaos import flags_view
 from services.gateway.api.downloads import FileRoutes
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.events import EventHub
-from services.gateway.http.problems import invalid, not_found
-from services.gateway.model import metrics
+from services.gateway.http.problems import not_found
+from services.gateway.http.queries import whole_number
+from services.gateway.model import limits, metrics
 from services.gateway.model.feed import Feed
 from services.gateway.model.traces import Trace, span_view
-from services.gateway.model.waterfall import waterfall
 from shared.bus.contract import Bus
+from shared.gateway_api.structs import FlagRequest, NodeView
+from shared.gateway_api.traces import waterfall
 from shared.ids import peer_name
 from shared.settings.flags import Flags
 from shared.version import VERSION
 
 DEFAULT_ROWS = 100
-
-
-class NodeView(ApiStruct, frozen=True):
-    """peer: this node's own token, for another's `trust.members` and for links. name: how telemetry calls it."""
-
-    node: str
-    peer: str
-    name: str
-    version: str
-
-
-class FlagRequest(ApiStruct, frozen=True):
-    enabled: bool
 
 
 class ViewRoutes:
@@ -72,8 +60,9 @@ class ViewRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         stats = self._feed.stats()
-        text = metrics.render(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
-        return web.Response(body=text.encode(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        found = metrics.Metrics(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
+        text, content_type = metrics.render(found, request.headers.get("Accept", ""))
+        return web.Response(body=text, headers={"Content-Type": content_type})
 
     async def _node_view(self, request: web.Request) -> web.Response:
         peer = await self._files.identity()
@@ -89,12 +78,13 @@ class ViewRoutes:
         return json_answer(flags_view(self._flags))
 
     async def _attempts(self, request: web.Request) -> web.Response:
-        limit = _limit(request, limits.MAX_ATTEMPTS)
+        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_ATTEMPTS)
         return json_answer(self._feed.recent_attempts(request.query.get("transfer", ""), limit))
 
     async def _traces(self, request: web.Request) -> web.Response:
         only = request.query.get("fallback", "") in ("1", "true")
-        found = self._feed.traces.newest_first(fallback_only=only, limit=_limit(request, limits.MAX_TRACES))
+        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_TRACES)
+        found = self._feed.traces.newest_first(fallback_only=only, limit=limit)
         return json_answer(found)
 
     def _trace(self, request: web.Request) -> Trace:
@@ -107,7 +97,8 @@ class ViewRoutes:
         return json_answer([span_view(span) for span in self._trace(request).spans])
 
     async def _waterfall(self, request: web.Request) -> web.Response:
-        return json_answer(waterfall(self._trace(request)))
+        trace = self._trace(request)
+        return json_answer(waterfall(trace.trace_id, trace.spans, fallback=trace.fallback, dropped=trace.dropped))
 
     async def _diagnostics(self, request: web.Request) -> web.Response:
         return json_answer(list(reversed(self._feed.diagnostics)))
@@ -119,11 +110,3 @@ class ViewRoutes:
         except KeyError:
             raise not_found("no such flag", f"known: {', '.join(self._flags.snapshot())}") from None
         return json_answer(flags_view(self._flags))
-
-
-def _limit(request: web.Request, most: int) -> int:
-    text = request.query.get("limit", str(DEFAULT_ROWS))
-    # Its length first: int() refuses thousands of digits with an error of its own.
-    if len(text) > len(str(most)) or not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
-        raise invalid(f"limit is a whole number from 1 to {most}")
-    return int(text)

@@ -14,19 +14,20 @@ from aiohttp import web
 from services.gateway.api.peers import named_peer
 from services.gateway.http.answers import json_answer
 from services.gateway.http.problems import invalid, not_found
+from services.gateway.http.queries import whole_number
 from services.gateway.model.feed import Feed
-from services.gateway.transfers.board import Transfer
 from services.gateway.why.verdict import Facts, why
 from services.gateway.why.words import PEER, TRANSFER
 from shared.bus.messages.records import Attempt
 from shared.clock import unix_ms
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
 from shared.transports import TransportState
 
 MIN_PREFIX_CHARS = 6
 MAX_NAME_CHARS = 60
 """Of a file's name in a headline; the rest of a long one is cut."""
-MAX_OFFSET_MINUTES = 24 * 60
+MAX_OFFSET_MINUTES = 24 * 60 - 1
 
 _TRANSFER_ID = re.compile(r"[0-9a-f]{6,32}")
 _TROUBLED = (TransportState.DEGRADED.value, TransportState.ERROR.value)
@@ -131,12 +132,10 @@ def clock_text_at(offset_minutes: int | None, now_ms: int) -> Callable[[int], st
 
 
 def _offset(request: web.Request) -> int | None:
-    text = request.query.get("utcOffset")
-    if text is None:
+    """Minutes east of UTC; None where the caller did not say."""
+    if "utcOffset" not in request.query:
         return None
-    if not re.fullmatch(r"-?[0-9]{1,4}", text, re.ASCII) or abs(int(text)) >= MAX_OFFSET_MINUTES:
-        raise invalid("utcOffset is a whole number of minutes, east of UTC")
-    return int(text)
+    return whole_number(request, "utcOffset", 0, -MAX_OFFSET_MINUTES, MAX_OFFSET_MINUTES)
 
 
 def _called(transfer: Transfer | None) -> str:

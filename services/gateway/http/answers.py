@@ -1,18 +1,12 @@
-"""JSON in and out of the HTTP API, by msgspec: structs with camelCase fields, validated on the way in."""
+"""JSON out of the HTTP API; what is in it are the structs of shared.gateway_api."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from aiohttp import web
-
-T = TypeVar("T")
-
-
-class ApiStruct(msgspec.Struct, frozen=True, rename="camel"):
-    """What the API's JSON objects are made from."""
 
 
 def json_answer(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from services.gateway.http.answers import ApiStruct, json_answer
+from services.gateway.http.answers import json_answer
 from services.gateway.http.auth import (
     SESSION_LIFETIME_S,
     SESSION_NONCE_BYTES,
@@ -24,6 +24,7 @@ from services.gateway.http.bodies import json_request
 from services.gateway.http.problems import ApiProblem, problem_of, problem_of_http
 from shared.clock import Clock, monotonic
 from shared.errors import SwarmbridgeError
+from shared.gateway_api.structs import LoginRequest
 
 LOGIN_PATH = "/api/login"
 # The page is the same for everyone and holds no data, so that it can ask for the token itself.
@@ -42,10 +43,6 @@ PAGE_HEADERS = {
 }
 
 log = logging.getLogger(__name__)
-
-
-class LoginRequest(ApiStruct, frozen=True):
-    token: str
 
 
 class Guard:

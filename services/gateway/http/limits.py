@@ -23,21 +23,6 @@ KEEPALIVE_S = 30.0
 # Addresses whose bad tokens are remembered; the one seen longest ago is forgotten first.
 MAX_TRACKED_ADDRESSES = 1024
 
-# Transfers asked for here and not ended yet. Each put holds a spool file of up to gateway.max_upload_bytes.
-MAX_RUNNING_TRANSFERS = 64
-MAX_UPLOADS = 8
-MAX_WAITING_UPLOADS = 64
-UPLOAD_STALL_S = 60.0
-TRANSFER_DEADLINE_S = 3600.0
-
-# What is kept for views; the oldest goes first.
-MAX_TRANSFERS = 500
-MAX_ATTEMPTS = 5000
-MAX_DIAGNOSTICS = 200
-MAX_TRACES = 400
-MAX_SPANS = 60_000
-MAX_SPANS_A_TRACE = 6000
-
 # Messages a slow event stream may be behind before it is told to read everything again.
 MAX_QUEUED_EVENTS = 256
 STREAM_KEEPALIVE_S = 15.0

@@ -42,7 +42,7 @@ class _Words(NamedTuple):
 _BY_CAUSE: dict[Cause, _Words] = {
     Cause.BUSY: _Words(503, "the node has no room for this now", "try again in a moment"),
     Cause.RATE_LIMITED: _Words(429, "too many requests", "wait a minute"),
-    Cause.TOO_LARGE: _Words(413, "this is larger than the node takes", "raise chunk.quota_bytes, or send less"),
+    Cause.TOO_LARGE: _Words(413, "this is larger than the node takes", "send less"),
     Cause.STORE_FULL: _Words(507, "the node's store has no room for this", "remove files, or raise chunk.quota_bytes"),
     Cause.DISK_FULL: _Words(507, "the disk under the node's store is full", "free space on it, or move chunk.store"),
     Cause.STORE_FAILED: _Words(503, "the node's store cannot be used", "see the chunk service's log"),

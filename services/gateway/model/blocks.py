@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from services.gateway.http.answers import ApiStruct
-from shared.settings.blocklist import Blocklist, Direction
-
-
-class BlockView(ApiStruct, frozen=True):
-    """One blocked peer. peer: its name. since: wall clock, ms; 0 where the stored entry cannot be read."""
-
-    peer: str
-    direction: Direction
-    note: str
-    since: int
+from shared.gateway_api.structs import BlockView
+from shared.settings.blocklist import Blocklist
 
 
 def blocklist_view(blocklist: Blocklist) -> list[BlockView]:
     """GET /api/blocklist: every blocked peer, by name."""
     blocks = blocklist.snapshot().items()
-    return [BlockView(peer, block.direction, block.note, block.since_ms) for peer, block in blocks]
+    return [BlockView(peer, block.direction.value, block.note, block.since_ms) for peer, block in blocks]

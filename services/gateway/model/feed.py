@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct
-from services.gateway.http.events import EventHub
+import msgspec
+
+from services.gateway.model import limits
 from services.gateway.model.blocks import blocklist_view
 from services.gateway.model.history import History
 from services.gateway.model.managers import ManagerBoard
 from services.gateway.model.metrics import MetricTotals
-from services.gateway.model.status import PeerView, Stats, StatusBoard, TransportStats, stats_of
+from services.gateway.model.status import StatusBoard, stats_of
 from services.gateway.model.traces import TraceStore
-from services.gateway.transfers.board import Transfer, Transfers
+from services.gateway.transfers.board import Transfers
 from shared.attempts.fold import AttemptCounters
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.bus.messages.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
 from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
 from shared.clock import Clock, monotonic, unix_ms
+from shared.gateway_api.structs import AttemptView, DiagnosticView, PeerView, Stats, Transfer, TransportStats
 from shared.settings.blocklist import Blocklist
 from shared.settings.flags import FLAG_NAMES, Flags
 from shared.transports import ORDER
@@ -37,39 +39,8 @@ MAX_REMEMBERED_ROLES = 4096
 _TRANSPORT_OF_FLAG = {flag: transport.value for transport, flag in FLAG_NAMES.items()}
 
 
-class AttemptView(ApiStruct, frozen=True):
-    """One hop, as its record is (Attempt). started_ms: wall clock."""
-
-    delivery: str
-    number: int
-    transport: str
-    peer: str
-    outcome: str
-    cause: str | None
-    fallback_from: str | None
-    fallback_cause: str | None
-    hedged: bool
-    started_ms: int
-    elapsed_ms: float
-    bytes: int
-    trace_id: str
-    transfer: str
-
-
-class DiagnosticView(ApiStruct, frozen=True):
-    """swarm-space's diagnostics event (docs/swarm-space.md). timestamp: wall clock, ms."""
-
-    id: str
-    level: str
-    source: str
-    code: str
-    message: str
-    timestamp: int
-    context: dict[str, str]
-
-
 class Feed:
-    """The models behind the views, kept up to date from the bus."""
+    """The models behind the views, kept up to date from the bus. publish: tells pages of an event, by its name."""
 
     def __init__(
         self,
@@ -77,14 +48,14 @@ class Feed:
         subjects: Subjects,
         flags: Flags,
         blocklist: Blocklist,
-        hub: EventHub,
+        publish: Callable[[str, object], None],
         clock: Clock = monotonic,
     ) -> None:
         self._bus = bus
         self._subjects = subjects
         self._flags = flags
         self._blocklist = blocklist
-        self._hub = hub
+        self._publish = publish
         self._clock = clock
         self._subscriptions: list[Subscription] = []
         self._counters = AttemptCounters(flags.counters_since_ms)
@@ -133,7 +104,11 @@ class Feed:
     def transports(self) -> list[TransportStats]:
         now = self._clock()
         return [
-            self.board.transport(name, self._flags.enabled(name), self._counters.transport(name), now) for name in ORDER
+            msgspec.structs.replace(
+                self.board.transport(name, self._flags.enabled(name), self._counters.transport(name), now),
+                counted_since=self._flags.counters_since_ms(name) or None,
+            )
+            for name in ORDER
         ]
 
     def peers(self) -> list[PeerView]:
@@ -154,13 +129,13 @@ class Feed:
         return found
 
     def transfer_changed(self, transfer: Transfer) -> None:
-        self._hub.publish("transfer", transfer)
+        self._publish("transfer", transfer)
 
     async def _on_status(self, status: WorkerStatus, incoming: Incoming) -> None:
         self.totals.apply_status(status)
         self.history.heard(status, self._clock(), unix_ms())
         if self.board.apply(status, self._clock()):
-            self._hub.publish(
+            self._publish(
                 "status",
                 {
                     "worker": status.worker,
@@ -182,7 +157,7 @@ class Feed:
         self._roles[link.peer] = link.role
         if len(self._roles) > MAX_REMEMBERED_ROLES:
             del self._roles[next(iter(self._roles))]
-        self._hub.publish(
+        self._publish(
             "link",
             {
                 "transport": link.transport,
@@ -210,15 +185,15 @@ class Feed:
             context=dict(diagnostic.context),
         )
         self.diagnostics.append(view)
-        self._hub.publish("diagnostic", view)
+        self._publish("diagnostic", view)
 
     async def _on_spans(self, spans: Spans, incoming: Incoming) -> None:
         for trace_id in self.traces.add(spans.spans):
-            self._hub.publish("trace", {"traceId": trace_id})
+            self._publish("trace", {"traceId": trace_id})
 
     def _on_attempt(self, record: Attempt, stored_ms: int) -> None:
         self.attempts.append(record)
-        self.totals.attempts.apply(record, stored_ms)
+        self.totals.apply_attempt(record, stored_ms)
         self._counters.apply(record, stored_ms)
 
     def _note_flags(self) -> None:
@@ -227,18 +202,18 @@ class Feed:
 
     def _on_flags(self) -> None:
         self._note_flags()
-        self._hub.publish("flags", self._flags.snapshot())
+        self._publish("flags", self._flags.snapshot())
         self._publish_stats()
 
     def _on_block(self, peer: str) -> None:
         self.history.block_is(peer, self._blocklist.snapshot().get(peer), unix_ms())
-        self._hub.publish("blocklist", blocklist_view(self._blocklist))
+        self._publish("blocklist", blocklist_view(self._blocklist))
 
     def _publish_stats(self) -> None:
         stats = self.stats()
         if stats != self._last_stats:
             self._last_stats = stats
-            self._hub.publish("stats", stats)
+            self._publish("stats", stats)
 
 
 def _attempt_view(record: Attempt) -> AttemptView:

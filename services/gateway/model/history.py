@@ -16,10 +16,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.gateway.http.answers import ApiStruct
-from services.gateway.model.status import WORKER_EXPIRY_S, TransportStats
+from services.gateway.model.status import WORKER_EXPIRY_S
 from shared.bus.messages.records import LinkChanged, WorkerStatus
 from shared.errors import Cause
+from shared.gateway_api.structs import TransportStats
+from shared.gateway_api.why import Change
 from shared.settings.blocklist import Block, Direction
 from shared.settings.chaos import ALL_PERCENT, ChaosFlag
 from shared.transports import TransportState
@@ -62,22 +63,6 @@ class ChangeKind(StrEnum):
     LINK_CLOSED = "link_closed"
     BUS_LOST = "bus_lost"
     BUS_BACK = "bus_back"
-
-
-class Change(ApiStruct, frozen=True):
-    """One change. at: wall clock, ms. text: one clause, for people. The rest: where it has one.
-
-    direction: of a block, as the blocklist has it.
-    """
-
-    at: int
-    kind: ChangeKind
-    text: str
-    transport: str | None = None
-    peer: str | None = None
-    cause: str | None = None
-    worker: str | None = None
-    direction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,30 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import msgspec
-
-from services.gateway.http.answers import ApiStruct
 from shared.bus.messages.records import ManagerStatus
+from shared.gateway_api.structs import ManagersView
 
 MANAGER_EXPIRY_S = 3.0
 """Three missed heartbeats of a second each, as for workers."""
 
 MAX_REMEMBERED = 256
 """Managers, gone ones included; the one heard of longest ago is forgotten first."""
-
-
-class ManagersView(ApiStruct, frozen=True):
-    """What is told of all managers together.
-
-    count: live ones. deliveries: under way in them. refused: deliveries not taken, by cause.
-
-    duplicate_share: of answer bytes, those that came twice because of a hedge; the highest of the managers'.
-    """
-
-    count: int = 0
-    deliveries: int = 0
-    refused: dict[str, int] = msgspec.field(default_factory=dict)
-    duplicate_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +35,8 @@ class ManagerBoard:
     def apply(self, status: ManagerStatus, now: float) -> None:
         before = self._heard.pop(status.manager, None)
         for cause, count in status.refused.items():
-            self.refused[cause] += count - (before.status.refused.get(cause, 0) if before is not None else 0)
+            known = before.status.refused.get(cause, 0) if before is not None else 0
+            self.refused[cause] += count - known if count >= known else count
         self._heard[status.manager] = _Heard(status, now)
         if len(self._heard) > MAX_REMEMBERED:
             del self._heard[next(iter(self._heard))]
@@ -62,5 +47,6 @@ class ManagerBoard:
             count=len(live),
             deliveries=sum(status.deliveries for status in live),
             refused=dict(sorted(self.refused.items())),
+            instances={status.manager: status.deliveries for status in sorted(live, key=lambda status: status.manager)},
             duplicate_share=round(max((status.duplicate_share for status in live), default=0.0), 4),
         )

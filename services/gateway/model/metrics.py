@@ -1,27 +1,36 @@
-"""GET /metrics: the Prometheus text format (version 0.0.4), by hand: a dozen families need no client library.
+"""GET /metrics: the models as metric families, which prometheus-client writes.
 
 Counters never go back while the process lives: they are folded from every attempt in the stream, not from the
 status counters that switching a transport off resets. After a restart they start from what the capped stream
-still holds, which Prometheus takes for the counter reset that it is.
+still holds, which Prometheus takes for the counter reset that it is. A counter of hops has the trace of its latest hop
+as its exemplar, in the OpenMetrics format, which is the one that has any.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from services.gateway.model.managers import ManagersView
-from services.gateway.model.status import TransportStats
-from shared.attempts.fold import AttemptCounters, TransportCounters
-from shared.bus.messages.records import WorkerStatus
+from prometheus_client.core import CounterMetricFamily, Exemplar, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest as plain_text
+from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
+from prometheus_client.registry import Collector
+
+from shared.attempts.fold import OTHER_CAUSE, AttemptCounters, TransportCounters
+from shared.bus.messages.records import Attempt, WorkerStatus
+from shared.gateway_api.structs import ManagersView, TransportStats
 from shared.telemetry import names
 from shared.transports import TransportState
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PLAIN = "text/plain; version=0.0.4; charset=utf-8"
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 MAX_REMEMBERED_WORKERS = 1024
+MS_PER_S = 1000
 
-Labels = tuple[tuple[str, str], ...]
-Sample = tuple[Labels, int]
+_Key = tuple[str, str, str]
+"""Family and its two labels' values."""
+_Samples = Iterable[tuple[tuple[str, ...], int]]
+"""Labels' values, and the number."""
 
 
 class MetricTotals:
@@ -31,113 +40,143 @@ class MetricTotals:
         self.attempts = AttemptCounters()
         self.refused: Counter[tuple[str, str]] = Counter()
         self.chaos: Counter[tuple[str, str]] = Counter()
+        self.received_bytes: Counter[str] = Counter()
+        self.sent_bytes: Counter[str] = Counter()
+        self._exemplars: dict[_Key, Exemplar] = {}
         self._last: dict[str, WorkerStatus] = {}
 
+    def apply_attempt(self, record: Attempt, stored_ms: int) -> None:
+        self.attempts.apply(record, stored_ms)
+        if not record.trace_id:
+            return
+        # Keys are transports, outcomes and causes: closed sets, so that this is bounded.
+        exemplar = Exemplar({"trace_id": record.trace_id}, 1.0, stored_ms / MS_PER_S)
+        self._exemplars[names.METRIC_ATTEMPTS, record.transport, record.outcome] = exemplar
+        if record.fallback_from:
+            cause = record.fallback_cause.value if record.fallback_cause is not None else OTHER_CAUSE
+            self._exemplars[names.METRIC_FALLBACKS, record.fallback_from, cause] = exemplar
+
     def apply_status(self, status: WorkerStatus) -> None:
-        """A worker's counts begin when it is enabled; what is less than before has begun anew."""
+        """A worker's counts begin when it is enabled; what is less than before has begun again."""
         before = self._last.pop(status.worker, None)
         _grow(self.refused, status.transport, before.refused if before else {}, status.refused)
         _grow(self.chaos, status.transport, before.chaos if before else {}, status.chaos)
+        self.received_bytes[status.transport] += _growth(before.bytes_in if before else 0, status.bytes_in)
+        self.sent_bytes[status.transport] += _growth(before.bytes_out if before else 0, status.bytes_out)
         self._last[status.worker] = status
         if len(self._last) > MAX_REMEMBERED_WORKERS:
             del self._last[next(iter(self._last))]
 
+    def exemplar(self, family: str, first: str, second: str) -> Exemplar | None:
+        return self._exemplars.get((family, first, second))
 
-def render(
-    totals: MetricTotals, transports: Iterable[TransportStats], managers: ManagersView, blocked_count: int
-) -> str:
-    """The whole page of metrics. Labels are transports, causes, outcomes and states: closed, small sets.
+
+class Metrics(Collector):
+    """One look at everything. Labels are transports, causes, outcomes and states: closed, small sets.
 
     blocked_count: peers on the blocklist.
     """
-    rows = list(transports)
-    states = [
-        ((("transport", row.id), ("state", state.value)), int(row.state == state.value))
-        for row in rows
-        for state in TransportState
-    ]
-    families = [
-        _family(
-            names.METRIC_FALLBACKS,
-            "counter",
-            "Hops left for another transport.",
-            _by_transport(totals.attempts, "from", "cause", lambda counters: counters.fallback_causes),
-        ),
-        _family(
-            names.METRIC_ATTEMPTS,
-            "counter",
-            "Hops by how they ended.",
-            _by_transport(totals.attempts, "transport", "outcome", lambda counters: counters.attempts),
-        ),
-        _family(
-            names.METRIC_CONFIRMED_BYTES,
-            "counter",
-            "Bytes of verified answers.",
-            [((("transport", name.value),), counters.confirmed_bytes) for name, counters in totals.attempts],
-        ),
-        _family(
-            names.METRIC_REFUSED,
-            "counter",
-            "What workers refused, by limit or cause.",
-            [((("transport", key[0]), ("cause", key[1])), count) for key, count in sorted(totals.refused.items())],
-        ),
-        _family(
-            names.METRIC_CHAOS,
-            "counter",
-            "Requests harmed on purpose by chaos flags, and chaos flags ignored.",
-            [((("transport", key[0]), ("fault", key[1])), count) for key, count in sorted(totals.chaos.items())],
-        ),
-        _family(names.METRIC_STATE, "gauge", "1 for the state a transport is in.", states),
-        _family(
-            names.METRIC_PEERS,
-            "gauge",
-            "Peers with a live link.",
-            [((("transport", row.id),), row.connected_peers) for row in rows],
-        ),
-        _family(names.METRIC_MANAGERS, "gauge", "Live managers.", [((), managers.count)]),
-        _family(names.METRIC_DELIVERIES, "gauge", "Deliveries in flight.", [((), managers.deliveries)]),
-        _family(
-            names.METRIC_DELIVERIES_REFUSED,
-            "counter",
-            "Deliveries that managers did not take; their callers asked again.",
-            [((("cause", cause),), count) for cause, count in managers.refused.items()],
-        ),
-        _family(
+
+    def __init__(
+        self, totals: MetricTotals, transports: Iterable[TransportStats], managers: ManagersView, blocked_count: int
+    ) -> None:
+        self._totals = totals
+        self._transports = list(transports)
+        self._managers = managers
+        self._blocked_count = blocked_count
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._of_hops()
+        yield from self._of_workers()
+        yield from self._of_transports()
+        yield from self._of_managers()
+        yield _gauge(
             names.METRIC_BLOCKED_PEERS,
-            "gauge",
             "Peers on the blocklist, whatever the direction.",
-            [((), blocked_count)],
-        ),
-    ]
-    return "".join(families)
+            (),
+            [((), self._blocked_count)],
+        )
+
+    def _of_hops(self) -> Iterator[Metric]:
+        yield self._by_transport(
+            names.METRIC_FALLBACKS,
+            "Hops left for another transport.",
+            ("from", "cause"),
+            lambda counters: counters.fallback_causes,
+        )
+        yield self._by_transport(
+            names.METRIC_ATTEMPTS,
+            "Hops by how they ended.",
+            ("transport", "outcome"),
+            lambda counters: counters.attempts,
+        )
+        confirmed = {(name.value,): counters.confirmed_bytes for name, counters in self._totals.attempts}
+        yield _counter(names.METRIC_CONFIRMED_BYTES, "Bytes of verified answers.", ("transport",), confirmed.items())
+
+    def _of_workers(self) -> Iterator[Metric]:
+        totals = self._totals
+        text = "What workers refused, by limit or cause."
+        yield _counter(names.METRIC_REFUSED, text, ("transport", "cause"), totals.refused.items())
+        text = "Requests harmed on purpose by chaos flags, and chaos flags ignored."
+        yield _counter(names.METRIC_CHAOS, text, ("transport", "fault"), totals.chaos.items())
+        for name, text, counts in (
+            (names.METRIC_RECEIVED_BYTES, "Bytes that peers sent us, whoever asked.", totals.received_bytes),
+            (names.METRIC_SENT_BYTES, "Bytes that we sent to peers, whoever asked.", totals.sent_bytes),
+        ):
+            yield _counter(name, text, ("transport",), [((transport,), count) for transport, count in counts.items()])
+
+    def _of_transports(self) -> Iterator[Metric]:
+        rows = self._transports
+        states = {(row.id, state.value): int(row.state == state.value) for row in rows for state in TransportState}
+        yield _gauge(names.METRIC_STATE, "1 for the state a transport is in.", ("transport", "state"), states.items())
+        peers = {(row.id,): row.connected_peers for row in rows}
+        yield _gauge(names.METRIC_PEERS, "Peers with a live link.", ("transport",), peers.items())
+
+    def _of_managers(self) -> Iterator[Metric]:
+        managers = self._managers
+        yield _gauge(names.METRIC_MANAGERS, "Live managers.", (), [((), managers.count)])
+        yield _gauge(names.METRIC_DELIVERIES, "Deliveries in flight.", (), [((), managers.deliveries)])
+        refused = {(cause,): count for cause, count in managers.refused.items()}
+        text = "Deliveries that managers did not take; their callers asked again."
+        yield _counter(names.METRIC_DELIVERIES_REFUSED, text, ("cause",), refused.items())
+
+    def _by_transport(
+        self, name: str, text: str, labels: tuple[str, str], counts: Callable[[TransportCounters], Mapping[str, int]]
+    ) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, text, labels=labels)
+        for transport, counters in self._totals.attempts:
+            for key, count in sorted(counts(counters).items()):
+                exemplar = self._totals.exemplar(name, transport.value, key)
+                family.add_metric((transport.value, key), count, exemplar=exemplar)
+        return family
+
+
+def render(metrics: Metrics, accept: str) -> tuple[bytes, str]:
+    """The page of metrics in the format that the `Accept` header asks for, and its content type."""
+    if "application/openmetrics-text" in accept:
+        written: bytes = open_metrics(metrics)  # type: ignore[no-untyped-call]
+        return written, OPEN_METRICS
+    return plain_text(metrics), PLAIN
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], samples: _Samples) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, count in sorted(samples):
+        family.add_metric(values, count)
+    return family
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], samples: _Samples) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family
 
 
 def _grow(totals: Counter[tuple[str, str]], transport: str, before: Mapping[str, int], now: Mapping[str, int]) -> None:
     for word, count in now.items():
-        known = before.get(word, 0)
-        totals[transport, word] += count - known if count >= known else count
+        totals[transport, word] += _growth(before.get(word, 0), count)
 
 
-def _by_transport(
-    attempts: AttemptCounters, first: str, second: str, counts: Callable[[TransportCounters], Mapping[str, int]]
-) -> list[Sample]:
-    return [
-        (((first, name.value), (second, key)), count)
-        for name, counters in attempts
-        for key, count in sorted(counts(counters).items())
-    ]
-
-
-def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
-    lines = [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
-    lines += [f"{name}{_labels(labels)} {value}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
-
-
-def _labels(labels: Labels) -> str:
-    inner = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels)
-    return f"{{{inner}}}" if inner else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+def _growth(before: int, now: int) -> int:
+    return now - before if now >= before else now

@@ -9,15 +9,13 @@ everything that was counted is zero.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
-from services.gateway.http.answers import ApiStruct
-from services.gateway.model.managers import ManagersView
 from shared.attempts.fold import TransportCounters
 from shared.bus.messages.records import WorkerStatus
 from shared.errors import Cause
+from shared.gateway_api.structs import ManagersView, PlaceView, Stats, TransportStats, WorkerView
 from shared.transports import LABELS, ORDER, TransportName, TransportState
 
 WORKER_EXPIRY_S = 3.0
@@ -33,47 +31,18 @@ _BEST_FIRST = (
 )
 
 
-class TransportStats(ApiStruct, frozen=True):
-    """One transport. last_fallback_at: wall clock, ms. attempts: by outcome. workers: live ones."""
-
-    id: str
-    label: str
-    enabled: bool
-    state: str
-    fallback_count: int
-    last_fallback_at: int | None
-    last_error: str | None
-    connected_peers: int
-    fallback_causes: dict[str, int]
-    attempts: dict[str, int]
-    workers: int
-    draining: int = 0
-    confirmed_bytes: int = 0
-    refused: dict[str, int] = msgspec.field(default_factory=dict)
-    last_activity_at: int | None = None
-
-
-class Stats(ApiStruct, frozen=True):
-    """Everything the dashboard's upper half shows."""
-
-    transport_fallbacks: int
-    last_transport_fallback_at: int | None
-    transports: list[TransportStats]
-    managers: ManagersView
-
-
-class PeerView(ApiStruct, frozen=True):
-    """A peer with a live link. transports: the names of those it is linked over, in trying order."""
-
-    peer: str
-    transports: list[str]
-    role: str | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class _Heard:
     status: WorkerStatus
     at_s: float
+
+
+@dataclass(slots=True)
+class _Moved:
+    """Bytes that a transport's workers moved, those that are gone too."""
+
+    received: int = 0
+    sent: int = 0
 
 
 class StatusBoard:
@@ -82,11 +51,13 @@ class StatusBoard:
     def __init__(self, started_s: float) -> None:
         self._started_s = started_s
         self._workers: dict[str, _Heard] = {}
+        self._moved: dict[str, _Moved] = {}
 
     def apply(self, status: WorkerStatus, now: float) -> bool:
         """Returns: whether it differs from the last heartbeat in more than time and byte counts."""
         old = self._workers.get(status.worker)
         self._workers[status.worker] = _Heard(status, now)
+        self._count(old.status if old is not None else None, status)
         return old is None or _meaning(old.status) != _meaning(status)
 
     def live(self, transport: TransportName, now: float) -> list[WorkerStatus]:
@@ -102,56 +73,61 @@ class StatusBoard:
         return linked
 
     def transport(self, name: TransportName, enabled: bool, counters: TransportCounters, now: float) -> TransportStats:
-        """One transport's row. Its last error is its workers', else that of the last hop which failed."""
+        """One transport's row. Its last error is its workers', else that of the last hop, if that failed."""
         workers = self.live(name, now)
         draining = sum(worker.draining for worker in workers)
         if not enabled:
-            return TransportStats(
-                name.value,
-                LABELS[name],
-                False,
-                TransportState.IDLE.value,
-                0,
-                None,
-                None,
-                0,
-                {},
-                {},
-                len(workers),
-                draining,
-            )
-        state, last_error = self._state(workers, now)
+            counters, state, last_error, last_error_ms = TransportCounters(), TransportState.IDLE, None, 0
+        else:
+            state, last_error, last_error_ms = self._state(workers, now)
+        moved = self._moved.get(name.value, _Moved()) if enabled else _Moved()
         activity_ms = max((worker.last_activity_ms for worker in workers), default=0)
         return TransportStats(
             id=name.value,
             label=LABELS[name],
-            enabled=True,
+            enabled=enabled,
             state=state.value,
             fallback_count=counters.fallback_count,
             last_fallback_at=counters.last_fallback_ms or None,
             last_error=last_error.value if last_error else counters.last_error or None,
-            connected_peers=len({peer for worker in workers for peer in worker.peers}),
+            last_error_at=(last_error_ms if last_error else counters.last_error_ms) or None,
+            connected_peers=len({peer for worker in workers for peer in worker.peers}) if enabled else 0,
             fallback_causes=dict(counters.fallback_causes),
             attempts=dict(counters.attempts),
             workers=len(workers),
             draining=draining,
             confirmed_bytes=counters.confirmed_bytes,
-            refused=_summed(workers),
-            last_activity_at=activity_ms or None,
+            received_bytes=moved.received,
+            sent_bytes=moved.sent,
+            refused=_summed(workers) if enabled else {},
+            last_activity_at=(activity_ms or None) if enabled else None,
+            places=[view for worker in workers for view in _places(worker)] if enabled else [],
+            instances=[_instance(worker) for worker in sorted(workers, key=lambda worker: worker.worker)],
         )
 
-    def _state(self, workers: list[WorkerStatus], now: float) -> tuple[TransportState, Cause | None]:
+    def _count(self, before: WorkerStatus | None, now: WorkerStatus) -> None:
+        """A worker's counts begin when it is enabled; what is less than before has begun again."""
+        if not now.enabled:
+            self._moved.pop(now.transport, None)
+            return
+        moved = self._moved.setdefault(now.transport, _Moved())
+        moved.received += _growth(before.bytes_in if before else 0, now.bytes_in)
+        moved.sent += _growth(before.bytes_out if before else 0, now.bytes_out)
+
+    def _state(self, workers: list[WorkerStatus], now: float) -> tuple[TransportState, Cause | None, int]:
+        """The state, the error behind it, and when that was (ms of the wall clock, 0 unknown)."""
         if not workers:
             if now - self._started_s < WORKER_EXPIRY_S:
-                return TransportState.INITIALIZING, None  # we have not listened long enough to miss anybody
-            return TransportState.ERROR, Cause.WORKER_LOST
+                return TransportState.INITIALIZING, None, 0  # we have not listened long enough to miss anybody
+            return TransportState.ERROR, Cause.WORKER_LOST, 0
         # A draining worker is on its way out: it speaks for the transport only when there is no other.
         speaking = [worker for worker in workers if not worker.draining] or workers
         states = {TransportState(worker.state) for worker in speaking}
         troubled = [worker for worker in speaking if worker.state in (TransportState.DEGRADED, TransportState.ERROR)]
         if TransportState.DEGRADED in states or (TransportState.ERROR in states and len(states) > 1):
-            return TransportState.DEGRADED, _latest_error(troubled) or _latest_error(speaking)
-        return next(state for state in _BEST_FIRST if state in states), _latest_error(speaking)
+            with_error = [worker for worker in troubled if worker.last_error is not None] or speaking
+            return TransportState.DEGRADED, *_latest_error(with_error)
+        return next(state for state in _BEST_FIRST if state in states), *_latest_error(speaking)
 
     def _forget_lost(self, now: float) -> None:
         lost = [name for name, heard in self._workers.items() if now - heard.at_s > WORKER_EXPIRY_S]
@@ -173,9 +149,42 @@ def _meaning(status: WorkerStatus) -> tuple[object, ...]:
     return status.state, status.last_error, tuple(sorted(status.peers)), status.enabled, status.draining
 
 
-def _latest_error(workers: list[WorkerStatus]) -> Cause | None:
+def _latest_error(workers: list[WorkerStatus]) -> tuple[Cause | None, int]:
     failed = [worker for worker in workers if worker.last_error is not None]
-    return max(failed, key=lambda worker: worker.at_ms).last_error if failed else None
+    if not failed:
+        return None, 0
+    latest = max(failed, key=lambda worker: (worker.last_error_ms, worker.at_ms))
+    return latest.last_error, latest.last_error_ms
+
+
+def _growth(before: int, now: int) -> int:
+    return now - before if now >= before else now
+
+
+def _places(worker: WorkerStatus) -> Iterator[PlaceView]:
+    for place in worker.places:
+        yield PlaceView(
+            worker=worker.worker,
+            list=place.list,
+            index=place.index,
+            state=place.state,
+            cause=place.cause.value if place.cause is not None else None,
+            since=place.since_ms or None,
+            retry_at=place.retry_ms or None,
+        )
+
+
+def _instance(worker: WorkerStatus) -> WorkerView:
+    return WorkerView(
+        id=worker.worker,
+        state=worker.state,
+        peers=len(worker.peers),
+        draining=worker.draining,
+        received_bytes=worker.bytes_in,
+        sent_bytes=worker.bytes_out,
+        last_error=worker.last_error.value if worker.last_error is not None else None,
+        last_error_at=worker.last_error_ms or None,
+    )
 
 
 def _summed(workers: list[WorkerStatus]) -> dict[str, int]:

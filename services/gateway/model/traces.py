@@ -13,46 +13,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct
+from services.gateway.model import limits
 from shared.bus.messages.records import SpanRecord
+from shared.gateway_api.traces import FAILED, NS_PER_MS, SKIPPED, SpanView, TraceSummary, is_attempt
 from shared.telemetry import names
-
-SKIPPED = "skipped"
-FAILED = "failed"
-NS_PER_MS = 1_000_000
-
-
-class TraceSummary(ApiStruct, frozen=True):
-    """fallback: some delivery in it left a transport for another. started_at: wall clock, ms."""
-
-    trace_id: str
-    name: str
-    fallback: bool
-    failed: bool
-    started_at: int
-    duration_ms: float
-    spans: int
-    dropped: int
-    attempts: int
-    services: list[str]
-    nodes: list[str]
-
-
-class SpanView(ApiStruct, frozen=True):
-    """One finished span. start_ns, end_ns: wall clock; ids as hex."""
-
-    trace_id: str
-    span_id: str
-    parent_id: str
-    name: str
-    service: str
-    node: str
-    start_ns: int
-    end_ns: int
-    status: str
-    attributes: dict[str, str | int | float | bool]
-    links: list[str]
 
 
 @dataclass(slots=True)
@@ -154,8 +118,3 @@ class TraceStore:
 def span_view(span: SpanRecord) -> SpanView:
     """A span as the API shows it: with names, where the bus has positions."""
     return SpanView(**msgspec.structs.asdict(span))
-
-
-def is_attempt(span: SpanRecord) -> bool:
-    """Span names are `transport.attempt <transport>`."""
-    return span.name.startswith(names.SPAN_TRANSPORT_ATTEMPT)

@@ -3,6 +3,7 @@
 import { ApiError, get, post } from "./api.js";
 import { showDiagnostic, showDiagnostics, tickDiagnostics } from "./diagnostics.js";
 import { byId, setText, toast } from "./dom.js";
+import { refreshFiles, tickFiles } from "./files.js";
 import { refreshBlocklist, refreshPeers, showBlocklist, tickPeers } from "./peers.js";
 import { refreshTraces, startTraces, traceArrived } from "./trace.js";
 import { showStats, tickStats } from "./transports.js";
@@ -52,6 +53,11 @@ function nodeUnknown(error) {
   return null;
 }
 
+/** Without its chunk service a node does not know its files; everything else still shows. */
+function filesUnknown(error) {
+  if (error.status === 401) throw error;
+}
+
 async function readAll() {
   const [stats, transfers, found] = await Promise.all([
     get("/api/stats"),
@@ -60,6 +66,7 @@ async function readAll() {
     refreshTraces(),
     refreshPeers(),
     refreshBlocklist(),
+    refreshFiles().catch(filesUnknown),
   ]);
   showStats(stats);
   showTransfers(transfers);
@@ -124,6 +131,7 @@ startTraces();
 setInterval(() => {
   tickStats();
   tickTransfers();
+  tickFiles();
   tickPeers();
   tickDiagnostics();
 }, 1000);

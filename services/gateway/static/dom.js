@@ -43,6 +43,28 @@ export function keyed(parent, kept, items, keyOf, make) {
   }
 }
 
+/** Put a link where the reader can paste it from. */
+export async function copy(link) {
+  try {
+    await navigator.clipboard.writeText(link);
+    toast("Link copied");
+  } catch {
+    window.prompt("The link:", link);
+  }
+}
+
+/** Say below a field what is wrong with what stands in it; "" takes it back. */
+export function fieldError(field, text) {
+  const note = byId(`${field.id}-error`);
+  setText(note, text);
+  if (text) {
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+  } else {
+    field.removeAttribute("aria-invalid");
+  }
+}
+
 /** Short-lived words at the page's foot. */
 export function toast(text, kind = "info") {
   const note = el("p", { class: `toast ${kind}`, text });

@@ -30,6 +30,12 @@ export const words = (code) => code.replaceAll("_", " ");
 
 export const count = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
 
+/** How a file or a transfer is called: by its name, else by what it is known by. */
+export const fileName = (one) => one.name || (one.manifest ? `file ${one.manifest.slice(0, 12)}` : `transfer ${one.id.slice(0, 8)}`);
+
+/** A name to save under that neither hides the file nor looks like an option. */
+export const safeName = (one) => one.name.split(/[/\\]/).pop().replace(/^[.\- ]+/, "") || `${one.manifest.slice(0, 16)}.bin`;
+
 // What to do about a transport that is degraded or down, by cause.
 const ADVICE = {
   import_failed: "A package it needs is missing. Install swarmbridge[node] and restart the node.",

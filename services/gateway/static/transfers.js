@@ -1,8 +1,9 @@
 // Transfers with progress, coloured by the transport that brought each byte; and the forms that start them.
 
 import { get, post, privateContent, remove, upload } from "./api.js";
-import { byId, el, keyed, setText, toast } from "./dom.js";
-import { ago, size, words } from "./format.js";
+import { byId, copy, el, fieldError, keyed, setText, toast } from "./dom.js";
+import { filesMayHaveChanged } from "./files.js";
+import { ago, fileName, safeName, size, words } from "./format.js";
 
 const MAX_SHOWN = 50;
 const TRANSPORTS = ["webrtc", "webtorrent", "broadcast"];
@@ -20,6 +21,7 @@ export function showTransfers(list) {
 
 export function showTransfer(transfer) {
   measure(transfer);
+  if (transfer.state === "done") filesMayHaveChanged();
   transfers.set(transfer.id, transfer);
   draw();
 }
@@ -32,6 +34,7 @@ export function startForms() {
   byId("legend").replaceChildren(...TRANSPORTS.map((name) => el("li", { data: { transport: name }, text: name })));
   byId("put-form").addEventListener("submit", putFile);
   byId("get-form").addEventListener("submit", fetchLink);
+  for (const id of ["file", "link"]) byId(id).addEventListener("input", () => fieldError(byId(id), ""));
 }
 
 function draw() {
@@ -75,8 +78,8 @@ function makeRow(first) {
   let shownActions = "";
 
   function update(transfer) {
-    setText(name, transfer.name || transfer.manifest.slice(0, 12) || "…");
-    name.title = transfer.name;
+    setText(name, fileName(transfer));
+    name.title = fileName(transfer);
     state.dataset.state = transfer.state;
     setText(state, transfer.state);
     const total = Math.max(transfer.bytesTotal, 1);
@@ -90,7 +93,7 @@ function makeRow(first) {
     }
     segments.other.style.width = `${Math.max(0, share - coloured) * 100}%`;
     bar.setAttribute("aria-valuenow", String(Math.round(share * 100)));
-    bar.setAttribute("aria-label", `${transfer.kind} ${transfer.name}`);
+    bar.setAttribute("aria-label", `${transfer.kind} ${fileName(transfer)}`);
     setText(detail, describe(transfer));
     detail.classList.toggle("bad", transfer.state === "failed");
     const wanted = `${transfer.state}${transfer.link}${transfer.manifest}`;
@@ -121,13 +124,13 @@ function makeActions(transfer, reason) {
   const button = (text, action, label) =>
     el("button", { class: "quiet", text, attrs: { type: "button", "aria-label": label }, on: { click: action } });
   const found = [];
-  if (transfer.state === "running") found.push(button("Cancel", () => cancel(transfer), `Cancel ${transfer.name}`));
+  if (transfer.state === "running") found.push(button("Cancel", () => cancel(transfer), `Cancel ${fileName(transfer)}`));
   if (transfer.kind === "get") {
-    found.push(button("Why", () => explain(transfer, reason), `Why ${transfer.name} goes as it goes`));
+    found.push(button("Why", () => explain(transfer, reason), `Why ${fileName(transfer)} goes as it goes`));
   }
-  if (transfer.link) found.push(button("Copy link", () => copy(transfer.link), `Copy the link of ${transfer.name}`));
+  if (transfer.link) found.push(button("Copy link", () => copy(transfer.link), `Copy the link of ${fileName(transfer)}`));
   if (transfer.state === "done" && transfer.manifest) {
-    found.push(button("Save", () => save(transfer), `Save ${transfer.name}`));
+    found.push(button("Save", () => save(transfer), `Save ${fileName(transfer)}`));
   }
   return found;
 }
@@ -151,18 +154,9 @@ async function explain(transfer, reason) {
   }
 }
 
-async function copy(link) {
-  try {
-    await navigator.clipboard.writeText(link);
-    toast("Link copied");
-  } catch {
-    window.prompt("The link:", link);
-  }
-}
-
 async function save(transfer) {
   const key = keys.get(transfer.manifest) ?? transfer.link.split("#")[1];
-  const anchor = el("a", { props: { download: transfer.name || "file" } });
+  const anchor = el("a", { props: { download: safeName(transfer) } });
   let url = `/api/files/${encodeURIComponent(transfer.manifest)}/content`;
   try {
     if (key) url = URL.createObjectURL(await privateContent(transfer.manifest, key));
@@ -189,7 +183,7 @@ async function putFile(event) {
     form.reset();
     toast(`${file.name} is being stored`);
   } catch (error) {
-    toast(error.message, "error");
+    fieldError(byId("file"), error.message);
   } finally {
     button.disabled = false;
     bar.hidden = true;
@@ -207,6 +201,6 @@ async function fetchLink(event) {
     if (key && digest) keys.set(digest, key);
     form.reset();
   } catch (error) {
-    toast(error.message, "error");
+    fieldError(byId("link"), error.message);
   }
 }

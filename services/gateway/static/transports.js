@@ -32,7 +32,9 @@ function managerWords(managers) {
   if (!managers.count) return "no manager is heard of: nothing can be delivered";
   const refused = Object.entries(managers.refused).map(([cause, times]) => `${words(cause)} ${times}`);
   const notTaken = refused.length ? `, not taken: ${refused.join(", ")}` : "";
-  return `${count(managers.count, "manager")}, ${managers.deliveries} under way${notTaken}`;
+  const each = Object.values(managers.instances);
+  const shares = each.length > 1 ? ` (${each.join(" + ")})` : "";
+  return `${count(managers.count, "manager")}, ${managers.deliveries} in flight${shares}${notTaken}`;
 }
 
 function makeCard(row) {
@@ -40,8 +42,9 @@ function makeCard(row) {
   const toggle = el("input", { attrs: { type: "checkbox", role: "switch", id: `switch-${row.id}` } });
   const toggleText = el("span", {});
   const fields = Object.fromEntries(
-    ["peers", "fallbacks", "last", "error", "moved", "workers"].map((name) => [name, el("dd")]),
+    ["peers", "workers", "fallbacks", "fetched", "sent", "activity", "last", "error", "since"].map((name) => [name, el("dd")]),
   );
+  const parts = makeParts();
   const causes = el("ul", { class: "chips", attrs: { "aria-label": "Why it was left" } });
   const warningTitle = el("strong");
   const warningText = el("span");
@@ -62,13 +65,17 @@ function makeCard(row) {
       { class: "facts" },
       field("Peers", "peers"),
       field("Workers", "workers"),
-      field("Confirmed", "moved"),
       field("Fallbacks", "fallbacks"),
+      field("Fetched", "fetched"),
+      field("Sent", "sent"),
+      field("Last activity", "activity"),
       field("Last fallback", "last"),
       field("Last error", "error"),
+      field("Counted since", "since"),
     ),
     causes,
     warning,
+    parts.node,
   );
   toggle.setAttribute("aria-label", `${row.label} enabled`);
   toggle.addEventListener("change", () => switchTransport(row, toggle));
@@ -82,11 +89,12 @@ function makeCard(row) {
     setText(toggleText, now.enabled ? "enabled" : "disabled");
     setText(fields.peers, String(now.connectedPeers));
     setText(fields.workers, now.draining ? `${now.workers} (${now.draining} draining)` : String(now.workers));
-    setText(fields.moved, size(now.confirmedBytes ?? 0));
+    setText(fields.fetched, size(now.confirmedBytes));
+    setText(fields.sent, size(now.sentBytes));
     setText(fields.fallbacks, String(now.fallbackCount));
     fields.fallbacks.classList.toggle("hot", now.fallbackCount > 0);
-    setText(fields.error, now.lastError ? words(now.lastError) : "none");
     fields.error.classList.toggle("bad", Boolean(now.lastError));
+    parts.update(now);
     const found = Object.entries(now.fallbackCauses).sort((a, b) => b[1] - a[1]);
     causes.replaceChildren(
       ...found.map(([cause, times]) => el("li", {}, words(cause), el("b", { text: ` ${times}` }))),
@@ -100,8 +108,63 @@ function makeCard(row) {
     }
   }
 
-  return { node, update, tick: (now) => setText(fields.last, ago(now.lastFallbackAt)) };
+  function tick(now) {
+    setText(fields.last, ago(now.lastFallbackAt));
+    setText(fields.activity, ago(now.lastActivityAt));
+    const at = now.lastErrorAt ? `, ${ago(now.lastErrorAt)}` : "";
+    setText(fields.error, now.lastError ? `${words(now.lastError)}${at}` : "none");
+    setText(fields.since, now.countedSince ? ago(now.countedSince) : "the oldest attempt kept");
+    parts.tick(now);
+  }
+
+  return { node, update, tick };
 }
+
+/** Each worker, and each member of the rendezvous document as it sees it; closed until somebody wants to know. */
+function makeParts() {
+  const summary = el("summary");
+  const list = el("ul");
+  const node = el("details", { class: "more" }, summary, list);
+  let latest = null;
+
+  function update(now) {
+    latest = now;
+    node.hidden = now.instances.length + now.places.length === 0;
+    const poor = now.places.filter((place) => ["waiting", "unusable"].includes(place.state)).length;
+    const places = now.places.length ? `, ${count(now.places.length, "rendezvous entry", "rendezvous entries")}` : "";
+    setText(summary, `${count(now.instances.length, "worker")}${places}${poor ? `, ${poor} not usable now` : ""}`);
+    if (node.open) draw();
+  }
+
+  function draw() {
+    list.replaceChildren(...latest.instances.map(workerRow), ...latest.places.map(placeRow));
+  }
+
+  node.addEventListener("toggle", () => node.open && latest && draw());
+  return { node, update, tick: () => node.open && latest && draw() };
+}
+
+const STATES = { open: "ready", connecting: "initializing", waiting: "degraded", unusable: "error" };
+const LISTS = { peerServers: "PeerServer", webtorrentTrackers: "tracker", iceServers: "ICE server", dhtNodes: "DHT node" };
+
+function workerRow(worker) {
+  const moved = `${count(worker.peers, "peer")}, ${size(worker.receivedBytes)} in, ${size(worker.sentBytes)} out`;
+  const error = worker.lastError ? `, ${words(worker.lastError)} ${worker.lastErrorAt ? ago(worker.lastErrorAt) : ""}` : "";
+  const badge = el("span", { class: "badge", text: worker.draining ? "draining" : worker.state, data: { state: worker.state } });
+  return el("li", {}, badge, el("span", { class: "mono", text: worker.id }), el("span", { class: "muted", text: moved + error }));
+}
+
+function placeRow(place) {
+  const badge = el("span", { class: "badge", text: place.state, data: { state: STATES[place.state] ?? "" } });
+  const name = `${LISTS[place.list] ?? words(place.list)} ${place.index + 1}`;
+  const why = [place.cause && words(place.cause), place.since && `since ${ago(place.since)}`, place.retryAt && `next try ${when(place.retryAt)}`];
+  return el("li", {}, badge, el("span", { text: name }), el("span", { class: "muted", text: why.filter(Boolean).join(", ") }));
+}
+
+const when = (atMs) => {
+  const seconds = Math.round((atMs - Date.now()) / 1000);
+  return seconds > 0 ? `in ${seconds} s` : "now";
+};
 
 async function switchTransport(row, toggle) {
   const wanted = toggle.checked;

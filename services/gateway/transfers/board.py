@@ -9,34 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import msgspec
-
-from services.gateway.http import limits
-from services.gateway.http.answers import ApiStruct
+from services.gateway.transfers import limits
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
 
 RUNNING = "running"
 DONE = "done"
 FAILED = "failed"
-
-
-class Transfer(ApiStruct, frozen=True):
-    """One put or get. by_transport: confirmed bytes by transport. started_at: wall clock, ms."""
-
-    id: str
-    kind: str
-    state: str
-    name: str
-    chunks_done: int = 0
-    chunks_total: int = 0
-    bytes_done: int = 0
-    bytes_total: int = 0
-    by_transport: dict[str, int] = msgspec.field(default_factory=dict)
-    cause: str | None = None
-    link: str = ""
-    manifest: str = ""
-    started_at: int = 0
 
 
 class Transfers:
@@ -46,10 +26,18 @@ class Transfers:
         self._capacity = capacity
         self._transfers: OrderedDict[str, Transfer] = OrderedDict()
 
-    def begin(self, call_id: bytes, kind: str, name: str, bytes_total: int, now_ms: int) -> Transfer:
-        """A transfer that was asked for here, before anyone has taken it."""
+    def begin(
+        self, call_id: bytes, kind: str, name: str, bytes_total: int, now_ms: int, manifest: str = ""
+    ) -> Transfer:
+        """A transfer that was asked for here, before anyone has taken it. manifest: of what is fetched."""
         transfer = Transfer(
-            id=call_id.hex(), kind=kind, state=RUNNING, name=name, bytes_total=bytes_total, started_at=now_ms
+            id=call_id.hex(),
+            kind=kind,
+            state=RUNNING,
+            name=name,
+            bytes_total=bytes_total,
+            manifest=manifest,
+            started_at=now_ms,
         )
         self._keep(transfer)
         return transfer

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import msgspec
 from opentelemetry.context import Context
 
-from services.gateway.http import limits
-from services.gateway.transfers.board import RUNNING, Transfer, Transfers
+from services.gateway.transfers import limits
+from services.gateway.transfers.board import RUNNING, Transfers
 from services.gateway.transfers.spool import SpoolFile
 from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
@@ -25,6 +25,7 @@ from shared.bus.serving import mark_failed
 from shared.clock import unix_ms
 from shared.content.link import ContentLink
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
+from shared.gateway_api.structs import Transfer
 from shared.ids import new_request_id
 from shared.tasks.owned import Tasks
 from shared.telemetry import names, tracer
@@ -100,7 +101,7 @@ class TransferCalls:
         self.check_room()
         call_id = new_request_id()
         fetch = FetchFile(call_id, self._bus.instance, link.digest, list(link.holders))
-        transfer = self._transfers.begin(call_id, "get", "", 0, unix_ms())
+        transfer = self._transfers.begin(call_id, "get", "", 0, unix_ms(), link.digest)
         self._start(transfer, self._subjects.chunk("fetch"), call_id, fetch, lambda: None)
         return transfer
 

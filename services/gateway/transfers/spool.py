@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from services.gateway.http import limits
+from services.gateway.transfers import limits
 from shared.errors import Cause, SwarmbridgeError
 
 # Disk writes are handed to a thread in pieces of about this size: fewer hops than one a network read.

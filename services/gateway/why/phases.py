@@ -14,10 +14,10 @@ from statistics import median
 
 import msgspec
 
-from services.gateway.http.answers import ApiStruct
 from shared.attempts.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED, OUTCOME_SKIPPED
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
+from shared.gateway_api.why import TimelineRow
 from shared.transports import ORDER
 
 STRAY_RUN = 3
@@ -84,21 +84,6 @@ class Phase:
     @property
     def until_ms(self) -> int:
         return max(delivery.ended_ms for delivery in self.deliveries)
-
-
-class TimelineRow(ApiStruct, frozen=True):
-    """One hop, or many alike in a row. at: of the first, wall clock ms. ms: the median, max_ms: the longest."""
-
-    at: int
-    transport: str
-    outcome: str
-    cause: str | None
-    count: int
-    ms: float
-    max_ms: float
-    fallback_from: str | None
-    hedged: bool
-    trace_id: str
 
 
 def deliveries_of(records: Iterable[Attempt]) -> list[DeliveryHops]:

@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from services.gateway.model.history import DIRECTION_WORDS, Change, ChangeKind
+from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
 from services.gateway.why.cause_words import because
 from shared.attempts.fold import OUTCOME_SKIPPED
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
+from shared.gateway_api.why import Change
 from shared.settings.blocklist import Direction
 
 LOOK_BACK_MS = 60_000
@@ -64,7 +65,7 @@ _BLOCKED_SO = {
 }
 """What a block of ours does to our hops; what comes in only refuses none of them."""
 
-_LASTING = {
+_LASTING: dict[str, ChangeKind] = {
     ChangeKind.FLAG_OFF: ChangeKind.FLAG_ON,
     ChangeKind.CHAOS_SET: ChangeKind.CHAOS_CLEARED,
     ChangeKind.PEER_BLOCKED: ChangeKind.PEER_UNBLOCKED,

@@ -20,15 +20,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from services.gateway.http.answers import ApiStruct
-from services.gateway.model.history import Change, ChangeKind
-from services.gateway.transfers.board import DONE, FAILED, RUNNING, Transfer
+from services.gateway.model.history import ChangeKind
+from services.gateway.transfers.board import DONE, FAILED, RUNNING
 from services.gateway.why.cause_words import CAUSE_WORDS
-from services.gateway.why.phases import DeliveryHops, Phase, TimelineRow, deliveries_of, phases_of, timeline
+from services.gateway.why.phases import DeliveryHops, Phase, deliveries_of, phases_of, timeline
 from services.gateway.why.reasons import LOOK_BACK_MS, SWITCH_MS, Reason, blocks_at, explaining, reason_of
 from services.gateway.why.words import BLOCKED_THERE, PEER, Headlines
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
+from shared.gateway_api.why import CauseView, Change, ReasonView, Why
 from shared.transports import ORDER
 
 MAX_CHANGES_SHOWN = 30
@@ -76,48 +77,6 @@ class Facts:
     now_ms: int
     has_trace: Callable[[str], bool]
     clock_text: Callable[[int], str]
-
-
-class ReasonView(ApiStruct, frozen=True):
-    """Why a transport does not carry it. change: the text of what explains it."""
-
-    transport: str
-    cause: str
-    words: str
-    change: str | None
-    tries: int
-
-
-class CauseView(ApiStruct, frozen=True):
-    """A cause that was seen: on how many hops (0 = the transfer's own), what it means and what to do."""
-
-    cause: str
-    count: int
-    sentence: str
-
-
-class Why(ApiStruct, frozen=True):
-    """The verdict. since: from when on it is so, wall clock ms. peers: names. omitted: hops before the timeline.
-
-    changes_known_since: the gateway's memory of changes begins there. trace_kept: whether the trace can be drawn.
-    """
-
-    kind: str
-    id: str
-    verdict: Outcome
-    headline: str
-    transport: str | None
-    since: int | None
-    reasons: list[ReasonView]
-    causes: list[CauseView]
-    timeline: list[TimelineRow]
-    omitted: int
-    changes: list[Change]
-    changes_known_since: int
-    peers: list[str]
-    links: list[str]
-    trace_id: str | None
-    trace_kept: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from services.supervisor.machine.gateway_client import AttemptView, SpanView
 from shared.errors import Cause
-from shared.telemetry import names
+from shared.gateway_api.structs import AttemptView
+from shared.gateway_api.traces import Waterfall
 from shared.transports import ORDER, TransportName
 
 BYTES_A_MB = 1e6
@@ -72,19 +72,6 @@ class Check(Row):
     ok: bool
 
 
-class SpanRow(Row):
-    """One bar of the waterfall. depth: nesting; start_ms: after the trace's first span."""
-
-    name: str
-    node: str
-    service: str
-    depth: int
-    start_ms: float
-    duration_ms: float
-    outcome: str
-    cause: str
-
-
 class Report(Row):
     """The whole story. processes: service -> count. reason: why not ok, empty otherwise.
 
@@ -101,7 +88,7 @@ class Report(Row):
     faults: list[FaultAnswer]
     hops: list[HopRow]
     throughput_mb_per_s: dict[str, float]
-    trace: list[SpanRow]
+    trace: Waterfall | None
     checks: list[Check]
 
 
@@ -206,39 +193,3 @@ def fallback_traces(attempts: Iterable[AttemptView]) -> list[str]:
             saved.add(attempt.trace_id)
     saved.discard("")
     return sorted(saved, key=lambda trace: (hops[trace], trace), reverse=True)
-
-
-def waterfall(spans: Iterable[SpanView]) -> list[SpanRow]:
-    """Spans of one trace, from both nodes, as a tree in order of their starts. A span without its parent is a root."""
-    unique = {span.span_id: span for span in spans}
-    if not unique:
-        return []
-    below: dict[str, list[SpanView]] = defaultdict(list)
-    for span in unique.values():
-        below[span.parent_id if span.parent_id in unique else ""].append(span)
-    zero_ns = min(span.start_ns for span in unique.values())
-    rows: list[SpanRow] = []
-    stack = [(span, 0) for span in _latest_first(below[""])]
-    while stack:
-        span, depth = stack.pop()
-        rows.append(_row(span, depth, zero_ns))
-        stack += [(child, depth + 1) for child in _latest_first(below[span.span_id])]
-    return rows
-
-
-def _latest_first(spans: Iterable[SpanView]) -> list[SpanView]:
-    return sorted(spans, key=lambda span: span.start_ns, reverse=True)
-
-
-def _row(span: SpanView, depth: int, zero_ns: int) -> SpanRow:
-    outcome = span.attributes.get(names.ATTEMPT_OUTCOME) or ("failed" if span.status == "error" else "")
-    return SpanRow(
-        name=span.name,
-        node=span.node,
-        service=span.service,
-        depth=depth,
-        start_ms=round((span.start_ns - zero_ns) / 1e6, 2),
-        duration_ms=round((span.end_ns - span.start_ns) / 1e6, 2),
-        outcome=str(outcome),
-        cause=str(span.attributes.get(names.ERROR_TYPE) or span.attributes.get(names.FALLBACK_REASON) or ""),
-    )

@@ -14,22 +14,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from services.supervisor.demo.report import (
     Report,
-    SpanRow,
     checks,
     fallback_traces,
     hop_rows,
     throughput_mb_per_s,
-    waterfall,
 )
 from services.supervisor.demo.story import Story, StoryFailed, Told
 from services.supervisor.demo.view import View, choose_view
-from services.supervisor.machine.gateway_client import GatewayError
 from services.supervisor.machine.interrupts import unbroken
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.pair import NAMES, Pair
 from services.supervisor.nursery.client import Nursery
+from shared.gateway_api.errors import GatewayError
+from shared.gateway_api.traces import SpanView, Waterfall, waterfall
 
 TRACE_SETTLE_S = 10.0
 """Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus; twenty times that."""
@@ -119,29 +120,40 @@ async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | Non
     )
 
 
-async def _trace(pair: Pair, told: Told) -> list[SpanRow]:
-    """One trace that a fallback saved, from both nodes' gateways; empty where none was.
+async def _trace(pair: Pair, told: Told) -> Waterfall | None:
+    """One trace that a fallback saved, from both nodes' gateways; None where none was.
 
     It is shown and not judged: a queue of spans may drop some where there is no time to send them.
     """
     candidates = fallback_traces([attempt for attempts in told.attempts for attempt in attempts])
     give_up_s = time.monotonic() + TRACE_SETTLE_S
-    best: list[SpanRow] = []
+    best: tuple[str, list[SpanView]] = ("", [])
     while candidates:
         for trace_id in candidates[:MAX_TRACES]:
             try:
-                rows = waterfall([span for node in (pair.a, pair.b) for span in await node.api.spans(trace_id)])
+                spans = [span for node in (pair.a, pair.b) for span in await node.api.spans(trace_id)]
             except GatewayError:
-                return best
-            if _is_whole(rows):
-                return rows
-            best = max(best, rows, key=len)
+                return _drawn(*best)
+            if _is_whole(spans):
+                return _drawn(trace_id, spans)
+            best = max(best, (trace_id, spans), key=lambda found: len(found[1]))
         if time.monotonic() > give_up_s:
             break
         await asyncio.sleep(POLL_INTERVAL_S)
-    return best
+    return _drawn(*best)
 
 
-def _is_whole(rows: Sequence[SpanRow]) -> bool:
+def _drawn(trace_id: str, spans: list[SpanView]) -> Waterfall | None:
+    """The whole trace without its ids: they lead nowhere once the demo has ended, and look like secrets."""
+    if not spans:
+        return None
+    found = waterfall(trace_id, spans, fallback=True, max_rows=len(spans))
+    rows = [msgspec.structs.replace(row, span_id="", parent_id="") for row in found.rows]
+    return msgspec.structs.replace(found, trace_id="", rows=rows)
+
+
+def _is_whole(spans: list[SpanView]) -> bool:
     """One root holds it all, and both nodes have told their part."""
-    return sum(row.depth == 0 for row in rows) == 1 and {row.node for row in rows} >= set(NAMES)
+    known = {span.span_id for span in spans}
+    roots = {span.span_id for span in spans if span.parent_id not in known}
+    return len(roots) == 1 and {span.node for span in spans} >= set(NAMES)

@@ -18,8 +18,9 @@ from typing import Protocol
 
 from services.supervisor.demo.report import CONFIRMED, SLOW_FACTOR, FaultAnswer, FileResult, answer_to, ended_on
 from services.supervisor.demo.view import View
-from services.supervisor.machine.gateway_client import AttemptView, GatewayClient, TransferView, TransportView
 from shared.clock import unix_ms
+from shared.gateway_api.async_client import AsyncGatewayClient
+from shared.gateway_api.structs import AttemptView, Transfer, TransportStats
 from shared.transports import TransportName
 
 MIB = 2**20
@@ -47,7 +48,7 @@ class Actor(Protocol):
     """What the story can do to a node; `Node` is one."""
 
     @property
-    def api(self) -> GatewayClient: ...
+    def api(self) -> AsyncGatewayClient: ...
 
     async def kill(self, service: str) -> None: ...
 
@@ -214,7 +215,7 @@ class Story:
     async def _webrtc_linked(self) -> bool:
         return all(webrtc.workers > 0 and webrtc.connected_peers > 0 for webrtc in await self._webrtc())
 
-    async def _webrtc(self) -> list[TransportView]:
+    async def _webrtc(self) -> list[TransportStats]:
         return [(await node.api.transports())[TransportName.WEBRTC] for node in (self._a, self._b)]
 
     async def _move(self, part: Part) -> tuple[int, list[AttemptView]]:
@@ -273,14 +274,14 @@ class Story:
             raise StoryFailed(f"A gave no link to {part.label}")
         return done.link
 
-    async def _fetch(self, part: Part, link: str) -> tuple[TransferView, int]:
+    async def _fetch(self, part: Part, link: str) -> tuple[Transfer, int]:
         """Get it on B; the fault strikes on the way, or at the end where the way was too short."""
         strike = _Strike(part, self._view)
         carrier = _Carrier()
         self._view.moving(part.label)
         transfer_id = await self._b.api.fetch(link)
 
-        async def progressed(now: TransferView) -> None:
+        async def progressed(now: Transfer) -> None:
             self._view.progress(part.label, now, carrier.of(now))
             if strike.pending and now.state == "running":
                 await strike.when_due(max(now.chunks_done, await self._confirmed_chunks(transfer_id)), now.chunks_total)
@@ -291,11 +292,11 @@ class Story:
 
     async def _until_done(
         self,
-        api: GatewayClient,
+        api: AsyncGatewayClient,
         transfer_id: str,
         what: str,
-        progressed: Callable[[TransferView], Awaitable[None] | None],
-    ) -> TransferView:
+        progressed: Callable[[Transfer], Awaitable[None] | None],
+    ) -> Transfer:
         last_count, last_s = -1, time.monotonic()
         while True:
             now = await api.transfer(transfer_id)
@@ -312,7 +313,7 @@ class Story:
                 raise StoryFailed(f"{what} stalled for {STALLED_AFTER_S:.0f} s at {now.chunks_done} chunks")
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _attempts(self, done: TransferView) -> list[AttemptView]:
+    async def _attempts(self, done: Transfer) -> list[AttemptView]:
         """B's hops of the transfer, once those of every chunk are there, or no more come."""
         count, last_s = -1, time.monotonic()
         while True:
@@ -365,7 +366,7 @@ class _Carrier:
         self._last: dict[str, int] = {}
         self._name = ""
 
-    def of(self, now: TransferView) -> str:
+    def of(self, now: Transfer) -> str:
         grown = {name: count - self._last.get(name, 0) for name, count in now.by_transport.items()}
         if any(count > 0 for count in grown.values()):
             self._name = max(grown, key=lambda name: grown[name])

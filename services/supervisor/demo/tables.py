@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.supervisor.demo.report import SLOW_FACTOR, Report, SpanRow
+from services.supervisor.demo.report import SLOW_FACTOR, Report
+from shared.terminal.text import OUTCOME_STYLES, TRANSPORT_STYLES
+from shared.terminal.waterfall import draw
 from shared.transports import LABELS, TransportName
 
-COLOURS = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
-OUTCOME_STYLES = {"confirmed": "green", "failed": "red", "cancelled": "dim", "skipped": "dim", "accepted": "yellow"}
-BAR_CELLS = 40
 MAX_SPANS = 28
 
 
-def report_parts(report: Report) -> Iterator[RenderableType]:
-    """Each part with an empty line before it; parts without rows are left out."""
-    for part in (_hops(report), _trace(report), _throughput(report), _checks(report)):
+def report_parts(report: Report, width: int) -> Iterator[RenderableType]:
+    """Each part with an empty line before it; parts without rows are left out. width: of the terminal."""
+    for part in (_hops(report), _trace(report, width), _throughput(report), _checks(report)):
         if part is not None:
             yield ""
             yield part
@@ -39,7 +39,7 @@ def _hops(report: Report) -> RenderableType | None:
     for row in report.hops:
         table.add_row(
             row.file if row.file != last else "",
-            Text(row.transport, COLOURS.get(row.transport, "")),
+            Text(row.transport, TRANSPORT_STYLES.get(row.transport, "")),
             Text(row.outcome, OUTCOME_STYLES.get(row.outcome, "")),
             row.cause,
             str(row.count),
@@ -50,39 +50,15 @@ def _hops(report: Report) -> RenderableType | None:
     return table
 
 
-def _trace(report: Report) -> RenderableType | None:
-    if not report.trace:
+def _trace(report: Report, width: int) -> RenderableType | None:
+    if report.trace is None:
         return None
-    total_ms = max(row.start_ms + row.duration_ms for row in report.trace) or 1.0
-    table = Table(
-        title="One trace with a fallback, over the processes of both nodes",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
+    title = Text("One trace with a fallback, over the processes of both nodes", "italic")
+    left_out = max(0, len(report.trace.rows) - MAX_SPANS)
+    shown = msgspec.structs.replace(
+        report.trace, rows=report.trace.rows[:MAX_SPANS], hidden=report.trace.hidden + left_out
     )
-    table.add_column("span", no_wrap=True, overflow="ellipsis", ratio=1)
-    table.add_column("process", no_wrap=True)
-    table.add_column(f"0 … {total_ms:.0f} ms", no_wrap=True)
-    table.add_column("ms", justify="right")
-    for row in report.trace[:MAX_SPANS]:
-        table.add_row(_span_name(row), f"{row.node}/{row.service}", _bar(row, total_ms), f"{row.duration_ms:.1f}")
-    left_out = len(report.trace) - MAX_SPANS
-    return Group(table, f"… and {left_out} more spans") if left_out > 0 else table
-
-
-def _span_name(row: SpanRow) -> Text:
-    text = Text("  " * row.depth + row.name, OUTCOME_STYLES.get(row.outcome, ""))
-    if row.outcome or row.cause:
-        text.append(f" ({', '.join(word for word in (row.outcome, row.cause) if word)})", "dim")
-    return text
-
-
-def _bar(row: SpanRow, total_ms: float) -> Text:
-    """At least one cell, however short."""
-    start = min(BAR_CELLS - 1, int(row.start_ms / total_ms * BAR_CELLS))
-    length = max(1, min(BAR_CELLS - start, round(row.duration_ms / total_ms * BAR_CELLS)))
-    return Text(" " * start + "█" * length, OUTCOME_STYLES.get(row.outcome, "blue"))
+    return Group(title, draw(shown, width))
 
 
 def _throughput(report: Report) -> RenderableType | None:
@@ -93,7 +69,7 @@ def _throughput(report: Report) -> RenderableType | None:
     table.add_column("")
     table.add_column("MB/s", justify="right")
     for name, speed in report.throughput_mb_per_s.items():
-        table.add_row(Text(name, COLOURS.get(name, "")), LABELS[TransportName(name)], f"{speed:.1f}")
+        table.add_row(Text(name, TRANSPORT_STYLES.get(name, "")), LABELS[TransportName(name)], f"{speed:.1f}")
     return table
 
 

@@ -17,8 +17,9 @@ from rich.progress import (
 )
 
 from services.supervisor.demo.report import FileResult, Report
-from services.supervisor.demo.tables import COLOURS, report_parts
-from services.supervisor.machine.gateway_client import TransferView
+from services.supervisor.demo.tables import report_parts
+from shared.gateway_api.structs import Transfer
+from shared.terminal.text import TRANSPORT_STYLES
 
 PLAIN_WIDTH = 110
 QUARTERS = 4
@@ -34,7 +35,7 @@ class View(Protocol):
 
     def moving(self, label: str) -> None: ...
 
-    def progress(self, label: str, now: TransferView, carrier: str) -> None: ...
+    def progress(self, label: str, now: Transfer, carrier: str) -> None: ...
 
     def moved(self, result: FileResult) -> None: ...
 
@@ -57,7 +58,7 @@ class JsonView:
     def moving(self, label: str) -> None:
         pass
 
-    def progress(self, label: str, now: TransferView, carrier: str) -> None:
+    def progress(self, label: str, now: Transfer, carrier: str) -> None:
         pass
 
     def moved(self, result: FileResult) -> None:
@@ -86,7 +87,7 @@ class PlainView:
     def moving(self, label: str) -> None:
         self._quarter = 0
 
-    def progress(self, label: str, now: TransferView, carrier: str) -> None:
+    def progress(self, label: str, now: Transfer, carrier: str) -> None:
         quarter = now.chunks_done * QUARTERS // now.chunks_total if now.chunks_total else 0
         if quarter > self._quarter:
             self._quarter = quarter
@@ -96,7 +97,7 @@ class PlainView:
         self.say(moved_line(result))
 
     def report(self, report: Report) -> None:
-        for part in report_parts(report):
+        for part in report_parts(report, self._console.width):
             self._console.print(part)
 
     def close(self) -> None:
@@ -129,8 +130,8 @@ class LiveView:
         self._progress.start()
         self._bars[label] = self._progress.add_task(label, total=None, carrier="")
 
-    def progress(self, label: str, now: TransferView, carrier: str) -> None:
-        colour = COLOURS.get(carrier, "white")
+    def progress(self, label: str, now: Transfer, carrier: str) -> None:
+        colour = TRANSPORT_STYLES.get(carrier, "white")
         self._progress.update(
             self._bars[label],
             total=now.bytes_total or None,
@@ -139,14 +140,14 @@ class LiveView:
         )
 
     def moved(self, result: FileResult) -> None:
-        ways = ", ".join(f"[{COLOURS.get(name, 'white')}]{text}[/]" for name, text in carried(result).items())
+        ways = ", ".join(f"[{TRANSPORT_STYLES.get(name, 'white')}]{text}[/]" for name, text in carried(result).items())
         verdict = "[green]SHA-256 ok[/]" if result.sha256_ok else "[bold red]SHA-256 differs[/]"
         self._progress.update(self._bars[result.label], completed=result.bytes, carrier=f"{ways}  {verdict}")
         self._progress.stop_task(self._bars[result.label])
 
     def report(self, report: Report) -> None:
         self.close()
-        for part in report_parts(report):
+        for part in report_parts(report, self._console.width):
             self._console.print(part)
 
     def close(self) -> None:

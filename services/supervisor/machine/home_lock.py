@@ -8,11 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from services.supervisor.machine.errors import CannotStart
-from services.supervisor.machine.gateway_client import AddressFile
-from shared.undecodable import UNDECODABLE
+from shared.gateway_api.address import read_address
 
 LOCK_NAME = "lock"
 
@@ -36,7 +33,5 @@ def locked_home(home: Path) -> Iterator[None]:
 
 
 def _whereabouts(home: Path) -> str:
-    try:
-        return f", at {msgspec.json.decode((home / 'gateway.json').read_bytes(), type=AddressFile).url}"
-    except (OSError, *UNDECODABLE):
-        return ""
+    address = read_address(home)
+    return f", at {address.url}" if address is not None else ""

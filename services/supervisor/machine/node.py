@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
-from services.supervisor.machine.gateway_client import GatewayClient, GatewayError
 from services.supervisor.machine.home_secrets import ensure_token
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
@@ -26,6 +25,9 @@ from shared.bus.nats.layout import ensure_layout, remove_layout
 from shared.bus.nats.users import ADMIN, Seeds, read_seed, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
+from shared.gateway_api.address import ADDRESS_FILE
+from shared.gateway_api.async_client import AsyncGatewayClient
+from shared.gateway_api.errors import GatewayError
 from shared.ids import new_instance_id
 from shared.settings.config import ENV_CONFIG_FILE, Config, child_environment
 from shared.transports import ORDER
@@ -76,7 +78,7 @@ class Node:
         self._children = children
         self._processes: dict[str, list[Child]] = {}
         self._token_file: Path | None = None
-        self._api: GatewayClient | None = None
+        self._api: AsyncGatewayClient | None = None
 
     def processes(self, service: str) -> list[Child]:
         return list(self._processes.get(service, ()))
@@ -93,7 +95,7 @@ class Node:
         self.plan.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         config_file = self.plan.run_dir / "node.toml"
         write_private(config_file, config_toml(config).encode())
-        (home / "gateway.json").unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
+        (home / ADDRESS_FILE).unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
         own_seed = read_seed("bus.seed_file", config.bus.seed_file)
         await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope)
         for service in SERVICES:
@@ -102,7 +104,7 @@ class Node:
                 self._processes.setdefault(service, []).append(self._children.start(program))
 
     @property
-    def api(self) -> GatewayClient:
+    def api(self) -> AsyncGatewayClient:
         """The node's HTTP API, once it is ready."""
         assert self._api is not None
         return self._api
@@ -143,7 +145,7 @@ class Node:
         if self._api is not None:
             await self._api.close()
         await self._children.stop([[c for name in names for c in self.processes(name)] for names in STOP_ORDER])
-        (self.plan.config.home / "gateway.json").unlink(missing_ok=True)
+        (self.plan.config.home / ADDRESS_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.plan.run_dir, ignore_errors=True)
 
     def _program(self, service: str, number: int, config_file: Path) -> Program:
@@ -163,7 +165,7 @@ class Node:
         waiting_for = "its gateway"
         while time.monotonic() < give_up_s:
             if self._api is None:
-                self._api = GatewayClient.of_home(self.plan.config.home, self._token_file)
+                self._api = AsyncGatewayClient.of_home(self.plan.config.home, self._token_file)
             if self._api is not None:
                 try:
                     await self._api.node()

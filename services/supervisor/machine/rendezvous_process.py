@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
-from services.supervisor.machine.gateway_client import AddressFile
 from services.supervisor.machine.node import service_command, service_module
 from services.supervisor.machine.ports import check_port
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.users import write_private
+from shared.gateway_api.address import read_address
+from shared.process.address_file import ADDRESS_FILE
 from shared.settings.config import (
     ENV_CONFIG_FILE,
     Config,
@@ -31,7 +32,6 @@ from shared.settings.config import (
     child_environment,
 )
 from shared.settings.rendezvous import PeerServer, RendezvousDocument
-from shared.undecodable import UNDECODABLE
 
 SERVICE = "rendezvous"
 READY_TIMEOUT_S = 20.0
@@ -70,7 +70,7 @@ async def start_rendezvous(
     environment = child_environment({ENV_CONFIG_FILE: str(config_file)})
     program = Program(SERVICE, service_command(SERVICE), environment, log_file, module=service_module(SERVICE))
     child = children.start(program)
-    listening = asyncio.create_task(_listening(child, home / "rendezvous.json"))
+    listening = asyncio.create_task(_listening(child, home))
     ended = asyncio.create_task(children.first_exit([child]))
     try:
         await asyncio.wait({listening, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,12 +94,11 @@ def write_document(path: Path, document: RendezvousDocument) -> None:
     partial.replace(path)
 
 
-async def _listening(child: Child, address_file: Path) -> str:
+async def _listening(child: Child, home: Path) -> str:
     """Wait for its address file. Returns: its URL, without a slash at the end."""
     give_up_s = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < give_up_s:
-        try:
-            return msgspec.json.decode(await asyncio.to_thread(address_file.read_bytes), type=AddressFile).url
-        except (OSError, *UNDECODABLE):
-            await asyncio.sleep(POLL_INTERVAL_S)
+        if (address := read_address(home, ADDRESS_FILE)) is not None:
+            return address.url
+        await asyncio.sleep(POLL_INTERVAL_S)
     raise CannotStart(f"the rendezvous did not listen within {READY_TIMEOUT_S:.0f} s", child.log_tail())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.cli.fake_gateway import FakeGateway, fake_gateway
+from tests.fakes.gateway import FakeGateway, fake_gateway
 
 
 @pytest.fixture

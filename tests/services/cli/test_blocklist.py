@@ -14,7 +14,7 @@ from services.cli import exit_codes
 from services.cli.output import clock
 from shared.ids import member_token
 from shared.settings.blocklist import MAX_NOTE_CHARS
-from tests.services.cli.fake_gateway import FakeGateway, problem
+from tests.fakes.gateway import FakeGateway, problem
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]

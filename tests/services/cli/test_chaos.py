@@ -10,7 +10,7 @@ from aiohttp import web
 
 from services.cli import exit_codes
 from services.cli.chaos_command import in_words
-from tests.services.cli.fake_gateway import FakeGateway, problem
+from tests.fakes.gateway import FakeGateway, problem
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from services.cli import exit_codes
-from tests.services.cli.fake_gateway import FakeGateway, problem, then
+from tests.fakes.gateway import FakeGateway, problem, then
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]
@@ -210,7 +211,7 @@ async def test_an_end_that_no_transport_brought_about_says_what_to_do(
     assert "swarmbridge why" not in line
 
 
-@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..\\evil", ".evil", "ev\x1bil"])
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..\\evil", ".evil", "ev\x1bil", "--evil"])
 async def test_a_name_from_afar_leads_nowhere_else(
     fetching: FakeGateway, capsys: Capsys, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,3 +235,38 @@ async def test_a_fetch_that_fails_says_why(fetching: FakeGateway, capsys: Capsys
     result = await run_cli(capsys, "get", LINK, "--json", "--home", str(fetching.home))
     assert result.code == exit_codes.FAILED
     assert result.json["error"]["code"] == "no_link"
+
+
+async def test_a_pipe_is_put_though_nobody_knows_its_length(
+    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    gateway.answers = {
+        "POST /api/files": {"transfer": "t1"},
+        "GET /api/transfers/t1": _transfer("done", link=LINK),
+    }
+    writing = asyncio.create_task(asyncio.to_thread(pipe.write_bytes, DATA))
+    result = await run_cli(capsys, "put", str(pipe), "--home", str(gateway.home))
+    await writing
+    assert (result.code, result.out) == (0, LINK + "\n")
+    assert gateway.bodies["POST /api/files"] == DATA
+
+
+async def test_a_file_that_grows_is_the_files_fault_and_not_the_nodes(
+    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"x" * 3_000_000)
+
+    async def grows(request: web.Request) -> web.StreamResponse:
+        await request.content.readany()
+        with file.open("ab") as end:
+            end.write(b"more")
+        await request.read()
+        return web.json_response({"transfer": "t1"}, status=202)
+
+    gateway.answers = {"POST /api/files": grows}
+    result = await run_cli(capsys, "put", str(file), "--home", str(gateway.home))
+    assert result.code == exit_codes.FAILED
+    assert "grew while it was sent; put it again" in result.error_line()

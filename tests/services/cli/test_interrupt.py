@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from services.cli import exit_codes
+from tests.fakes.gateway import FakeGateway
 from tests.fakes.waiting import until
-from tests.services.cli.fake_gateway import FakeGateway
 from tests.services.cli.test_files import CONTENT, DATA, LINK, _transfer
 
 START_S = 30.0

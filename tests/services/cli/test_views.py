@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from services.cli import exit_codes
-from services.cli.output import ago, by_transport, printable, size
-from services.cli.waterfall import draw
-from tests.services.cli.fake_gateway import FakeGateway, problem
+from services.cli.output import by_transport, size
+from shared.gateway_api.structs import NodeView, PlaceView, Stats
+from shared.gateway_api.traces import TraceSummary, Waterfall
+from shared.terminal.text import ago, printable
+from shared.terminal.waterfall import draw
+from tests.fakes.gateway import FakeGateway, problem
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]
@@ -65,6 +70,7 @@ STATS: dict[str, Any] = {
             "lastError": "import_failed",
             "connectedPeers": 1,
             "fallbackCauses": {"closed": 2},
+            "sentBytes": 4 << 30,
             "attempts": {},
             "workers": 1,
         },
@@ -86,21 +92,52 @@ STATS: dict[str, Any] = {
 
 
 async def test_stats_as_a_table_and_as_json(gateway: FakeGateway, capsys: Capsys) -> None:
+    whole = msgspec.to_builtins(msgspec.convert(STATS, Stats))
     gateway.answers = {"GET /api/stats": STATS}
     shown = await run_cli(capsys, "stats", "--home", str(gateway.home))
     assert shown.code == 0
-    for words in ("degraded", "import_failed", "closed 2", "swarmbridge[node]", "2 fallbacks", "off", "never"):
+    for words in (
+        "degraded",
+        "import_failed",
+        "closed 2",
+        "swarmbridge[node]",
+        "2 fallbacks",
+        "off",
+        "never",
+        "4.0 GiB",
+    ):
         assert words in shown.out
     assert "2 managers, 5 deliveries in flight, not taken: busy 3, 1.2% of bytes came twice" in shown.out
-    assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == STATS
+    assert (await run_cli(capsys, "stats", "--home", str(gateway.home), "--json")).json == whole
     alone = {"count": 0, "deliveries": 0, "refused": {}, "duplicateShare": 0.0}
     gateway.answers = {"GET /api/stats": STATS | {"managers": alone}}
     assert "nothing can be delivered" in (await run_cli(capsys, "stats", "--home", str(gateway.home))).out
 
 
+async def test_stats_say_since_when_and_which_entry_of_the_document_is_of_no_use(
+    gateway: FakeGateway, capsys: Capsys
+) -> None:
+    whole = msgspec.convert(STATS, Stats)
+    places = [
+        PlaceView("w1", "peerServers", 0, "open", None, 1, None),
+        PlaceView("w1", "peerServers", 1, "unusable", "misconfigured", 1, None),
+    ]
+    now_ms = round(time.time() * 1000)
+    first = msgspec.structs.replace(whole.transports[0], last_error_at=now_ms, counted_since=now_ms, places=places)
+    gateway.answers = {"GET /api/stats": msgspec.structs.replace(whole, transports=[first])}
+    shown = await run_cli(capsys, "stats", "--home", str(gateway.home))
+    for words in (
+        "import_failed, 0 s ago",
+        "counts since it was switched off, 0 s ago",
+        "peerServers[1] of the rendezvous document is unusable: misconfigured",
+    ):
+        assert words in shown.out
+    assert "peerServers[0]" not in shown.out
+
+
 async def test_peers(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
-    gateway.answers = {"GET /api/peers": [], "GET /api/node": {"peer": "kabc", "node": "n"}}
+    gateway.answers = {"GET /api/peers": [], "GET /api/node": NodeView("n", "kabc", "peer-a")}
     assert (await run_cli(capsys, "peers", *home)).out == "no peer is linked\n"
     assert (await run_cli(capsys, "peers", "--self", *home)).out == "kabc\n"
     gateway.answers["GET /api/peers"] = [{"peer": "peer-a", "transports": ["webrtc", "broadcast"], "role": None}]
@@ -116,13 +153,13 @@ async def test_flags_by_short_and_full_name(gateway: FakeGateway, capsys: Capsys
     assert "webTorrentTransport  off" in (await run_cli(capsys, "flags", *home)).out
     for name in ("webtorrent", "webTorrentTransport"):
         assert (await run_cli(capsys, "flags", name, "off", "--json", *home)).json == flags
-        assert gateway.bodies.pop(put) == b'{"enabled": false}'
+        assert gateway.bodies.pop(put) == b'{"enabled":false}'
 
 
 async def test_trace_draws_the_last_fallback(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
     gateway.answers = {
-        "GET /api/traces": [{"traceId": "ab" * 16}],
+        "GET /api/traces": [TraceSummary("ab" * 16, "chunk.fetch", True, False, 1, 5.4, 7, 0, 2, [], [])],
         f"GET /api/traces/{'ab' * 16}/waterfall": WATERFALL,
     }
     shown = await run_cli(capsys, "trace", *home)
@@ -147,6 +184,11 @@ async def test_trace_list(gateway: FakeGateway, capsys: Capsys) -> None:
         "durationMs": 5.4,
         "spans": 7,
         "fallback": True,
+        "failed": False,
+        "dropped": 0,
+        "attempts": 2,
+        "services": ["chunk"],
+        "nodes": ["n"],
     }
     gateway.answers = {"GET /api/traces": [trace]}
     shown = await run_cli(capsys, "trace", "--list", "--home", str(gateway.home))
@@ -193,7 +235,7 @@ async def test_a_problem_of_the_node_is_told_in_its_words(gateway: FakeGateway, 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 120, 300])
 def test_a_waterfall_fits_its_terminal(width: int) -> None:
-    lines = draw(WATERFALL, width).plain.splitlines()
+    lines = draw(msgspec.convert(WATERFALL, Waterfall), width).plain.splitlines()
     if width >= 80:
         assert max(len(line) for line in lines[2:6]) <= width
     assert len(lines) == 8

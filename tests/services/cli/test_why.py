@@ -3,10 +3,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.cli import exit_codes
-from tests.services.cli.fake_gateway import FakeGateway
+from shared.gateway_api.why import Why
+from tests.fakes.gateway import FakeGateway
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]
@@ -94,7 +96,9 @@ async def test_a_note_within_a_change_is_text(gateway: FakeGateway, capsys: Caps
 
 async def test_as_json(gateway: FakeGateway, capsys: Capsys) -> None:
     gateway.answers = {"GET /api/why/9c41d2": WHY}
-    assert (await run_cli(capsys, "why", "9c41d2", "--home", str(gateway.home), "--json")).json == WHY
+    assert (await run_cli(capsys, "why", "9c41d2", "--home", str(gateway.home), "--json")).json == msgspec.to_builtins(
+        msgspec.convert(WHY, Why)
+    )
 
 
 async def test_a_bad_verdict_is_an_answer_too(gateway: FakeGateway, capsys: Capsys) -> None:

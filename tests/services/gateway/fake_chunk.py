@@ -16,6 +16,10 @@ from shared.bus.chunk_api import (
     GetChunk,
     GotChunk,
     PutFile,
+    Removed,
+    RemoveFile,
+    Usage,
+    UsageQuery,
 )
 from shared.bus.contract import Incoming, Subscription
 from shared.bus.messages.envelopes import Done, Ping, Pong, Taken, TransferUpdate
@@ -31,7 +35,10 @@ PRIVATE_KEY = bytes(32)
 
 
 class FakeChunk:
-    """hold_calls: while set, calls are taken and never finished. fail_with: how every call ends instead."""
+    """hold_calls: while set, calls are taken and never finished. fail_with: how every call ends instead.
+
+    page_size: files of one answer to a query.
+    """
 
     def __init__(self, hub: MemoryHub, subjects: Subjects, instance: str = "chunk-1") -> None:
         self.bus = hub.bus(instance)
@@ -42,6 +49,7 @@ class FakeChunk:
         self.cancelled: list[bytes] = []
         self.lost_chunks: set[int] = set()
         self.hold_calls = False
+        self.page_size = 100
         self.pinged = False
         self.fail_with: Cause | None = None
         self._working: dict[bytes, asyncio.Task[None]] = {}
@@ -54,6 +62,8 @@ class FakeChunk:
             await serve(subjects.chunk("fetch"), FetchFile, self._fetch, queue=QUEUE_CHUNK),
             await serve(subjects.chunk("get"), GetChunk, self._get, queue=QUEUE_CHUNK),
             await serve(subjects.chunk("status"), FileQuery, self._status, queue=QUEUE_CHUNK),
+            await serve(subjects.chunk("remove"), RemoveFile, self._remove, queue=QUEUE_CHUNK),
+            await serve(subjects.chunk("usage"), UsageQuery, self._usage, queue=QUEUE_CHUNK),
             await serve(subjects.chunk_instance(self.bus.instance), ChunkCommand, self._command),
         ]
         await self.bodies.start()
@@ -136,7 +146,11 @@ class FakeChunk:
         return GotChunk(self.bodies.hold(data[get.seq * CHUNK_BYTES : (get.seq + 1) * CHUNK_BYTES]))
 
     async def _status(self, query: FileQuery, incoming: Incoming) -> FileList:
-        wanted = [query.manifest] if query.manifest else list(self.files)
+        wanted = (
+            [query.manifest]
+            if query.manifest
+            else list(self.files)[query.offset :][: min(query.limit or self.page_size, self.page_size)]
+        )
         files = []
         for digest in wanted:
             if digest in self.files:
@@ -145,7 +159,18 @@ class FakeChunk:
                 files.append(
                     FileStatus(digest, "id", put.name, put.mime, len(data), chunks, chunks, put.content_class, 5)
                 )
-        return FileList(files, IDENTITY)
+        return FileList(files, IDENTITY, len(self.files))
+
+    async def _remove(self, wanted: RemoveFile, incoming: Incoming) -> Removed:
+        if wanted.manifest not in self.files:
+            raise SwarmbridgeError(Cause.NO_LINK)
+        if self.hold_calls:
+            raise SwarmbridgeError(Cause.BUSY)
+        put, data = self.files.pop(wanted.manifest)
+        return Removed(wanted.manifest, put.name, 1, len(data))
+
+    async def _usage(self, query: UsageQuery, incoming: Incoming) -> Usage:
+        return Usage(sum(len(data) for _, data in self.files.values()), 0, 10**9, len(self.files))
 
     async def _command(self, command: ChunkCommand, incoming: Incoming) -> Pong | Done:
         if isinstance(command, Ping):

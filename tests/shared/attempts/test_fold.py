@@ -78,3 +78,13 @@ def test_an_unknown_transport_is_let_go() -> None:
     counters.apply(attempt("pigeon", "confirmed", None, ("smoke", Cause.OTHER)), 1)
     assert counters.transport_fallbacks == 0
     assert [name for name, _ in counters] == list(TransportName)
+
+
+def test_a_last_error_goes_when_a_later_hop_gets_through() -> None:
+    counters = AttemptCounters()
+    counters.apply(attempt("webrtc", "failed", Cause.CLOSED, started_ms=1_000), 1)
+    counters.apply(attempt("webrtc", "confirmed", started_ms=500), 2)  # ended before it, stored after it
+    assert counters.transport(WEBRTC).last_error == "closed"
+    counters.apply(attempt("webrtc", "confirmed", started_ms=2_000), 3)
+    found = counters.transport(WEBRTC)
+    assert (found.last_error, found.last_error_ms, found.failure_causes["closed"]) == ("", 0, 1)

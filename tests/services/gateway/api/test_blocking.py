@@ -114,7 +114,7 @@ async def test_each_change_is_told_whoever_makes_it(node: GatewayNode) -> None:
 async def test_metrics_count_the_blocked(node: GatewayNode) -> None:
     await node.ask("PUT", f"{BLOCKLIST}/{PEER}", json={})
     async with node.session.get(node.url + "/metrics") as response:
-        assert "\nswarmbridge_blocked_peers 1\n" in await response.text()
+        assert "\nswarmbridge_blocked_peers 1.0\n" in await response.text()
 
 
 async def test_an_entry_that_cannot_be_read_is_listed(node: GatewayNode) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.gateway.http import limits
+from services.gateway.transfers import limits
+from shared.content.names import safe_file_name
 from shared.errors import Cause
 from tests.fakes.waiting import until
-from tests.services.gateway.fake_chunk import CHUNK_BYTES, PRIVATE_KEY
+from tests.services.gateway.fake_chunk import CHUNK_BYTES, IDENTITY, PRIVATE_KEY
 from tests.services.gateway.node import GatewayNode, gateway_node
 
 DATA = os.urandom(2 * CHUNK_BYTES + 12345)
@@ -224,3 +225,55 @@ async def test_a_download_that_fails_midway_is_cut_not_padded(node: GatewayNode)
 async def test_without_a_chunk_service_the_answer_says_so(node: GatewayNode) -> None:
     node.hub.kill(node.chunk.bus.instance)
     assert (await node.get("/api/files", 503))["error"]["code"] == "unavailable"
+
+
+async def test_files_are_listed_with_their_links_and_page_by_page(node: GatewayNode) -> None:
+    node.chunk.page_size = 2
+    digests = [node.chunk.add(f"f{number}", bytes([number])) for number in range(5)]
+    secret = node.chunk.add("s", b"s", "private")
+    listed = await node.get("/api/files")
+    assert [file["manifest"] for file in listed] == [*digests, secret]
+    assert listed[0]["link"] == f"swarmbridge:{digests[0]}?h={IDENTITY}"
+    assert listed[-1]["link"] == "", "its key is nowhere but in the link that put printed"
+    assert (await node.get(f"/api/files/{digests[1]}"))["link"] == listed[1]["link"]
+    page = await node.get("/api/files", params={"offset": "1", "limit": "3"})
+    assert [file["name"] for file in page] == ["f1", "f2", "f3"]
+    assert await node.get("/api/files", params={"offset": "7"}) == []
+
+
+@pytest.mark.parametrize("query", [{"limit": "9" * 5000}, {"limit": "0"}, {"offset": "-1"}, {"offset": "9" * 5000}])
+async def test_a_number_that_is_none_is_said_to_be_so(node: GatewayNode, query: dict[str, str]) -> None:
+    assert "whole number" in (await node.get("/api/files", 400, params=query))["error"]["message"]
+
+
+async def test_a_file_is_removed_and_the_store_says_how_full_it_is(node: GatewayNode) -> None:
+    digest = node.chunk.add("f", b"x" * 100)
+    node.chunk.add("g", b"y" * 50)
+    assert await node.get("/api/usage") == {"usedBytes": 150, "promisedBytes": 0, "quotaBytes": 10**9, "files": 2}
+    node.chunk.hold_calls = True
+    assert (await node.ask("DELETE", f"/api/files/{digest}", 409))["error"]["code"] == "busy"
+    node.chunk.hold_calls = False
+    gone = await node.ask("DELETE", f"/api/files/{digest}")
+    assert gone == {"manifest": digest, "name": "f", "chunksRemoved": 1, "freedBytes": 100}
+    assert (await node.ask("DELETE", f"/api/files/{digest}", 404))["error"]["code"] == "not_found"
+    assert (await node.get("/api/usage"))["files"] == 1
+
+
+async def test_an_upload_over_its_limit_names_the_setting_that_moves_it(tmp_path: Path) -> None:
+    async def unknown_length() -> AsyncIterator[bytes]:
+        yield b"x" * 2000
+
+    async with gateway_node(tmp_path, max_upload_bytes=1000) as node:
+        for body in (b"x" * 1001, unknown_length()):
+            error = (await node.post("/api/files", 413, data=body))["error"]
+            assert error["hint"] == "raise gateway.max_upload_bytes, or send less"
+
+
+@pytest.mark.parametrize("name", ["-rf", ".profile", "..", "a/b"])
+async def test_a_strangers_name_is_safe_where_the_content_is_saved(node: GatewayNode, name: str) -> None:
+    digest = node.chunk.add(name, b"x")
+    async with node.session.get(f"{node.url}/api/files/{digest}/content") as response:
+        told = response.headers["Content-Disposition"]
+    safe = safe_file_name(name, digest)
+    assert told == f"attachment; filename=\"{safe}\"; filename*=UTF-8''{safe}"
+    assert safe[0] not in ".-"

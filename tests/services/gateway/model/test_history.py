@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.model.history import MAX_BLOCK_CHANGES, MAX_CHANGES, MAX_LINK_CHANGES, Change, ChangeKind, History
-from services.gateway.model.status import WORKER_EXPIRY_S, TransportStats
+from services.gateway.model.history import MAX_BLOCK_CHANGES, MAX_CHANGES, MAX_LINK_CHANGES, ChangeKind, History
+from services.gateway.model.status import WORKER_EXPIRY_S
 from shared.bus.messages.records import LinkChanged, WorkerStatus
 from shared.errors import Cause
+from shared.gateway_api.structs import TransportStats
+from shared.gateway_api.why import Change
 from shared.settings.blocklist import Block, Direction
 from shared.settings.chaos import ChaosFlag
 
@@ -33,7 +35,7 @@ def _history() -> History:
     return history
 
 
-def _kinds(history: History, *peers: str) -> list[ChangeKind]:
+def _kinds(history: History, *peers: str) -> list[str]:
     return [change.kind for change in history.changes(0, peers)]
 
 

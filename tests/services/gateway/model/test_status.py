@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from services.gateway.model.managers import ManagersView
 from services.gateway.model.status import WORKER_EXPIRY_S, StatusBoard, stats_of
 from shared.attempts.fold import TransportCounters
-from shared.bus.messages.records import WorkerStatus
+from shared.bus.messages.records import MeetingPlace, WorkerStatus
 from shared.errors import Cause
+from shared.gateway_api.structs import ManagersView
 from shared.transports import TransportName
 
 WEBRTC = TransportName.WEBRTC
@@ -119,3 +119,41 @@ def test_the_sums_agree_with_the_rows() -> None:
         ManagersView(),
     )
     assert (stats.transport_fallbacks, stats.last_transport_fallback_at) == (3, 9)
+
+
+def test_bytes_count_what_lost_workers_moved_and_begin_again_when_switched_off() -> None:
+    board = _board(_status("w1", bytes_in=10, bytes_out=100), _status("w2", bytes_out=5), _status("w1", bytes_out=150))
+    row = board.transport(WEBRTC, True, NONE, WORKER_EXPIRY_S + 1)
+    assert (row.workers, row.received_bytes, row.sent_bytes) == (0, 10, 155)
+    board.apply(_status("w1", bytes_in=3, bytes_out=7), WORKER_EXPIRY_S + 1)  # started again, counting from nothing
+    row = board.transport(WEBRTC, True, NONE, WORKER_EXPIRY_S + 1)
+    assert (row.received_bytes, row.sent_bytes) == (13, 162)
+    board.apply(_status("w1", enabled=False), WORKER_EXPIRY_S + 1)
+    row = board.transport(WEBRTC, True, NONE, WORKER_EXPIRY_S + 1)
+    assert (row.received_bytes, row.sent_bytes) == (0, 0)
+
+
+def test_a_last_error_has_its_time_and_goes_when_the_worker_has_recovered() -> None:
+    board = _board(_status(last_error=Cause.DIAL_TIMEOUT, last_error_ms=77))
+    row = board.transport(WEBRTC, True, NONE, 0)
+    assert (row.last_error, row.last_error_at) == ("dial_timeout", 77)
+    board.apply(_status(), 0)
+    row = board.transport(WEBRTC, True, NONE, 0)
+    assert (row.last_error, row.last_error_at) == (None, None)
+
+
+def test_each_worker_and_each_member_of_the_document_has_its_own_state() -> None:
+    places = [
+        MeetingPlace("peer_servers", 0, "open", None, 5),
+        MeetingPlace("peer_servers", 1, "waiting", Cause.CLOSED, 6, 9),
+    ]
+    board = _board(_status("w2", peers=["a"], bytes_out=8), _status("w1", "degraded", places=places))
+    row = board.transport(WEBRTC, True, NONE, 0)
+    assert [(one.id, one.state, one.peers, one.sent_bytes) for one in row.instances] == [
+        ("w1", "degraded", 0, 0),
+        ("w2", "ready", 1, 8),
+    ]
+    assert [(one.worker, one.index, one.state, one.cause, one.retry_at) for one in row.places] == [
+        ("w1", 0, "open", None, None),
+        ("w1", 1, "waiting", "closed", 9),
+    ]

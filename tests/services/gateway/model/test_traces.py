@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.http import limits
+from services.gateway.model import limits
 from services.gateway.model.traces import TraceStore
-from services.gateway.model.waterfall import waterfall
 from shared.bus.messages.records import SpanRecord
 from shared.telemetry import names
 
@@ -95,53 +94,6 @@ def test_a_huge_trace_keeps_its_attempts(monkeypatch: pytest.MonkeyPatch) -> Non
     assert trace is not None
     assert len(trace.spans) == 10
     assert trace.dropped == 15 + 16
-
-
-def test_rows_are_parents_first_and_in_time() -> None:
-    store = TraceStore()
-    store.add(
-        [
-            _attempt("t", "second", "delivery", 2, "confirmed", 20, fallback__reason="closed"),
-            _attempt("t", "first", "delivery", 1, "failed", 10, error__type="closed", swarmbridge__transport="webrtc"),
-            _span("t", "root", start=0, end=50),
-            _span("t", "delivery", "root", "process", start=5, end=40),
-            _span("t", "orphan", "elsewhere", "chunk.serve", start=1, end=2),
-        ]
-    )
-    trace = store.get("t")
-    assert trace is not None
-    drawn = waterfall(trace)
-    assert [(row.span_id, row.depth) for row in drawn.rows] == [
-        ("root", 0),
-        ("delivery", 1),
-        ("first", 2),
-        ("second", 2),
-        ("orphan", 0),
-    ]
-    first, second = drawn.rows[2], drawn.rows[3]
-    assert (first.offset_ms, first.duration_ms, first.outcome, first.cause) == (10, 5, "failed", "closed")
-    assert (first.attempt, first.transport, second.fallback_reason, second.cause) == (True, "webrtc", "closed", None)
-    assert (drawn.duration_ms, drawn.hidden, drawn.focused) == (50, 0, False)
-
-
-def test_a_long_trace_is_shown_from_the_delivery_that_fell_back() -> None:
-    store = TraceStore()
-    store.add([_span("t", "root", end=1000)])
-    store.add([_span("t", f"d{index}", "root", "delivery", index, index + 1) for index in range(100)])
-    store.add([_attempt("t", "a1", "d50", 1, "failed", 50), _attempt("t", "a2", "d50", 2, "confirmed", 51)])
-    trace = store.get("t")
-    assert trace is not None
-    drawn = waterfall(trace)
-    assert (drawn.focused, [row.span_id for row in drawn.rows]) == (True, ["d50", "a1", "a2"])
-    assert drawn.hidden == 100
-
-
-def test_a_circle_of_spans_ends() -> None:
-    store = TraceStore()
-    store.add([_span("t", "a", "b"), _span("t", "b", "a")])
-    trace = store.get("t")
-    assert trace is not None
-    assert len(waterfall(trace).rows) == 2
 
 
 def test_names_are_those_of_the_telemetry_module() -> None:

@@ -4,9 +4,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.transfers.board import Transfer, Transfers
+from services.gateway.transfers.board import Transfers
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
 
 CALL = bytes(16)
 

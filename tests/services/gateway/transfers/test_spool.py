@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.http import limits
+from services.gateway.transfers import limits
 from services.gateway.transfers.spool import Spool
 from shared.errors import Cause, SwarmbridgeError
 

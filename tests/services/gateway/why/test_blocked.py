@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.model.history import Change, ChangeKind
+from services.gateway.model.history import ChangeKind
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
+from shared.gateway_api.why import Change
 from shared.transports import ORDER
 from tests.services.gateway.why.test_phases import START_MS, hop
 from tests.services.gateway.why.test_verdict import PEER, _ask, _change, _switched, _transfer

@@ -4,12 +4,13 @@ import msgspec
 import pytest
 
 from services.gateway.api.why_view import clock_text_at
-from services.gateway.model.history import Change, ChangeKind
-from services.gateway.transfers.board import Transfer
+from services.gateway.model.history import ChangeKind
 from services.gateway.why.cause_words import CAUSE_WORDS, because
-from services.gateway.why.verdict import Facts, Why, why
+from services.gateway.why.verdict import Facts, why
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
+from shared.gateway_api.structs import Transfer
+from shared.gateway_api.why import Change, Why
 from tests.services.gateway.why.test_phases import START_MS, fell_back, hedged, hop
 
 PEER = "peer-00000000000000aa"

@@ -1,4 +1,4 @@
-"""A gateway that answers what a test tells it to, on loopback."""
+"""A gateway that answers what a test tells it to, on loopback: the one that every test of a client of it uses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 TOKEN = "the-operator's-token"
@@ -17,9 +19,13 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class FakeGateway:
-    """answers: by `METHOD path`; a JSON value, or a handler. bodies: what was sent to each."""
+    """answers: by `METHOD path`, where `*` in a path stands for anything; JSON, one of the API's structs, or a handler.
+
+    asked: what was, in order, with its query. bodies, headers: what was sent to each last.
+    """
 
     home: Path
+    url: str = ""
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     bodies: dict[str, bytes] = field(default_factory=dict)
@@ -32,16 +38,22 @@ class FakeGateway:
         self.headers[key] = dict(request.headers)
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return problem(401, "unauthorized", "the token is wrong", "see gateway.token")
-        if key not in self.answers:
+        known = key if key in self.answers else next((name for name in self.answers if fnmatchcase(key, name)), None)
+        if known is None:
             return problem(404, "not_found", "there is nothing here")
-        answer = self.answers[key]
+        answer = self.answers[known]
         if isinstance(answer, list) and answer and answer[0] == "then":
             answer = answer.pop(1) if len(answer) > 2 else answer[1]
         if callable(answer):
             response: web.StreamResponse = await answer(request)
             return response
         self.bodies[key] = await request.read()
-        return web.json_response(answer)
+        return json_answer(answer)
+
+
+def json_answer(body: Any, status: int = 200) -> web.Response:
+    """As the gateway encodes it."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json")
 
 
 def problem(status: int, code: str, message: str, hint: str = "") -> web.Response:
@@ -55,6 +67,7 @@ def then(*answers: Any) -> list[Any]:
 
 @asynccontextmanager
 async def fake_gateway(home: Path) -> AsyncIterator[FakeGateway]:
+    """Listen on a port of its own, and leave address and token in `home`."""
     gateway = FakeGateway(home)
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", gateway.answer)
@@ -62,8 +75,8 @@ async def fake_gateway(home: Path) -> AsyncIterator[FakeGateway]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    (home / "gateway.json").write_text(json.dumps({"url": url, "pid": 1}))
+    gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    (home / "gateway.json").write_text(json.dumps({"url": gateway.url, "pid": 1}))
     (home / "gateway.token").write_text(TOKEN + "\n")
     try:
         yield gateway
