@@ -166,6 +166,31 @@ async def test_a_tampered_chunk_is_refused_and_not_stored(world: World, what: st
     assert b.token != put.link
 
 
+async def test_a_chunk_that_is_asked_for_again_is_looked_at(world: World) -> None:
+    """The first time its receiver checks it; whoever asks again has found that it does not fit."""
+    await world.chunk_a()
+    asker = await world.asker_a()
+    put = await asker.put(DATA)
+    manifest = await ChunkStore.open("", world.home_a / "store").get_manifest(put.manifest)
+    assert manifest is not None
+    ref = manifest.chunks[0]
+    path = world.home_a / "store" / "c" / ref[6:8] / ref[6:]
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    far = FarNode(world.hub_a)
+    assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, ChunkData)
+    assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, NotFound)
+    assert not path.exists()
+    # Our own reader is told that it is not here, not that the key is wrong.
+    with pytest.raises(RemoteFailure) as raised:
+        await read_back(asker, put.manifest, 1)
+    assert raised.value.cause is Cause.NO_LINK
+    other = world.home_a / "store" / "c" / manifest.chunks[1][6:8] / manifest.chunks[1][6:]
+    other.write_bytes(other.read_bytes()[:-1] + b"!")
+    with pytest.raises(RemoteFailure) as raised:
+        await asker.bus.request(SUBJECTS.chunk("get"), GetChunk(put.manifest, 1), GotChunk, BUS_TIMEOUT_S)
+    assert raised.value.cause is Cause.NO_LINK
+
+
 async def test_another_manifest_than_asked_for_is_refused(world: World) -> None:
     await world.chunk_a()
     asker_a = await world.asker_a()
