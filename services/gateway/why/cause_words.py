@@ -111,6 +111,11 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "The caller's role does not allow it: a guest asked for what is for members",
         "add the peer to `trust.members` at both ends if you trust it",
     ),
+    Cause.CLOCK_SKEW: CauseWords(
+        "the two nodes' clocks are too far apart for {transport}",
+        "One node's link certificate is out of date by the other's clock, by more than two minutes",
+        "set the clock of both machines (NTP); if both are right, restart the node whose chunk service was down",
+    ),
     Cause.UNAUTHENTICATED: CauseWords(
         "the peer over {transport} did not prove who it is",
         "The seal's handshake failed: another key, an expired certificate or an altered link",
