@@ -48,12 +48,12 @@ async def read_back(asker: Asker, manifest: str, chunks: int, key: bytes = b"") 
     return b"".join(parts)
 
 
-def fill_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on nothing as large as a chunk can be written, by any node."""
+def fill_disks(monkeypatch: pytest.MonkeyPatch, at_least: int = MIB // 2) -> None:
+    """From here on nothing of so many bytes can be written, by any node; the default lets a manifest through."""
     put_async = obstore.put_async
 
     async def refuse(store: Any, path: str, data: bytes, **options: Any) -> Any:
-        if len(data) > MIB // 2:
+        if len(data) >= at_least:
             raise GenericError("Unable to copy data to file: No space left on device (os error 28)")
         return await put_async(store, path, data, **options)
 
@@ -482,6 +482,22 @@ async def test_a_full_disk_ends_a_fetch_at_once_and_no_transport_is_charged(
     assert cause_of(await asker_b.fetch(put.link)) is Cause.DISK_FULL
     assert len(manager.verdicts) > 1
     assert not [verdict for verdict in manager.verdicts if verdict.cause is not None]
+
+
+async def test_a_manifest_that_cannot_be_stored_leaves_no_file_and_the_next_fetch_brings_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    await world.chunk_b()
+    await world.manager_b()
+    asker_b = await world.asker_b()
+    with monkeypatch.context() as full:
+        fill_disks(full, at_least=0)
+        assert cause_of(await asker_b.fetch(put.link)) is Cause.DISK_FULL
+    assert (await files(asker_b)).files == []
+    assert (await asker_b.fetch(put.link)).state == "done"
+    assert await read_back(asker_b, put.manifest, 4) == DATA
 
 
 async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:
