@@ -121,8 +121,17 @@ class Fetching:
             return
         # Indexed first: another signer's fileId is refused before anything is stored.
         await self.index.add(manifest, complete=complete, stored_ms=known.stored_ms if known else unix_ms())
-        if known is None:
+        if manifest.digest in self.store.holdings:
+            return
+        try:
             await self.store.put_manifest(manifest)
+        except SwarmbridgeError:
+            # An entry without its manifest would be a file that nobody can read.
+            summary = self.index.known(manifest.digest)
+            if known is None and summary is not None:
+                await self.index.remove(summary)
+                self.index.removed(manifest.digest)
+            raise
 
     async def _manifest(self, manifest_id: str, holders: list[str], transfer: str) -> Manifest:
         summary = await self.index.find(manifest_id)

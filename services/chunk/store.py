@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -37,6 +38,8 @@ LIST_PAGE_OBJECTS = 1000
 """Objects of a listing that are taken at a time: S3's own page, and about 2 ms of the event loop."""
 DELETE_PAGE_OBJECTS = 1000
 """Objects of one delete: S3's own limit."""
+DRAFT_AGE_S = 3600.0
+"""A write takes milliseconds; nobody is at work on a draft that is older."""
 LARGE_MANIFEST_BYTES = 64 * 1024
 """From here on a manifest is read in a thread: one of 16,384 chunks takes 80 ms."""
 
@@ -70,8 +73,9 @@ class ChunkStore:
     holdings: what is in it, as far as this instance knows; `list_all` brings it up to date.
     """
 
-    def __init__(self, objects: ObjectStore) -> None:
+    def __init__(self, objects: ObjectStore, folder: Path | None = None) -> None:
         self._objects = objects
+        self._folder = folder
         self._listing = asyncio.Lock()
         self._listings_begun = 0
         self._listings_done = 0
@@ -87,7 +91,8 @@ class ChunkStore:
         try:
             if "://" in location:
                 return cls(from_url(location))
-            return cls(LocalStore(Path(location) if location else default, mkdir=True))
+            folder = Path(location) if location else default
+            return cls(LocalStore(folder, mkdir=True), folder)
         except (BaseError, OSError, ValueError) as error:
             raise ConfigError([f"chunk.store: cannot be opened ({type(error).__name__})"]) from error
 
@@ -178,6 +183,16 @@ class ChunkStore:
     async def delete_mark(self, instance: str) -> None:
         await self._delete(_mark_path(instance))
 
+    async def remove_drafts(self) -> int:
+        """Remove what writes left that were killed: obstore writes `<name>#<number>` first, and lists no such file.
+
+        Returns: how many. Stores behind a URL keep no half-written objects.
+        """
+        if self._folder is None:
+            return 0
+        async with _translated():
+            return await asyncio.to_thread(_remove_drafts, self._folder)
+
     async def list_all(self) -> Listing:
         """List the store and bring `holdings` up to date: other instances write here too.
 
@@ -245,6 +260,17 @@ def _open_manifest(raw: bytes, digest: str) -> Manifest:
     manifest = parse_manifest(raw)
     verify_manifest(manifest, digest)
     return manifest
+
+
+def _remove_drafts(folder: Path) -> int:
+    count = 0
+    for draft in folder.glob("[cmp]/**/*#*"):
+        with suppress(FileNotFoundError):  # renamed or removed meanwhile
+            # By one clock, ours: the store is a directory of this machine.
+            if time.time() - draft.stat().st_mtime > DRAFT_AGE_S:
+                draft.unlink()
+                count += 1
+    return count
 
 
 def _chunk_path(ref: str) -> str:

@@ -100,6 +100,7 @@ class Sweep:
         if orphans:
             log.warning("%d chunks that no manifest names are removed", len(orphans))
             await self._store.delete_chunks(orphans)
+        await self._store.remove_drafts()
         await self._forget_marks(listing)
         return len(orphans) == len(unnamed)
 

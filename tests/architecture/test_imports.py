@@ -14,7 +14,10 @@ PURE_PACKAGES = ("shared.wire", "shared.speech", "shared.content", "shared.attem
 PURE_MODULES = (
     "services.manager.delivery",
     "services.manager.routing",
+    "services.chunk.access",
+    "services.chunk.classes",
     "services.chunk.fetch_plan",
+    "services.chunk.holdings",
     "shared.token_bucket",
 )
 NOT_PURE = ("asyncio", "socket", "time", "random", "secrets", "threading", "aiohttp", "nats", "ssl", "select")

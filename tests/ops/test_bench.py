@@ -24,6 +24,8 @@ from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample, percentile, ratio, row, sample_of, spread
 from ops.bench.start import Cost, tables, tree
 from ops.bench.start import Row as StartRow
+from ops.bench.store import Indexed, StoreReport, Transferred, measure_index
+from ops.bench.store import show as show_store
 from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.errors import Cause
 
@@ -187,3 +189,21 @@ def test_starts_are_told_side_by_side() -> None:
 
 def test_start_has_a_command_line() -> None:
     assert parse(["start", "--quick", "--json"]).command == "start"
+
+
+def test_store_has_a_command_line_and_says_what_it_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["store", "--quick", "--json"]).command == "store"
+    report = StoreReport([Transferred("put", 5, 128, 123.4, 1.25)], [Indexed(40_000, 300.0, 0.003, 1.5)])
+    show_store(report, as_json=False)
+    shown = capsys.readouterr().out
+    assert "put" in shown
+    assert "123" in shown
+    assert "40000" in shown
+    show_store(report, as_json=True)
+    assert '"cpuSPerGb":1.25' in capsys.readouterr().out
+
+
+async def test_the_stores_index_is_measured_on_a_store_of_its_own() -> None:
+    measured = await measure_index(50)
+    assert measured.objects == 50
+    assert min(measured.listing_ms, measured.room_ms, measured.among_ms) > 0

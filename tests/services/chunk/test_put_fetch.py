@@ -48,12 +48,12 @@ async def read_back(asker: Asker, manifest: str, chunks: int, key: bytes = b"") 
     return b"".join(parts)
 
 
-def fill_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on nothing as large as a chunk can be written, by any node."""
+def fill_disks(monkeypatch: pytest.MonkeyPatch, at_least: int = MIB // 2) -> None:
+    """From here on nothing of so many bytes can be written, by any node; the default lets a manifest through."""
     put_async = obstore.put_async
 
     async def refuse(store: Any, path: str, data: bytes, **options: Any) -> Any:
-        if len(data) > MIB // 2:
+        if len(data) >= at_least:
             raise GenericError("Unable to copy data to file: No space left on device (os error 28)")
         return await put_async(store, path, data, **options)
 
@@ -164,6 +164,31 @@ async def test_a_tampered_chunk_is_refused_and_not_stored(world: World, what: st
     assert await store.has_chunk(refs[0])
     assert await read_back(asker_b, put.manifest, 1) == b"x" * 1000
     assert b.token != put.link
+
+
+async def test_a_chunk_that_is_asked_for_again_is_looked_at(world: World) -> None:
+    """The first time its receiver checks it; whoever asks again has found that it does not fit."""
+    await world.chunk_a()
+    asker = await world.asker_a()
+    put = await asker.put(DATA)
+    manifest = await ChunkStore.open("", world.home_a / "store").get_manifest(put.manifest)
+    assert manifest is not None
+    ref = manifest.chunks[0]
+    path = world.home_a / "store" / "c" / ref[6:8] / ref[6:]
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    far = FarNode(world.hub_a)
+    assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, ChunkData)
+    assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, NotFound)
+    assert not path.exists()
+    # Our own reader is told that it is not here, not that the key is wrong.
+    with pytest.raises(RemoteFailure) as raised:
+        await read_back(asker, put.manifest, 1)
+    assert raised.value.cause is Cause.NO_LINK
+    other = world.home_a / "store" / "c" / manifest.chunks[1][6:8] / manifest.chunks[1][6:]
+    other.write_bytes(other.read_bytes()[:-1] + b"!")
+    with pytest.raises(RemoteFailure) as raised:
+        await asker.bus.request(SUBJECTS.chunk("get"), GetChunk(put.manifest, 1), GotChunk, BUS_TIMEOUT_S)
+    assert raised.value.cause is Cause.NO_LINK
 
 
 async def test_another_manifest_than_asked_for_is_refused(world: World) -> None:
@@ -457,6 +482,22 @@ async def test_a_full_disk_ends_a_fetch_at_once_and_no_transport_is_charged(
     assert cause_of(await asker_b.fetch(put.link)) is Cause.DISK_FULL
     assert len(manager.verdicts) > 1
     assert not [verdict for verdict in manager.verdicts if verdict.cause is not None]
+
+
+async def test_a_manifest_that_cannot_be_stored_leaves_no_file_and_the_next_fetch_brings_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    await world.chunk_b()
+    await world.manager_b()
+    asker_b = await world.asker_b()
+    with monkeypatch.context() as full:
+        fill_disks(full, at_least=0)
+        assert cause_of(await asker_b.fetch(put.link)) is Cause.DISK_FULL
+    assert (await files(asker_b)).files == []
+    assert (await asker_b.fetch(put.link)).state == "done"
+    assert await read_back(asker_b, put.manifest, 4) == DATA
 
 
 async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.chunk.index import ManifestIndex
-from services.chunk.store import ChunkStore
+from services.chunk.store import DRAFT_AGE_S, ChunkStore
 from services.chunk.sweep import MARK_STALE_S, ORPHAN_AGE_S, PutsInFlight, Sweep
 from shared.bus.chunk_api import Usage, UsageQuery
 from shared.content.keys import public_key
@@ -159,6 +159,16 @@ async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_sw
         assert (await putting).state == "done"
         usage = await asker.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
         assert usage.used_bytes == sum(path.stat().st_size for path in stored_files(world.home_a))
+
+
+async def test_half_written_files_go_too(desk: Desk) -> None:
+    ref = await desk.chunk()
+    folder = desk.folder / "c" / ref[6:8]
+    for name, age_s in (("old#1", 2 * DRAFT_AGE_S), ("new#1", 1.0)):
+        (folder / name).write_bytes(b"half")
+        desk.age(f"c/{ref[6:8]}/{name}", age_s)
+    await desk.sweep.round()
+    assert [path.name for path in folder.iterdir()] == ["new#1"]
 
 
 async def test_listings_see_manifests_last(desk: Desk) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.bus.bodies import RANGE_BYTES, WINDOW_RANGES, BodyHolder, pull, pull_ranges, release
+from shared.bus.bodies import RANGE_BYTES, RANGE_SLACK_BYTES, WINDOW_RANGES, BodyHolder, pull, pull_ranges, release
 from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import BodyCall, BodyRef, PullRange, Range
 from shared.bus.messages.subjects import Subjects
@@ -65,6 +65,30 @@ def test_any_length_from_any_start(length: int, start: int) -> None:
         await holder.close()
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize(
+    ("length", "ranges"),
+    [
+        (4 * RANGE_BYTES + 16, 4),  # a chunk and its tag
+        (RANGE_BYTES + RANGE_SLACK_BYTES, 1),
+        (RANGE_BYTES + RANGE_SLACK_BYTES + 1, 2),
+        (1, 1),
+    ],
+)
+async def test_a_few_bytes_more_than_a_range_are_not_worth_a_request(length: int, ranges: int) -> None:
+    hub = MemoryHub()
+    asked: list[int] = []
+
+    async def read(offset: int, length: int) -> bytes:
+        asked.append(length)
+        return bytes(length)
+
+    holder = await holder_on(hub.bus("h"))
+    ref = holder.hold_reader(length, read)
+    assert len(await pull(hub.bus("p"), SUBJECTS, ref, timeout_s=5.0)) == length
+    assert (len(asked), sum(asked)) == (ranges, length)
+    await holder.close()
 
 
 async def test_no_more_than_the_window_is_asked_ahead() -> None:
@@ -154,7 +178,7 @@ async def test_ranges_outside_the_body_are_refused() -> None:
     hub = MemoryHub()
     holder = await holder_on(hub.bus("h"))
     ref = holder.hold(bytes(10))
-    for offset, length in [(0, 11), (-1, 5), (8, 3), (0, 0), (0, RANGE_BYTES + 1), (10, 1)]:
+    for offset, length in [(0, 11), (-1, 5), (8, 3), (0, 0), (0, RANGE_BYTES + RANGE_SLACK_BYTES + 1), (10, 1)]:
         with pytest.raises(RemoteFailure) as error:
             await hub.buses["h"].request(SUBJECTS.body("h"), PullRange(ref.token, offset, length), Range, 1.0)
         assert error.value.cause is Cause.INVALID
