@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 
 from rich.console import Console
 
+from ops.bench import inbound
 from ops.bench.fallback import bench
 from ops.bench.nodes import BenchFailed
 from ops.bench.plan import BUS_FAULTS, FULL, MANAGER_COUNTS, NODE_FAULTS, QUICK
@@ -31,7 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ops.bench", description="Benchmarks of swarmbridge on this machine.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|start")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|inbound|start")
     fallback = commands.add_parser(
         "fallback",
         help="latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
@@ -44,6 +46,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     fallback.add_argument("--quick", action="store_true", help="few samples, under a minute (full: under ten)")
     fallback.add_argument("--json", action="store_true", help="one JSON object on stdout")
     fallback.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
+    between = commands.add_parser(
+        "inbound",
+        help="a peer's request to the chunk service, with the manager between and without",
+        description="What the manager costs between a worker and the chunk service, both ways in alternation. Loopback "
+        "only; cleans up.",
+        epilog="Exit codes: 0 measured, 2 wrong argument, 3 could not start, 130 interrupted.",
+        allow_abbrev=False,
+    )
     start = commands.add_parser(
         "start",
         help="time, CPU and memory of a start, executed and forked",
@@ -52,9 +62,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="Exit codes: 0 measured, 1 a node did not start, 2 wrong argument, 3 could not start, 130 interrupted.",
         allow_abbrev=False,
     )
-    start.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round (full: {ROUNDS})")
-    start.add_argument("--json", action="store_true", help="one JSON array on stdout")
-    start.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
+    for command, rounds in ((between, inbound.QUICK_ROUNDS), (start, QUICK_ROUNDS)):
+        command.add_argument("--quick", action="store_true", help=f"only so many rounds: {rounds}")
+        command.add_argument("--json", action="store_true", help="one JSON array on stdout")
+        command.add_argument(
+            "--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)"
+        )
     return parser.parse_args(arguments)
 
 
@@ -66,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("services.supervisor.machine.processes").setLevel(logging.CRITICAL)
     if options.command == "start":
         return _start(options)
+    if options.command == "inbound":
+        return _inbound(options)
     view = choose_view(Console(stderr=True), MEASUREMENTS)
     try:
         report = run(
@@ -85,6 +100,25 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console()
         show(report, console if console.is_terminal else Console(width=WIDE_COLUMNS))
     return EXIT_INCOMPLETE if report.problems else EXIT_OK
+
+
+def _inbound(options: argparse.Namespace) -> int:
+    rounds = inbound.QUICK_ROUNDS if options.quick else inbound.ROUNDS
+    try:
+        rows = run(inbound.bench(rounds, lambda: print(".", end="", file=sys.stderr, flush=True), options.nats_binary))
+    except CannotStart as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    print(file=sys.stderr)
+    if options.json:
+        print(json.dumps(inbound.as_objects(rows), indent=2))
+        return EXIT_OK
+    console = Console()
+    for table in inbound.tables(rows):
+        (console if console.is_terminal else Console(width=WIDE_COLUMNS)).print(table)
+    return EXIT_OK
 
 
 def _start(options: argparse.Namespace) -> int:
