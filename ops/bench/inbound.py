@@ -22,7 +22,7 @@ from ops.bench.bus_stage import BusStage, running_bus
 from ops.bench.policies import PRODUCT
 from ops.bench.samples import Spread, spread
 from services.supervisor.machine.nats_process import find_binary
-from shared.bus.bodies import BodyHolder, pull
+from shared.bus.bodies import BodyHolder, pull, release
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import ROLE_MEMBER, BodyRef, Inbound, InboundAnswer, Stamp
 from shared.bus.messages.subjects import QUEUE_CHUNK, Subjects
@@ -132,6 +132,7 @@ class InboundBench:
         reply = await self._worker.request(subject, next(self._calls), InboundAnswer, TIMEOUT_S)
         if reply.body is not None:
             await pull(self._worker, self._subjects, reply.body, timeout_s=TIMEOUT_S)
+            await release(self._worker, self._subjects, reply.body)
 
     async def _answer(self, call: Inbound, incoming: Incoming) -> InboundAnswer:
         body: BodyRef | None = self._holder.hold(self._data) if self._with_body else None
