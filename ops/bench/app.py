@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import sys
+from dataclasses import dataclass
 
 from rich.console import Console
 
@@ -17,9 +18,13 @@ from ops.bench.policies import POLICIES
 from ops.bench.report import show
 from ops.bench.start import QUICK_ROUNDS, ROUNDS, StartFailed, measure
 from ops.bench.start import show as show_starts
+from ops.bench.store import StoreFailed
+from ops.bench.store import measure as measure_store
+from ops.bench.store import show as show_store
 from ops.bench.view import choose_view
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from shared.errors import BusError
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 1
@@ -29,42 +34,73 @@ WIDE_COLUMNS = 150
 MEASUREMENTS = len(MANAGER_COUNTS) + len(POLICIES) * (len(BUS_FAULTS) + len(NODE_FAULTS))
 
 
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One subcommand. ends: its own exit codes, in words."""
+
+    name: str
+    help: str
+    description: str
+    ends: str
+    quick: str
+    json: str
+
+
+BENCHMARKS = (
+    Benchmark(
+        "fallback",
+        "latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
+        "What a fault adds to a delivery's time, under swarmbridge's manager and under two plain ladders on the same "
+        "workers; deliveries a second with 1, 2 and 4 managers.",
+        "1 something could not be measured (it says what)",
+        "few samples, under a minute (full: under ten)",
+        "one JSON object on stdout",
+    ),
+    Benchmark(
+        "inbound",
+        "a peer's request to the chunk service, with the manager between and without",
+        "What the manager costs between a worker and the chunk service, both ways in alternation.",
+        "1 a request failed",
+        f"{inbound.QUICK_ROUNDS} rounds (full: {inbound.ROUNDS})",
+        "one JSON array on stdout",
+    ),
+    Benchmark(
+        "start",
+        "time, CPU and memory of a start, executed and forked",
+        "What starting one node and two nodes costs, with every process executed on its own and with services forked "
+        "by a nursery, in alternation.",
+        "1 a node did not start",
+        f"{QUICK_ROUNDS} round (full: {ROUNDS})",
+        "one JSON array on stdout",
+    ),
+    Benchmark(
+        "store",
+        "throughput and CPU of put and get between two nodes; what the store's index takes",
+        "Files put on one node and got on another, and what a full store is asked for each of them.",
+        "1 a transfer failed",
+        "small files and few of them",
+        "one JSON object on stdout",
+    ),
+)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ops.bench", description="Benchmarks of swarmbridge on this machine.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|inbound|start")
-    fallback = commands.add_parser(
-        "fallback",
-        help="latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
-        description="What a fault adds to a delivery's time, under swarmbridge's manager and under two plain ladders "
-        "on the same workers; deliveries a second with 1, 2 and 4 managers. Loopback only; cleans up.",
-        epilog="Exit codes: 0 measured, 1 something could not be measured (it says what), 2 wrong argument, 3 could "
-        "not start, 130 interrupted. Aims are printed, never asserted.",
-        allow_abbrev=False,
-    )
-    fallback.add_argument("--quick", action="store_true", help="few samples, under a minute (full: under ten)")
-    fallback.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    fallback.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
-    between = commands.add_parser(
-        "inbound",
-        help="a peer's request to the chunk service, with the manager between and without",
-        description="What the manager costs between a worker and the chunk service, both ways in alternation. Loopback "
-        "only; cleans up.",
-        epilog="Exit codes: 0 measured, 2 wrong argument, 3 could not start, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    start = commands.add_parser(
-        "start",
-        help="time, CPU and memory of a start, executed and forked",
-        description="What starting one node and two nodes costs, with every process executed on its own and with "
-        "services forked by a nursery, in alternation. Loopback only; cleans up.",
-        epilog="Exit codes: 0 measured, 1 a node did not start, 2 wrong argument, 3 could not start, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    for command, rounds in ((between, inbound.QUICK_ROUNDS), (start, QUICK_ROUNDS)):
-        command.add_argument("--quick", action="store_true", help=f"only so many rounds: {rounds}")
-        command.add_argument("--json", action="store_true", help="one JSON array on stdout")
+    names = "|".join(one.name for one in BENCHMARKS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
+    for one in BENCHMARKS:
+        command = commands.add_parser(
+            one.name,
+            help=one.help,
+            description=f"{one.description} Loopback only; cleans up.",
+            epilog=f"Exit codes: 0 measured, {one.ends}, 2 wrong argument, 3 could not start, 130 interrupted. Aims "
+            "are printed, never asserted.",
+            allow_abbrev=False,
+        )
+        command.add_argument("--quick", action="store_true", help=one.quick)
+        command.add_argument("--json", action="store_true", help=one.json)
         command.add_argument(
             "--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)"
         )
@@ -79,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("services.supervisor.machine.processes").setLevel(logging.CRITICAL)
     if options.command == "start":
         return _start(options)
+    if options.command == "store":
+        return _store(options)
     if options.command == "inbound":
         return _inbound(options)
     view = choose_view(Console(stderr=True), MEASUREMENTS)
@@ -106,9 +144,9 @@ def _inbound(options: argparse.Namespace) -> int:
     rounds = inbound.QUICK_ROUNDS if options.quick else inbound.ROUNDS
     try:
         rows = run(inbound.bench(rounds, lambda: print(".", end="", file=sys.stderr, flush=True), options.nats_binary))
-    except CannotStart as error:
+    except (CannotStart, BusError) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START
+        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
     except Interrupted:
         return EXIT_INTERRUPTED
     print(file=sys.stderr)
@@ -130,4 +168,16 @@ def _start(options: argparse.Namespace) -> int:
     except Interrupted:
         return EXIT_INTERRUPTED
     show_starts(rows, as_json=options.json)
+    return EXIT_OK
+
+
+def _store(options: argparse.Namespace) -> int:
+    try:
+        report = run(measure_store(quick=options.quick, nats_binary=options.nats_binary))
+    except (CannotStart, StoreFailed) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    show_store(report, as_json=options.json)
     return EXIT_OK

@@ -119,12 +119,10 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         crashed.append(task)
         stopping.set()
 
-    seed = read_seed("bus.seed_file", config.bus.seed_file)
-    mesh_seed = read_seed("bus.mesh_seed_file", config.bus.mesh_seed_file)
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, seed, announce=micro_name(service))
-        mesh_bus = await _connect(config, instance, service, mesh_seed) if mesh else None
+        bus = await _connect(config, instance, service, "seed_file", announce=micro_name(service))
+        mesh_bus = await _connect(config, instance, service, "mesh_seed_file") if mesh else None
     except (BusError, OSError) as error:
         log.error("cannot reach the bus: %s", type(error).__name__)
         return EXIT_CANNOT_START
@@ -164,11 +162,11 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed: str | None, *, announce: str = "") -> Bus:
+async def _connect(config: Config, instance: str, service: str, setting: str, *, announce: str = "") -> Bus:
     return await nats_bus.connect(
         config.bus.server,
         instance,
-        seed=seed,
+        seed=read_seed(f"bus.{setting}", getattr(config.bus, setting)),
         inbox_prefix=inbox_prefix(service),
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
