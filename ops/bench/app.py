@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
+from dataclasses import dataclass
 
 from rich.console import Console
 
+from ops.bench import inbound
 from ops.bench.fallback import bench
 from ops.bench.nodes import BenchFailed
 from ops.bench.plan import BUS_FAULTS, FULL, MANAGER_COUNTS, NODE_FAULTS, QUICK
@@ -21,6 +24,7 @@ from ops.bench.store import show as show_store
 from ops.bench.view import choose_view
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from shared.errors import BusError
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 1
@@ -30,45 +34,76 @@ WIDE_COLUMNS = 150
 MEASUREMENTS = len(MANAGER_COUNTS) + len(POLICIES) * (len(BUS_FAULTS) + len(NODE_FAULTS))
 
 
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One subcommand. ends: its own exit codes, in words."""
+
+    name: str
+    help: str
+    description: str
+    ends: str
+    quick: str
+    json: str
+
+
+BENCHMARKS = (
+    Benchmark(
+        "fallback",
+        "latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
+        "What a fault adds to a delivery's time, under swarmbridge's manager and under two plain ladders on the same "
+        "workers; deliveries a second with 1, 2 and 4 managers.",
+        "1 something could not be measured (it says what)",
+        "few samples, under a minute (full: under ten)",
+        "one JSON object on stdout",
+    ),
+    Benchmark(
+        "inbound",
+        "a peer's request to the chunk service, with the manager between and without",
+        "What the manager costs between a worker and the chunk service, both ways in alternation.",
+        "1 a request failed",
+        f"{inbound.QUICK_ROUNDS} rounds (full: {inbound.ROUNDS})",
+        "one JSON array on stdout",
+    ),
+    Benchmark(
+        "start",
+        "time, CPU and memory of a start, executed and forked",
+        "What starting one node and two nodes costs, with every process executed on its own and with services forked "
+        "by a nursery, in alternation.",
+        "1 a node did not start",
+        f"{QUICK_ROUNDS} round (full: {ROUNDS})",
+        "one JSON array on stdout",
+    ),
+    Benchmark(
+        "store",
+        "throughput and CPU of put and get between two nodes; what the store's index takes",
+        "Files put on one node and got on another, and what a full store is asked for each of them.",
+        "1 a transfer failed",
+        "small files and few of them",
+        "one JSON object on stdout",
+    ),
+)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ops.bench", description="Benchmarks of swarmbridge on this machine.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|start|store")
-    fallback = commands.add_parser(
-        "fallback",
-        help="latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
-        description="What a fault adds to a delivery's time, under swarmbridge's manager and under two plain ladders "
-        "on the same workers; deliveries a second with 1, 2 and 4 managers. Loopback only; cleans up.",
-        epilog="Exit codes: 0 measured, 1 something could not be measured (it says what), 2 wrong argument, 3 could "
-        "not start, 130 interrupted. Aims are printed, never asserted.",
-        allow_abbrev=False,
-    )
-    fallback.add_argument("--quick", action="store_true", help="few samples, under a minute (full: under ten)")
-    fallback.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    fallback.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
-    start = commands.add_parser(
-        "start",
-        help="time, CPU and memory of a start, executed and forked",
-        description="What starting one node and two nodes costs, with every process executed on its own and with "
-        "services forked by a nursery, in alternation. Loopback only; cleans up.",
-        epilog="Exit codes: 0 measured, 1 a node did not start, 2 wrong argument, 3 could not start, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    start.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round (full: {ROUNDS})")
-    start.add_argument("--json", action="store_true", help="one JSON array on stdout")
-    start.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
-    store = commands.add_parser(
-        "store",
-        help="throughput and CPU of put and get between two nodes; what the store's index takes",
-        description="Files put on one node and got on another, and what a full store is asked for each of them. "
-        "Loopback only; cleans up.",
-        epilog="Exit codes: 0 measured, 1 a transfer failed, 2 wrong argument, 3 could not start, 130 interrupted.",
-        allow_abbrev=False,
-    )
-    store.add_argument("--quick", action="store_true", help="small files and few of them")
-    store.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    store.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
+    names = "|".join(one.name for one in BENCHMARKS)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=names)
+    for one in BENCHMARKS:
+        command = commands.add_parser(
+            one.name,
+            help=one.help,
+            description=f"{one.description} Loopback only; cleans up.",
+            epilog=f"Exit codes: 0 measured, {one.ends}, 2 wrong argument, 3 could not start, 130 interrupted. Aims "
+            "are printed, never asserted.",
+            allow_abbrev=False,
+        )
+        command.add_argument("--quick", action="store_true", help=one.quick)
+        command.add_argument("--json", action="store_true", help=one.json)
+        command.add_argument(
+            "--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)"
+        )
     return parser.parse_args(arguments)
 
 
@@ -82,6 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _start(options)
     if options.command == "store":
         return _store(options)
+    if options.command == "inbound":
+        return _inbound(options)
     view = choose_view(Console(stderr=True), MEASUREMENTS)
     try:
         report = run(
@@ -101,6 +138,25 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console()
         show(report, console if console.is_terminal else Console(width=WIDE_COLUMNS))
     return EXIT_INCOMPLETE if report.problems else EXIT_OK
+
+
+def _inbound(options: argparse.Namespace) -> int:
+    rounds = inbound.QUICK_ROUNDS if options.quick else inbound.ROUNDS
+    try:
+        rows = run(inbound.bench(rounds, lambda: print(".", end="", file=sys.stderr, flush=True), options.nats_binary))
+    except (CannotStart, BusError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    print(file=sys.stderr)
+    if options.json:
+        print(json.dumps(inbound.as_objects(rows), indent=2))
+        return EXIT_OK
+    console = Console()
+    for table in inbound.tables(rows):
+        (console if console.is_terminal else Console(width=WIDE_COLUMNS)).print(table)
+    return EXIT_OK
 
 
 def _start(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +65,30 @@ class Throughput:
 class BusStage:
     """Made by `running_bus`. `use` says who decides."""
 
-    def __init__(self, children: Children, server: NatsServer, template: Program, asker: Asker, bus: Bus) -> None:
+    def __init__(
+        self,
+        children: Children,
+        server: NatsServer,
+        template: Program,
+        asker: Asker,
+        connected: Callable[[str], Awaitable[Bus]],
+        subjects: Subjects,
+    ) -> None:
         self._children = children
         self._server = server
         self._template = template
-        self._bus = bus
         self._managers: list[Child] = []
         self._order = Order(PEER, RequestManifest("00"), _anything)
         self.asker = asker
         self.workers: list[BusWorker] = []
+        self.connected = connected
+        """One more bus of this process by its name; closed with the stage."""
+        self.subjects = subjects
+
+    def cpu_s(self) -> tuple[float, float] | None:
+        """CPU seconds used so far by what decides and by the server; None where the system does not tell."""
+        managers_s, server_s = _cpu_s(self._managers), _cpu_s([self._server.child])
+        return None if managers_s is None or server_s is None else (managers_s, server_s)
 
     async def use(self, policy: Policy, count: int = 1) -> None:
         """Replace what decides by `count` processes of this policy, and warm them up."""
@@ -177,11 +192,12 @@ async def running_bus(work: Path, binary: Path) -> AsyncIterator[BusStage]:
             stack.push_async_callback(bus.close)
             return bus
 
-        bus = await connected("asker")
-        asker = Asker(bus, subjects)
+        asker = Asker(await connected("asker"), subjects)
         await asker.start()
         stack.push_async_callback(asker.close)
-        stage = BusStage(children, server, _template(work, server.url, seed_settings(seeds[SERVICE])), asker, bus)
+        stage = BusStage(
+            children, server, _template(work, server.url, seed_settings(seeds[SERVICE])), asker, connected, subjects
+        )
         for transport in ORDER:
             worker = BusWorker(await connected(transport.value), subjects, transport, PEER, with_body=True)
             await worker.start()

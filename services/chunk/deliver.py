@@ -123,7 +123,8 @@ class Deliveries:
             cause: Cause | None = error.cause
         else:
             assert isinstance(receipt, Receipt)
-            cause = receipt.cause or (None if receipt.outcome == "confirmed" else Cause.OTHER)
+            # Accepted: a peer has the request that cannot answer requests, so that nothing will come.
+            cause = receipt.cause or {"confirmed": None, "accepted": Cause.SILENT}.get(receipt.outcome, Cause.OTHER)
         # What was checked and kept is here, whatever became of the receipt.
         if delivery.kept is not None:
             return delivery.kept

@@ -59,7 +59,7 @@ class AttemptCounters:
         self._counters = {transport: TransportCounters() for transport in ORDER}
 
     def apply(self, record: Attempt, stored_ms: int) -> None:
-        """Count one record. stored_ms: when the stream took it. Unknown transports are let go."""
+        """Count one record. stored_ms: when the stream took it. Unknown transports are ignored."""
         self._restart_changed()
         for transport, counters in self._counters.items():
             if stored_ms < self._counted_since[transport]:
@@ -77,16 +77,6 @@ class AttemptCounters:
     def __iter__(self) -> Iterator[tuple[TransportName, TransportCounters]]:
         self._restart_changed()
         return iter(self._counters.items())
-
-    @property
-    def transport_fallbacks(self) -> int:
-        """Fallbacks of all transports (docs/swarm-space.md: `transportFallbacks`)."""
-        return sum(counters.fallback_count for _, counters in self)
-
-    @property
-    def last_transport_fallback_ms(self) -> int:
-        """Wall clock of the last fallback of any transport, 0 = never."""
-        return max(counters.last_fallback_ms for _, counters in self)
 
     def _restart_changed(self) -> None:
         for transport in ORDER:

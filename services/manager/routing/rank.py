@@ -42,8 +42,8 @@ message takes 4 s on a 2 Mbit/s uplink, and shows nothing of itself before it is
 ANSWER_MIN_S = 1.0
 """Quick answers to small requests say little of a chunk: this is 1 MiB at 8 Mbit/s."""
 
-ANSWER_MAX_S = 10.0
-"""Of a request's usual 30 s this leaves the other transports most."""
+ANSWER_MAX_S = 5.0
+"""Half of what a delivery has: the other half is for the other transports."""
 
 ANSWER_LIMIT_FACTOR = 2.0
 """An answer that is late by as much again will not come: its hop is given up, where something else is left to try."""

@@ -21,16 +21,6 @@ def socket_url(server_url: str, peer_id: str, token: str, key: str, version: str
     return urlunsplit((scheme, parts.netloc, _slashed(parts.path) + "peerjs", query, ""))
 
 
-def rest_url(server_url: str, key: str, what: str) -> str:
-    """`http(s)://HOST:PORT{path}{key}/{what}`; what: `id` or `peers`.
-
-    Raises: SwarmbridgeError(INVALID) as socket_url.
-    """
-    parts = _split(server_url)
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    return urlunsplit((scheme, parts.netloc, f"{_slashed(parts.path)}{quote(key, safe='')}/{what}", "", ""))
-
-
 def _split(server_url: str) -> SplitResult:
     try:
         parts = urlsplit(server_url)

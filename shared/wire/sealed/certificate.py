@@ -121,10 +121,5 @@ def verify_signature(certificate: Certificate, static_key: bytes) -> None:
         raise refused("the certificate's signature fails") from None
 
 
-def is_fresh(certificate: Certificate, now_unix_s: float, margin_s: float) -> bool:
-    """Whether our own certificate still has `margin_s` to live; else ask for a new one before the next link."""
-    return certificate.not_after_s - margin_s > now_unix_s
-
-
 def _message(static_key: bytes, not_after_s: int) -> bytes:
     return LINK_CONTEXT + static_key + not_after_s.to_bytes(NOT_AFTER_BYTES, "big")

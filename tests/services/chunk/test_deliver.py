@@ -165,6 +165,19 @@ async def test_a_busy_peer_slows_its_asker_and_the_delivery_goes_on(desk: Desk) 
     assert desk.slowed == [0.25]
 
 
+async def test_a_peer_that_took_the_request_and_cannot_answer_was_silent(desk: Desk) -> None:
+    async def accepted(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
+        receipt = Receipt(deliver.delivery_id, "accepted", None, [], 1.0)
+        await desk.manager.bus.request(SUBJECTS.reply(deliver.reply_to), receipt, Done, BUS_TIMEOUT_S)
+        await asyncio.Event().wait()
+        return desk.answer
+
+    desk.manager.forward = accepted
+    result = await desk.ask()
+    assert (result.found, result.absent, result.cause) == (False, False, Cause.SILENT)
+    assert desk.verdicts() == []
+
+
 async def test_a_second_answer_is_confirmed_without_a_second_pull(desk: Desk) -> None:
     """A new manager asks the peer again; and a receipt that says otherwise does not unmake what is stored."""
 

@@ -45,7 +45,7 @@ from shared.wire.peerjs.signalling import (
     SignallingClient,
     SignallingState,
 )
-from shared.wire.peerjs.urls import rest_url, socket_url
+from shared.wire.peerjs.urls import socket_url
 
 OPEN = encode_message(Open())
 OFFER = OfferPayload(SessionDescription("offer", "v=0"), "dc_1")
@@ -75,7 +75,6 @@ def test_socket_url_escapes_what_it_is_given() -> None:
     }
     assert "tok%20en%26" in url.query
     assert socket_url("http://h", "i", "t", "k").startswith("ws://h/peerjs?")
-    assert rest_url("http://h:1/p/", "peerjs", "id") == "http://h:1/p/peerjs/id"
     for bad in ("", "host:9000", "ftp://h/", "http:///x", "http://[::1"):
         with pytest.raises(SwarmbridgeError):
             client().socket_url(bad)
