@@ -15,6 +15,9 @@ from ops.bench.policies import POLICIES
 from ops.bench.report import show
 from ops.bench.start import QUICK_ROUNDS, ROUNDS, StartFailed, measure
 from ops.bench.start import show as show_starts
+from ops.bench.store import StoreFailed
+from ops.bench.store import measure as measure_store
+from ops.bench.store import show as show_store
 from ops.bench.view import choose_view
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
@@ -31,7 +34,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ops.bench", description="Benchmarks of swarmbridge on this machine.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|start")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="fallback|start|store")
     fallback = commands.add_parser(
         "fallback",
         help="latency that faults add, beside a 250 ms and a 2 s ladder; deliveries a second",
@@ -55,6 +58,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     start.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} round (full: {ROUNDS})")
     start.add_argument("--json", action="store_true", help="one JSON array on stdout")
     start.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
+    store = commands.add_parser(
+        "store",
+        help="throughput and CPU of put and get between two nodes; what the store's index takes",
+        description="Files put on one node and got on another, and what a full store is asked for each of them. "
+        "Loopback only; cleans up.",
+        epilog="Exit codes: 0 measured, 1 a transfer failed, 2 wrong argument, 3 could not start, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    store.add_argument("--quick", action="store_true", help="small files and few of them")
+    store.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    store.add_argument("--nats-binary", default="", metavar="PATH", help="nats-server to use (default: installed)")
     return parser.parse_args(arguments)
 
 
@@ -66,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("services.supervisor.machine.processes").setLevel(logging.CRITICAL)
     if options.command == "start":
         return _start(options)
+    if options.command == "store":
+        return _store(options)
     view = choose_view(Console(stderr=True), MEASUREMENTS)
     try:
         report = run(
@@ -96,4 +112,16 @@ def _start(options: argparse.Namespace) -> int:
     except Interrupted:
         return EXIT_INTERRUPTED
     show_starts(rows, as_json=options.json)
+    return EXIT_OK
+
+
+def _store(options: argparse.Namespace) -> int:
+    try:
+        report = run(measure_store(quick=options.quick, nats_binary=options.nats_binary))
+    except (CannotStart, StoreFailed) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    show_store(report, as_json=options.json)
     return EXIT_OK

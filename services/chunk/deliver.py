@@ -30,6 +30,7 @@ from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestCh
 from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import new_request_id, peer_name
 from shared.telemetry import names, tracer
+from shared.telemetry.propagation import current_traceparent, link_to
 
 DELIVERY_TIMEOUT_S = 10.0
 """DESIGN 3's deadline of a delivery, every fallback included."""
@@ -89,9 +90,14 @@ class Deliveries:
         Args:     peer: token. max_bytes: of the answer's body. transfer: for people, "" for none. on_slow: see Slow.
         Returns:  how it ended; a failure is a result here, not an error.
         """
-        # A root of its own: the transfer outlives any one trace.
+        # A root of its own, linked to its transfer's: a file of thousands of chunks would be one trace that no viewer
+        # opens, and a sampler could not keep a chunk's fallback without all its successes.
         with tracer().start_as_current_span(
-            names.SPAN_CHUNK_FETCH, context=Context(), record_exception=False, set_status_on_exception=False
+            names.SPAN_CHUNK_FETCH,
+            context=Context(),
+            links=link_to(current_traceparent()),
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
             span.set_attribute(names.PEER_NAME, peer_name(peer))
             span.set_attribute(names.REQUEST_KIND, "chunk" if isinstance(request, RequestChunk) else "manifest")

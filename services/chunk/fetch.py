@@ -20,6 +20,7 @@ from services.chunk.quota import Quota, Room
 from services.chunk.store import ChunkStore, open_manifest
 from shared.backoff import delays_s
 from shared.bus.chunk_api import FetchFile
+from shared.bus.serving import mark_failed
 from shared.clock import Clock, monotonic, unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, verify_chunk
 from shared.content.link import MAX_HOLDERS
@@ -28,6 +29,7 @@ from shared.content.messages import ChunkData, ManifestData, PeerAnswer, Request
 from shared.content.refs import is_digest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import PeerToken, token_key
+from shared.telemetry import names, tracer
 
 STALLED_AFTER_S = 60.0
 """A fetch without a new chunk for so long has failed, with the last cause."""
@@ -62,8 +64,20 @@ class Fetching:
             STORE_FULL over the quota, DISK_FULL or STORE_FAILED where the store cannot take it, else the last
             cause of the deliveries.
         """
-        holders = self._holders(request)
         transfer = request.call_id.hex()
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_TRANSFER, record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.TRANSFER, transfer)
+            try:
+                await self._fetch(request, transfer, progress)
+            except SwarmbridgeError as error:
+                mark_failed(span, error.cause)
+                raise
+        return ""
+
+    async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
+        holders = self._holders(request)
         manifest = await self._manifest(request.manifest, holders, transfer)
         self.at_work[manifest.digest] += 1
         try:
@@ -72,7 +86,6 @@ class Fetching:
             self.at_work[manifest.digest] -= 1
             if not self.at_work[manifest.digest]:
                 del self.at_work[manifest.digest]
-        return ""
 
     def is_at_work_on(self, digest: str) -> bool:
         return digest in self.at_work

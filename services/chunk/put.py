@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
 from services.chunk.index import ManifestIndex
@@ -84,8 +83,9 @@ class Putting:
         counts.bytes_total = request.source.length
         counts.chunks_total = chunk_count(request.source.length)
         with tracer().start_as_current_span(
-            names.SPAN_CHUNK_PUT, context=Context(), record_exception=False, set_status_on_exception=False
+            names.SPAN_CHUNK_PUT, record_exception=False, set_status_on_exception=False
         ) as span:
+            span.set_attribute(names.TRANSFER, request.call_id.hex())
             span.set_attribute(names.BODY_BYTES, request.source.length)
             try:
                 manifest = None if request.again else await self._same(request, content_class, progress)

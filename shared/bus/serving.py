@@ -25,7 +25,7 @@ from shared.clock import unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
 from shared.tasks.ending import end_tasks
 from shared.telemetry import names, tracer
-from shared.telemetry.propagation import attached, current_traceparent, link_to
+from shared.telemetry.propagation import attached, current_traceparent
 
 T = TypeVar("T")
 
@@ -148,7 +148,11 @@ class Serving(Generic[T]):
 
 @contextmanager
 def _process_span(subject: str, traceparent: str) -> Iterator[Callable[[Cause], None]]:
-    """The CONSUMER span of a traced subject, a child of the message's context and linked to it (FACTS 3)."""
+    """The CONSUMER span of a traced subject, a child of the message's context.
+
+    The messaging conventions want a link to that context as well. None here: a backend that keeps one reference a
+    span (Jaeger) would keep the link, and show each process as the root of a trace of its own.
+    """
     template = names.template(subject) if traceparent else None
     if template is None:
         yield lambda cause: None
@@ -157,7 +161,6 @@ def _process_span(subject: str, traceparent: str) -> Iterator[Callable[[Cause], 
         f"process {template}",
         kind=trace.SpanKind.CONSUMER,
         attributes=messaging_attributes("process", template),
-        links=link_to(traceparent),
         record_exception=False,
         set_status_on_exception=False,
     ) as span:

@@ -63,7 +63,8 @@ def _otlp_processor(endpoint: str) -> BatchSpanProcessor:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=OTLP_TIMEOUT_S)
-    return BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUED_SPANS)
+    # The SDK's 5 s would leave the answered requests of a killed process as orphans.
+    return BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SCHEDULE_DELAY_MS)
 
 
 def _bounded(action: Callable[[], object]) -> None:
