@@ -17,6 +17,7 @@ from shared.content.manifest import IV_BYTES, MAX_MANIFEST_BYTES, MAX_MANIFEST_V
 from shared.content.messages import ChunkData
 from shared.content.refs import decode_base64, encode_base64
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
+from shared.speech.page_dialect import is_unicode
 
 MAX_TEXT_CHARS = 1_024
 """Of a MIME type or a file's name."""
@@ -88,7 +89,7 @@ def _string(fields: dict[str, Any], name: str) -> str:
 
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name, "")
-    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS:
+    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS or not is_unicode(value):
         raise RemoteProtocolError(f"{name} is no short text")
     return value
 

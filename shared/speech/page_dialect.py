@@ -21,6 +21,9 @@ from shared.content.messages import (
 )
 from shared.content.refs import is_ref
 
+MAX_CLOCK_MS = 2**53
+"""The largest whole number that a page counts exactly."""
+
 MAX_ID_CHARS = 128
 """Of a page's request id; its own are about 27 characters."""
 
@@ -94,7 +97,23 @@ class Dialect(Protocol):
 
 def short_text(value: object, max_chars: int = MAX_ID_CHARS) -> str:
     """A text of 1 to max_chars characters, else ""."""
-    return value if isinstance(value, str) and len(value) <= max_chars else ""
+    return value if isinstance(value, str) and len(value) <= max_chars and is_unicode(value) else ""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON's escapes can also spell half a character, which nothing else could carry on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def clock_ms(value: object) -> float | None:
+    """A time that a page gave, or gave back; None for anything but a finite number of a sane size."""
+    if not isinstance(value, int | float) or not abs(value) <= MAX_CLOCK_MS:  # written so that NaN is refused too
+        return None
+    return value
 
 
 def manifest_ids(values: object) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ class PeerjsSpeech:
             # Written when the one before is out: base64 and slices of one body at a time.
             asked, answer, body = self._answers.popleft()
             self._slices_of = len(body)
-            self._slices.extend(self._split(self._dialect.answer(asked, answer, body, self._unix_ms)))
+            self._slices.extend(self._answer_records(self._dialect, asked, answer, body))
         if not self._slices:
             return None
         record = self._slices.popleft()
@@ -308,6 +308,13 @@ class PeerjsSpeech:
     def _not_found(self, asked: PageAsks) -> None:
         if self._dialect is not None:
             self._say(self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
+
+    def _answer_records(self, dialect: Dialect, asked: PageAsks, answer: PeerAnswer, body: bytes) -> list[bytes]:
+        try:
+            return self._split(dialect.answer(asked, answer, body, self._unix_ms))
+        except (LocalProtocolError, RemoteProtocolError):
+            # What BinaryPack cannot carry (half a character in a manifest's name) is not here for this page.
+            return self._split(dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
 
     def _ignore(self) -> None:
         self.ignored_count += 1

@@ -27,6 +27,7 @@ from shared.speech.page_dialect import (
     PagePings,
     PagePongs,
     Said,
+    clock_ms,
     manifest_ids,
     short_text,
 )
@@ -50,11 +51,10 @@ class ManagerDialect:
             case "announce":
                 return PageHolds(manifest_ids(payload.get("availableContent")))
             case "ping":
-                reply = {"sentAt": payload.get("sentAt"), "receivedAt": unix_ms}
+                reply = {"sentAt": clock_ms(payload.get("sentAt")), "receivedAt": unix_ms}
                 return PagePings(self._envelope("pong", reply, unix_ms))
             case "pong":
-                sent_ms = payload.get("sentAt")
-                return PagePongs(float(sent_ms) if isinstance(sent_ms, int | float) else None)
+                return PagePongs(clock_ms(payload.get("sentAt")))
             case _:
                 return None
 

@@ -38,6 +38,7 @@ from shared.speech.page_dialect import (
     PagePings,
     PagePongs,
     Said,
+    clock_ms,
     manifest_ids,
     short_text,
 )
@@ -58,12 +59,11 @@ class MeshDialect:
             case "heartbeat":
                 return PagePings(self._say("heartbeat-ack", ts=unix_ms))
             case "ping":
-                return PagePings(self._say("pong", echoTs=message.get("ts")))
+                return PagePings(self._say("pong", echoTs=clock_ms(message.get("ts"))))
             case "heartbeat-ack":
                 return PagePongs(None)
             case "pong":
-                sent_ms = message.get("echoTs")
-                return PagePongs(float(sent_ms) if isinstance(sent_ms, int | float) else None)
+                return PagePongs(clock_ms(message.get("echoTs")))
             case "chunk-request" if request_id:
                 return PageAsks(request_id, short_text(message.get("chunkRef")), is_chunk=True)
             case "manifest-request" if request_id:
@@ -97,7 +97,7 @@ class MeshDialect:
         return self._say("ping", ts=unix_ms)
 
     def _say(self, kind: str, **fields: object) -> str:
-        return json.dumps({"type": kind, **fields, "from": self._own_id}, separators=(",", ":"), ensure_ascii=False)
+        return json.dumps({"type": kind, **fields, "from": self._own_id}, separators=(",", ":"))
 
 
 def _message(value: object) -> dict[str, Any]:
