@@ -1,8 +1,8 @@
 """What storing and fetching cost, end to end and in the store alone.
 
 *put*: a file from the API to the end of its transfer on node A. *get*: the same file from A to B over whichever
-transport is first. CPU is that of all processes named `chunk` of the node at work. *index*: what a put or fetch asks of a
-store that is already full, beside a whole listing of it, which is what it took before there was a counter and an index.
+transport is first. CPU is that of all processes named `chunk` of the node at work. *index*: what a put or fetch asks of
+a store that is full, beside a whole listing of it, which is what it took before there was a counter and an index.
 Linux only: it reads /proc.
 """
 
@@ -59,7 +59,7 @@ class Transferred(msgspec.Struct, rename="camel"):
 
 
 class Indexed(msgspec.Struct, rename="camel"):
-    """Medians, ms, at so many objects in the store. room_ms: does a file fit. among_ms: which of FILE_CHUNKS are here."""
+    """Medians, ms, at so many objects in the store. room_ms: does a file fit. among_ms: which of FILE_CHUNKS are."""
 
     objects: int
     listing_ms: float
@@ -182,7 +182,7 @@ async def _ended(node: Node, transfer_id: str) -> str:
             if transfer.state == "failed":
                 raise StoreFailed(transfer.cause or "other")
             if transfer.state == "done":
-                return transfer.link
+                return transfer.link or ""
             await asyncio.sleep(POLL_S)
 
 

@@ -33,7 +33,7 @@ from shared.telemetry import names, tracer
 from shared.telemetry.propagation import current_traceparent, link_to
 
 DELIVERY_TIMEOUT_S = 10.0
-"""DESIGN 3's deadline of a delivery, every fallback included."""
+"""The deadline of a delivery (docs/delivering.md), every fallback included."""
 PULL_TIMEOUT_S = 8.0
 VERDICT_TIMEOUT_S = 1.0
 

@@ -47,7 +47,7 @@ from shared.wire.peerjs.messages import (
 from shared.wire.sealed.binding import webrtc_binding
 
 DIAL_TIMEOUT_S = 3.0
-"""From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (FACTS 1)."""
+"""From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (docs/peerjs.md)."""
 ANSWER_TIMEOUT_S = 10.0
 """For a far end that we answered to open its channel; a browser on a bad network is slower than a node."""
 SendSignal = Callable[[Offer | Answer, str], Awaitable[None]]

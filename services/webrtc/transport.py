@@ -43,7 +43,8 @@ from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_me
 SEND_SIGNAL_TIMEOUT_S = 2.0
 """For the holder to take one message; it has a socket open, or refuses at once."""
 SIGNALLING_GRACE_S = 3.0
-"""Signalling may be down this long before the state says so: a killed holder is replaced within 3 s (DESIGN 4)."""
+"""Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
+(docs/architecture.md)."""
 SERVE_RETRY_S = 1.0
 """Between attempts to serve our subjects while the bus is away."""
 

@@ -1,7 +1,7 @@
 """Bodies too large to travel inline: whoever holds the bytes serves ranges, whoever needs them pulls.
 
 The puller asks for 256 KiB ranges, four at a time, when it has room for them: the pull is the flow control
-(published answers to a slow consumer were lost in more than half of the cases, FACTS 5). One subscription a
+(published answers to a slow consumer were lost in more than half of the cases, docs/nats.md). One subscription a
 process, not one a body. A holder that died is noticed by its range's timeout, or at once by NATS's 503.
 """
 
@@ -23,7 +23,7 @@ from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, Swarmbridg
 from shared.tasks.ending import end_tasks
 
 RANGE_BYTES = 256 * 1024
-"""One range: the size at which pulling came closest to sending inline (FACTS 5: 293 against 351 MB/s)."""
+"""One range: the size at which pulling came closest to sending inline (docs/nats.md: 293 against 351 MB/s)."""
 
 RANGE_SLACK_BYTES = 4096
 """What a body's last range may have beyond RANGE_BYTES: a chunk is 1 MiB and a tag of 16 bytes, which are not worth a

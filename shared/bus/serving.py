@@ -1,7 +1,7 @@
 """What happens to a message between the wire and a handler: the same for every kind of bus.
 
 Decode, drop what is expired, refuse what is over the bound, run the handler in a task of its own (nats-py
-calls back one message after another, FACTS 5) inside the sender's trace context, and answer with what it
+calls back one message after another, docs/nats.md) inside the sender's trace context, and answer with what it
 returned or raised.
 """
 
@@ -115,7 +115,7 @@ class Serving(Generic[T]):
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))
 
     def _spawn(self, owner: set[asyncio.Task[None]], work: Any) -> None:
-        # A fresh context: nothing of what was current where the subject was served (FACTS 3).
+        # A fresh context: nothing of what was current where the subject was served (docs/telemetry.md).
         task = asyncio.get_running_loop().create_task(work, context=Context())
         owner.add(task)
         task.add_done_callback(owner.discard)

@@ -1,4 +1,4 @@
-"""How chunks and manifests are named: a ref, a digest (FACTS 2, TRUST 5).
+"""How chunks and manifests are named: a ref, a digest (docs/swarm-space.md, docs/trust.md#content).
 
 A ref covers a chunk's cipher and position, not its iv, size or meta: those are checked against the manifest.
 """
@@ -23,7 +23,7 @@ def chunk_ref(cipher: bytes | memoryview, seq: int) -> str:
     """`chunk-` and the hex SHA-256 of the cipher's standard base64 followed by the decimal seq.
 
     Args:    cipher: AES-GCM ciphertext with its tag. seq: position in the file, from 0.
-    Source:  FACTS 2.
+    Source:  docs/swarm-space.md.
     """
     digest = hashlib.sha256(pybase64.b64encode(cipher))
     digest.update(b"%d" % seq)

@@ -1,7 +1,7 @@
 """Start and stop OpenTelemetry in one process.
 
 Spans go to the bus for the gateway's trace view, and over OTLP/HTTP where an endpoint is set. A dead backend
-must cost nothing: with one down, `shutdown()` took 30 s (FACTS 3), so it runs in a daemon thread that is
+must cost nothing: with one down, `shutdown()` took 30 s (docs/telemetry.md), so it runs in a daemon thread that is
 waited for briefly.
 """
 

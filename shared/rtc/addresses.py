@@ -1,9 +1,9 @@
 """Which addresses a data channel may gather on and send to. Pure; the caller lists the machine's own.
 
 A far end names the addresses that we then send connectivity checks to, so it could point us at anything. What
-configuration allows (TRUST, limits): a node that gathers on loopback stays on loopback; any other sends to
+configuration allows (docs/limits.md): a node that gathers on loopback stays on loopback; any other sends to
 unicast addresses that are not its own loopback. Names (`.local`, mDNS) are never resolved: a browser behind one
-is learnt as peer-reflexive from its own checks (FACTS 1).
+is learnt as peer-reflexive from its own checks (docs/data-channels.md).
 """
 
 from __future__ import annotations

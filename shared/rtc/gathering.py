@@ -10,7 +10,7 @@ may take: one silent server made every offer come too late. A description now go
 GATHER_S; a relay or a reflexive address that comes later is not in it, since nothing of ours trickles.
 
 Consent (RFC 7675): aioice checks each 5 s and gives up after 6 misses, so that a killed peer was noticed after
-28-33 s. Each 1 s and 3 misses: 3.8-4.5 s (FACTS 1).
+28-33 s. Each 1 s and 3 misses: 3.8-4.5 s (docs/data-channels.md).
 
 Receive buffer: the kernel's default holds about 90 packets of a burst, fewer than our window sends at once. What
 does not fit is lost, and where it was the end of a burst SCTP waits 1 s for its T3 timer (measured: 27,900 packets
@@ -37,7 +37,7 @@ import aioice.ice
 
 CONSENT_INTERVAL_S = 1
 CONSENT_FAILURES = 3
-"""Misses in a row until a peer counts as gone (FACTS 1)."""
+"""Misses in a row until a peer counts as gone (docs/data-channels.md)."""
 
 GATHER_S = 0.3
 """Ours: for the STUN and TURN servers, all together; a server that is near answers in a tenth of it."""

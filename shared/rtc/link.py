@@ -4,7 +4,8 @@ The owner moves descriptions and candidates; this class does the rest. Messages 
 A text message, a second channel, an oversized message or an unordered channel is a bad peer: the link closes.
 
 Source: W3C WebRTC 1.0, RFC 8831 and 8832, through aiortc 1.16. Left out: media, renegotiation, ICE restart.
-aiortc gives no receive back-pressure (FACTS 1): what a peer may send unasked is bounded by the owner's requests.
+aiortc gives no receive back-pressure (docs/data-channels.md): what a peer may send unasked is bounded by the owner's
+requests.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class DataChannelLink:
             raise RemoteProtocolError("not a candidate") from error
 
     def fingerprints(self) -> tuple[bytes, bytes]:
-        """The dialer's, then the listener's SHA-256 DTLS fingerprint, 32 bytes each (TRUST 3).
+        """The dialer's, then the listener's SHA-256 DTLS fingerprint, 32 bytes each (docs/seal.md).
 
         Raises: LocalProtocolError before both descriptions are there.
         """
@@ -237,7 +238,8 @@ class DataChannelLink:
             return
         self._closed = cause
         self._writable.set()
-        # The connection goes with its channel: aiortc would keep it, its sockets and its timers (FACTS 1).
+        # The connection goes with its channel: aiortc would keep it, its sockets and its timers
+        # (docs/data-channels.md).
         self._closing = asyncio.get_running_loop().create_task(self._close_connection(), name="rtc-close")
         self._events.on_closed(cause)
 

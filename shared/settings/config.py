@@ -45,7 +45,7 @@ ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
-# Names that others gave, and what they set (FACTS 2, OpenTelemetry's environment specification).
+# Names that others gave, and what they set (docs/swarm-space.md, OpenTelemetry's environment specification).
 FOREIGN_ENV = {
     "VITE_FEATURE_WEBTORRENT": "flags.webtorrent",
     "FEATURE_WEBTORRENT": "flags.webtorrent",
@@ -179,7 +179,7 @@ class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP API and page. token_file: the operator's token, made by the supervisor.
 
-    allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (TRUST 9, DNS rebinding).
+    allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (docs/trust.md, DNS rebinding).
     """
 
     host: str = "127.0.0.1"

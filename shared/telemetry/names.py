@@ -1,5 +1,5 @@
 """Every span, attribute, metric and diagnostic name. Low cardinality, and nothing that tells content or place:
-no hash, ref, infohash, candidate, SDP, address or token is ever a value of these (TRUST 8).
+no hash, ref, infohash, candidate, SDP, address or token is ever a value of these (docs/trust.md).
 
 Messaging names follow OpenTelemetry's semantic conventions 1.44.
 """

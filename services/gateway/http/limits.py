@@ -1,11 +1,11 @@
-"""What one gateway takes in at most. The first block is TRUST's HTTP row; the rest bounds our own memory and disk."""
+"""What one gateway takes in at most. The first block is docs/limits.md; the rest bounds our own memory and disk."""
 
 from __future__ import annotations
 
 KIB = 1024
 MIB = 1024 * KIB
 
-# TRUST, limits, HTTP
+# docs/limits.md
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 16 * KIB
 HEADER_TIMEOUT_S = 10.0

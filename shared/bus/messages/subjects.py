@@ -85,7 +85,7 @@ class Subjects:
 
     @property
     def certify(self) -> str:
-        """Request, queue `chunk`: Certify -> Certificate (TRUST 2)."""
+        """Request, queue `chunk`: Certify -> Certificate (docs/trust.md#keys)."""
         return f"{self._prefix}.identity.certify"
 
     @property

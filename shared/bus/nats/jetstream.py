@@ -1,7 +1,7 @@
 """JetStream over a NatsConnection, in its JSON API's own words: acknowledged publishes and ordered reading.
 
 Not nats-py's JetStream classes: their watch stays deaf for 16-19 s after a server restart and `create` fails on
-some expired keys (FACTS 5). What we use of the API is small, and each subject we use is in `permissions`.
+some expired keys (docs/nats.md). What we use of the API is small, and each subject we use is in `permissions`.
 Source: NATS ADR-1 (JSON API), ADR-15 (subjects), ADR-17 (ordered consumer), ADR-8 (KV).
 """
 

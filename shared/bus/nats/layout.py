@@ -106,7 +106,7 @@ def streams(node: str, scope: str = "") -> list[dict[str, Any]]:
 
 
 def _bucket(bucket: str, scope: str) -> dict[str, Any]:
-    """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (FACTS 5)."""
+    """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (docs/nats.md)."""
     return {
         "name": f"KV_{scoped_name(bucket, scope)}",
         "subjects": [f"$KV.{scoped_name(bucket, scope)}.>"],

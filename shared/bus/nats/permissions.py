@@ -1,11 +1,12 @@
-"""Who may say and hear what on the bus: pure data, one NATS user a service (TRUST: one service may be taken over).
+"""Who may say and hear what on the bus: pure data, one NATS user a service (docs/trust.md: one service may be taken
+over).
 
 The node's account denies everything else. Replies need no permission of their own (`allow_responses`: one reply
 to a request that came in, within two minutes).
 
 What this cannot keep apart, and why one account holds one node: instances of all services share `body.*` (NATS
 wildcards are whole tokens); and who may create a consumer on a KV bucket can have its values delivered onto any
-subject of the account (FACTS 5).
+subject of the account (docs/nats.md).
 """
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ ECHO_GRACE_S = 1.5
 ECHO_CONNECTION = "echo"
 """The connection id of the message to ourselves."""
 MAX_EARLY_CANDIDATES = 32
-"""TRUST, data channel: candidates of one connection."""
+"""docs/limits.md#data-channel: candidates of one connection."""
 MAX_EARLY_CONNECTIONS = 64
-"""TRUST, data channel: half-open links; the oldest waiting connection is dropped for a new one."""
+"""docs/limits.md#data-channel: half-open links; the oldest waiting connection is dropped for a new one."""
 MAX_EARLY_AGE_S = 10.0
 """Ours: an OFFER that comes later than this after its candidate was not meant for it."""
 MAX_KNOWN_CONNECTIONS = 4_096

@@ -1,4 +1,4 @@
-"""Link certificates: a node's identity key vouches for one worker's X25519 link key (TRUST 2).
+"""Link certificates: a node's identity key vouches for one worker's X25519 link key (docs/trust.md#keys).
 
 Signed message:  "swarmbridge-link-v1" NUL | static:32 | not_after:u64 big-endian, seconds since 1970
 Wire form:       identity:32 | not_after:u64 big-endian | signature:64   (payload of handshake messages 2, 3)
@@ -24,9 +24,9 @@ SIGNATURE_BYTES = 64
 NOT_AFTER_BYTES = 8
 PAYLOAD_BYTES = IDENTITY_BYTES + NOT_AFTER_BYTES + SIGNATURE_BYTES
 MAX_LIFETIME_S = 24 * 3600
-"""TRUST 2: a stolen link key is worth a day at most."""
+"""docs/trust.md#keys: a stolen link key is worth a day at most."""
 CLOCK_SKEW_S = 120
-"""TRUST 2: how far two nodes' clocks may be apart."""
+"""docs/trust.md#keys: how far two nodes' clocks may be apart."""
 
 
 class Certificate(Protocol):
@@ -55,7 +55,7 @@ def sign_certificate(identity_private: bytes, static_key: bytes, not_after_s: in
     Args:    identity_private: the 32-byte Ed25519 seed. static_key: the X25519 public key, 32 bytes.
              not_after_s: wall clock, at most MAX_LIFETIME_S ahead or nobody will take it.
     Raises:  LocalProtocolError: static_key is not 32 bytes.
-    Source:  TRUST 2.
+    Source:  docs/trust.md#keys.
     """
     if len(static_key) != STATIC_BYTES:
         raise LocalProtocolError("a link key is 32 bytes")

@@ -1,4 +1,4 @@
-"""The seal of one link between nodes: Noise XX, identities, then sealed frames (TRUST 3).
+"""The seal of one link between nodes: Noise XX, identities, then sealed frames (docs/seal.md).
 
 The end that refuses a certificate for its dates says so in one record in the clear, ALERT, before it closes: the other
 could not know otherwise that a clock is wrong. It is taken in the place of the dialer's message 3, or of the first
@@ -25,9 +25,9 @@ from shared.wire.sealed.noise import MAX_MESSAGE_BYTES, TAG_BYTES, CipherState, 
 
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES
 MAX_FRAME_BYTES = MAX_MESSAGE_BYTES - TAG_BYTES
-"""65,519: the plaintext of one record (TRUST 3)."""
+"""65,519: the plaintext of one record (docs/seal.md)."""
 REKEY_EVERY = 65_536
-"""Messages of one direction under one key (TRUST 3)."""
+"""Messages of one direction under one key (docs/seal.md)."""
 
 ALERT = b"swarmbridge-alert\0" + Cause.CLOCK_SKEW.value.encode()
 """Shorter than every handshake message that it may stand for."""
