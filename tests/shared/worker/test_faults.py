@@ -11,7 +11,7 @@ import pytest
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, NoResponders, RemoteFailure
-from shared.ids import LinkId
+from shared.ids import LinkId, member_token
 from shared.speech.contract import AnswerProgressed, RequestFailed
 from shared.speech.sealed_native import SealedNative
 from shared.transport.contract import LinkDown, LinkUp, RecordReceived
@@ -257,12 +257,10 @@ async def test_clocks_that_differ_are_the_cause_at_both_ends(off_s: int, dials: 
     await couple.stop()
 
 
-async def test_a_speech_without_a_seal_makes_a_guest_nobody_else(
-    couple: Couple, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_speech_without_a_seal_makes_a_guest_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one of ours that errs: who the transport has proved is who it is."""
     guests = Couple(JSON)
-    monkeypatch.setattr(json_speech, "guest_token", lambda _: couple.far.token)
+    monkeypatch.setattr(json_speech, "guest_token", lambda _: member_token(b"\x07" * 32))
     await guests.start()
     with pytest.raises(RemoteFailure) as refusal:
         await guests.near.dial(guests.far.token, timeout_s=2.0)
