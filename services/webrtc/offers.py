@@ -1,7 +1,7 @@
 """What an OFFER asks for: a sealed link between nodes, which know each other by its metadata, or a page's connection.
 
-A page's OFFER says little (serialization, metadata of its application); what is spoken on its channel shows with the
-first message, so all of them ask for one speech.
+A page of swarm-space tells its dialect by its metadata; what is spoken on the channel of any other shows with its first
+message.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ def native_offer(sdp: str, connection_id: str) -> OfferPayload:
 
 
 PEERJS = "peerjs"
-"""The speech of every OFFER that is not a node's."""
+PEERJS_MANAGER = "peerjs_manager"
+PEERJS_MESH = "peerjs_mesh"
+"""The speeches of pages: not known yet, manager dialect (metadata `{userId}`), mesh dialect (`{nodeId, source}`)."""
 
 
 def speech_of(payload: OfferPayload) -> str:
     """The name of the speech that an OFFER asks for, whether we have it or not."""
     metadata = payload.metadata
-    native = isinstance(metadata, dict) and metadata.get(METADATA_KEY) == METADATA_VERSION
-    return SEALED_NATIVE if native else PEERJS
+    if not isinstance(metadata, dict):
+        return PEERJS
+    if metadata.get(METADATA_KEY) == METADATA_VERSION:
+        return SEALED_NATIVE
+    if "userId" in metadata:
+        return PEERJS_MANAGER
+    return PEERJS_MESH if "nodeId" in metadata else PEERJS

@@ -307,7 +307,7 @@ class Links:
         self._telling.queue(session, LinkDown(down.link, cause))
         others = self._by_peer.get(session.peer, []) if session.peer else []
         if session.peer is None or session not in others:
-            self._never_known(session, cause)
+            self._never_known(live, cause)
             return
         others.remove(session)
         if not others:
@@ -315,10 +315,11 @@ class Links:
         self._settle_route(session.peer)
         self._publish_link(session, "closed", cause)
 
-    def _never_known(self, session: LinkSession, cause: Cause) -> None:
+    def _never_known(self, live: _Live, cause: Cause) -> None:
         """Whoever dialled the peer of a link that came to nothing learns why; a stranger's try is no error of ours."""
+        session = live.session
         key = session.expected_key or session.speech.claimed_key
-        if self._dials.came_to_nothing(key, "", cause) and session.fault is not None:
+        if self._dials.came_to_nothing(key, live.guest, cause) and session.fault is not None:
             self.status.send_failed(session.fault, unix_ms())
         self.on_change()
 

@@ -15,7 +15,7 @@ import msgspec
 
 from shared.content.messages import PeerAnswer, PeerRequest
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.ids import guest_token
+from shared.ids import guest_token, peerjs_id
 from shared.speech.contract import (
     SEALED_NATIVE,
     Announced,
@@ -28,6 +28,7 @@ from shared.speech.contract import (
     Speech,
 )
 from shared.speech.gathering import Gathering
+from shared.speech.peerjs import MANAGER, MESH, PeerjsSpeech
 from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 
 JSON = "json"
@@ -156,5 +157,21 @@ def _json_speech(opening: Opening) -> Speech:
     return JsonSpeech(opening.up.guest)
 
 
-TEST_SPEECHES: Mapping[str, MakeSpeech] = {**SPEECHES, JSON: _json_speech}
+def _page(hint: str | None) -> MakeSpeech:
+    """A page's speech at both ends: who was dialled takes the dialect from the first message."""
+
+    def make(opening: Opening) -> Speech:
+        own_id = peerjs_id(opening.identity.certificate.identity_key)
+        told = hint if opening.up.dialer else None
+        return PeerjsSpeech(opening.up.guest, own_id, opening.budget, opening.now, opening.unix_s, told)
+
+    return make
+
+
+TEST_SPEECHES: Mapping[str, MakeSpeech] = {
+    **SPEECHES,
+    JSON: _json_speech,
+    MANAGER: _page(MANAGER),
+    MESH: _page(MESH),
+}
 BOTH = (SEALED_NATIVE, JSON)

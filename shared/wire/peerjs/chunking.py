@@ -101,6 +101,11 @@ class Joiner:
         """Messages being reassembled; a worker bounds the sum over its links (docs/limits.md: 256)."""
         return len(self._joins)
 
+    @property
+    def joining_bytes(self) -> int:
+        """Bytes held of messages being reassembled; a worker bounds their sum."""
+        return sum(join.length for join in self._joins.values())
+
     def receive_frame(self, data: bytes | memoryview, now: float) -> ChannelEvent | None:
         """Take one channel message; None = a slice of an unfinished one.
 

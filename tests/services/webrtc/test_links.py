@@ -18,7 +18,7 @@ from services.webrtc.limits import (
     REFUSED_SPEECH,
 )
 from services.webrtc.links import Links
-from services.webrtc.offers import PEERJS, native_offer
+from services.webrtc.offers import PEERJS, PEERJS_MANAGER, PEERJS_MESH, native_offer, speech_of
 from shared.errors import Cause, RemoteProtocolError, TransportError
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
@@ -97,7 +97,7 @@ class Bench:
     pages: bool = False
 
     def __post_init__(self) -> None:
-        speeches = (SEALED_NATIVE, PEERJS) if self.pages else (SEALED_NATIVE,)
+        speeches = (SEALED_NATIVE, PEERJS_MANAGER) if self.pages else (SEALED_NATIVE,)
         self.links = Links(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches)
 
     def _make(self, settings: LinkSettings, events: LinkEvents) -> FakeChannel:
@@ -261,7 +261,7 @@ async def test_a_pages_link_says_its_speech_and_who_the_server_vouches_for() -> 
     await until(lambda: bench.events)
     [up] = bench.events
     assert isinstance(up, LinkUp)
-    assert (up.speech, up.guest, up.expected_key, up.dialer) == (PEERJS, "peer-page", None, False)
+    assert (up.speech, up.guest, up.expected_key, up.dialer) == (PEERJS_MANAGER, "peer-page", None, False)
     await bench.links.close_all()
 
 
@@ -277,3 +277,19 @@ async def test_a_peer_that_leaves_its_link_is_dialled_anew() -> None:
     await bench.answer("open")
     await anew
     await bench.links.close_all()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "speech"),
+    [
+        ({"swarmbridge": 1}, SEALED_NATIVE),
+        ({"swarmbridge": 2}, PEERJS),
+        ({"userId": "x"}, PEERJS_MANAGER),
+        ({"nodeId": "x", "source": "mesh"}, PEERJS_MESH),
+        (None, PEERJS),
+        ("userId", PEERJS),
+    ],
+)
+def test_which_speech_an_offer_asks_for(metadata: object, speech: str) -> None:
+    payload = OfferPayload(SessionDescription("offer", "sdp"), "dc_1", metadata=metadata)
+    assert speech_of(payload) == speech

@@ -11,7 +11,7 @@ import pytest
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, NoResponders, RemoteFailure
-from shared.ids import LinkId
+from shared.ids import LinkId, member_token
 from shared.speech.contract import AnswerProgressed, RequestFailed
 from shared.speech.sealed_native import SealedNative
 from shared.transport.contract import LinkDown, LinkUp, RecordReceived
@@ -22,6 +22,8 @@ from shared.worker.serve import TransportServer
 from shared.worker.serving import Serving
 from shared.worker.status import StatusTracker
 from shared.worker.telling import Telling
+from tests.fakes import json_speech
+from tests.fakes.json_speech import JSON
 from tests.fakes.loop_transport import LoopTransport
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
@@ -253,3 +255,33 @@ async def test_clocks_that_differ_are_the_cause_at_both_ends(off_s: int, dials: 
         assert couple.near.status is not None
         assert couple.near.status.last_error is Cause.CLOCK_SKEW
     await couple.stop()
+
+
+async def test_a_speech_without_a_seal_makes_a_guest_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one of ours that errs: who the transport has proved is who it is."""
+    guests = Couple(JSON)
+    monkeypatch.setattr(json_speech, "guest_token", lambda _: member_token(b"\x07" * 32))
+    await guests.start()
+    with pytest.raises(RemoteFailure) as refusal:
+        await guests.near.dial(guests.far.token, timeout_s=2.0)
+    assert refusal.value.cause in (Cause.UNAUTHENTICATED, Cause.CLOSED), "whichever end closes it first"
+    assert guests.near.status is None or guests.near.status.peers == []
+    await guests.stop()
+
+
+async def test_a_link_that_goes_down_gives_back_what_its_bodies_had_reserved(
+    couple: Couple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[SealedNative] = []
+    close = SealedNative.close
+
+    def watch(self: SealedNative) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(SealedNative, "close", watch)
+    await couple.start()
+    await couple.link()
+    await couple.far.stop()
+    couple.far.serving = None
+    await until(lambda: len(closed) == 2)

@@ -1,0 +1,63 @@
+"""A worker that talks to a page, in each dialect; both ends are ours, so the formats are held to vectors elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from shared.bus import bodies
+from shared.bus.messages.envelopes import AnnounceManifests
+from shared.content.messages import NotFound
+from shared.errors import Cause
+from shared.speech.peerjs import MANAGER, MESH
+from tests.fakes.waiting import until
+from tests.shared.worker.couple import BODY, Couple
+
+REF, MISSING = f"chunk-{'a' * 64}", f"chunk-{'b' * 64}"
+
+
+@pytest.fixture(params=[MANAGER, MESH])
+async def couple(request: pytest.FixtureRequest) -> AsyncIterator[Couple]:
+    couple = Couple(request.param)
+    couple.far.bodies[REF] = BODY
+    await couple.start()
+    await couple.link()
+    yield couple
+    await couple.stop()
+
+
+async def test_a_chunk_crosses_and_its_peer_is_a_guest(couple: Couple) -> None:
+    accepted = await couple.send(ref=REF)
+    assert (accepted.acks, accepted.confirms) == (False, True)
+    await until(lambda: couple.near.answers)
+    body = couple.near.answers[0].body
+    assert body is not None
+    assert await bodies.pull(couple.near.asker, couple.near.subjects, body, timeout_s=5.0) == BODY
+    assert couple.far.asked[0].stamp.role == "guest"
+
+
+async def test_what_is_missing_is_said_at_once(couple: Couple) -> None:
+    await couple.send(ref=MISSING)
+    await until(lambda: couple.near.answers)
+    assert couple.near.answers[0].answer == NotFound(MISSING)
+
+
+async def test_a_failure_is_not_found_too(couple: Couple) -> None:
+    """A page acts on nothing else, and would wait for silence chunk by chunk."""
+    couple.far.bodies[REF] = bytes(5 * 2**20)
+    await couple.send(ref=REF)
+    await until(lambda: couple.near.answers)
+    assert couple.near.answers[0].answer == NotFound(REF)
+
+
+async def test_announcements_cross(couple: Couple) -> None:
+    await couple.near.asker.publish(couple.near.subjects.announce, AnnounceManifests(["file-1", "file-2"]))
+    await until(lambda: sum(len(heard.manifests) for heard in couple.far.announced) == 2)
+
+
+async def test_a_page_that_closes_is_gone(couple: Couple) -> None:
+    await couple.far.stop()
+    couple.far.serving = None
+    await until(lambda: couple.near.status and not couple.near.status.peers)
+    assert all(failure.cause is Cause.CLOSED for failure in couple.near.failures)
