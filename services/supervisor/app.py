@@ -8,7 +8,6 @@ import sys
 
 import msgspec
 
-from services.supervisor.demo.run import DemoOptions, demo
 from services.supervisor.init import InitOptions, init
 from services.supervisor.init import told as prepared
 from services.supervisor.machine.errors import CannotStart
@@ -74,6 +73,8 @@ def _up(options: argparse.Namespace, nursery: Nursery | None) -> int:
 
 
 def _demo(options: argparse.Namespace, nursery: Nursery | None) -> int:
+    from services.supervisor.demo.run import DemoOptions, demo  # here: `up` draws nothing
+
     # A killed worker is the demo's own doing; its log line would tear the bars.
     logging.getLogger("services.supervisor.machine.processes").setLevel(logging.ERROR)
     try:

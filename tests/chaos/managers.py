@@ -8,8 +8,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.supervisor.machine.node import service_command
+from services.supervisor.machine.node import service_command, service_module
 from services.supervisor.machine.processes import Child, Children, Program
+from services.supervisor.nursery.start import start_nursery
 from shared.clock import monotonic
 from shared.settings.config import child_environment
 from tests.fakes.waiting import until
@@ -48,7 +49,7 @@ class Managers:
     def __init__(self, directory: Path, node: str, nats_url: str) -> None:
         self._directory = directory
         self._environment = child_environment({"SWARMBRIDGE_NODE_ID": node, "SWARMBRIDGE_BUS_URL": nats_url})
-        self._children = Children()
+        self._children = Children(start_nursery(["services.manager.app", "uvloop"]))
         self._started = 0
 
     async def start(self) -> Manager:
@@ -56,7 +57,8 @@ class Managers:
         self._started += 1
         log = self._directory / f"manager-{self._started}.log"
         name = f"chaos/manager-{self._started}"
-        child = self._children.start(Program(name, service_command("manager"), self._environment, log, restart=False))
+        command, module = service_command("manager"), service_module("manager")
+        child = self._children.start(Program(name, command, self._environment, log, restart=False, module=module))
         await until(lambda: _instance(log) or not child.running, START_TIMEOUT_S)
         instance = _instance(log)
         assert instance, child.log_tail()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 
 from services.supervisor.nursery.client import Nursery, can_fork
 from shared.settings.config import child_environment
@@ -24,11 +25,11 @@ MODULES = (
 """In the order in which a starting node needs them. aiortc, under `shared.rtc`, is half of the whole cost."""
 
 
-def start_nursery() -> Nursery | None:
+def start_nursery(modules: Sequence[str] = MODULES) -> Nursery | None:
     """Returns: a nursery that is loading, ours to close; None where processes are executed instead."""
     if not can_fork():
         return None
     try:
-        return Nursery(MODULES, child_environment({}))
+        return Nursery(modules, child_environment({}))
     except (OSError, subprocess.SubprocessError):
         return None  # no room for one: executing needs no more than it

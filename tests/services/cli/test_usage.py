@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -125,22 +123,6 @@ async def test_what_is_the_supervisors_is_handed_on_as_it_is(
     with pytest.raises(SystemExit):  # as execv would not return, main goes on in this test alone
         main()
     assert became[0] == became[1] == ["-P", "-m", "services.supervisor", *line]
-
-
-def test_a_supervisors_command_loads_nothing_and_no_command_what_it_does_not_use() -> None:
-    """Imports are nearly all that a command costs."""
-    assert not loaded("services.cli.__main__") & {"click", "rich", "aiohttp", "msgspec", "asyncio"}
-    assert not loaded("services.cli.commands") & {"rich", "aiohttp", "msgspec", "asyncio"}
-    assert "rich" not in loaded("services.cli.version_command")
-    assert "rich.progress" not in loaded("services.cli.file_commands")
-    assert not loaded("services.supervisor.nursery.start") & {"asyncio", "aiohttp", "rich"}
-
-
-def loaded(module: str) -> set[str]:
-    """What importing a module in a fresh process loads."""
-    code = f"import sys, {module}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
 
 
 def test_whatever_happens_there_are_words_for_it() -> None:
