@@ -18,9 +18,9 @@ import pytest_asyncio
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
+from shared.clock import monotonic
 from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.gateway_api.structs import Transfer
-from shared.clock import monotonic
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
