@@ -6,8 +6,6 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -42,6 +40,8 @@ def remark_console() -> Console:
 
 def print_json(body: Any) -> None:
     """One object, indented: for `jq` and for eyes alike. body: of the API's structs, or plain."""
+    import msgspec  # here: `version` and a wrong argument need none of it
+
     print(json.dumps(msgspec.to_builtins(body), indent=2, ensure_ascii=False))
 
 
