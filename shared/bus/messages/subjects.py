@@ -9,6 +9,8 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
+from shared.ids import service_of
+
 QUEUE_MANAGER = "manager"
 QUEUE_LINK = "link"
 QUEUE_DIAL = "dial"
@@ -19,6 +21,7 @@ BUCKET_FLAGS = "flags"
 BUCKET_BLOCKLIST = "blocklist"
 BUCKET_LEASES = "leases"
 BUCKET_MANIFESTS = "manifests"
+BUCKET_LAYOUT = "layout"
 STREAM_ATTEMPTS = "attempts"
 
 
@@ -38,8 +41,8 @@ class Subjects:
         return f"{self._prefix}.route.deliver"
 
     def reply(self, instance: str) -> str:
-        """ReplyMessage for one asker's calls."""
-        return f"{self._prefix}.reply.{instance}"
+        """ReplyMessage for one caller's calls."""
+        return f"{self._prefix}.reply.{_named(instance)}"
 
     def link(self, transport: str, peer: str) -> str:
         """Request, queue `link`: SendRequest -> Accepted. Its subscription is the live link."""
@@ -51,7 +54,7 @@ class Subjects:
 
     def worker(self, instance: str) -> str:
         """WorkerCommand to one transport worker."""
-        return f"{self._prefix}.worker.{instance}"
+        return f"{self._prefix}.worker.{_named(instance)}"
 
     def manager(self, instance: str) -> str:
         """ManagerMessage to one manager."""
@@ -84,9 +87,13 @@ class Subjects:
         """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
         return f"{self._prefix}.identity.peerjs"
 
-    def body(self, instance: str) -> str:
-        """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body."""
-        return f"{self._prefix}.body.{instance}"
+    def body(self, instance: str, puller: str) -> str:
+        """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body.
+
+        puller: the service that pulls, "*" where its holder listens for all of them. It is in the subject so that the
+        server's permissions can say who pulls from whom.
+        """
+        return f"{self._prefix}.body.{_named(instance)}.{puller}"
 
     @property
     def signal_offer(self) -> str:
@@ -103,9 +110,21 @@ class Subjects:
         spans."""
         return f"{self._prefix}.event.{what}"
 
+    def stored(self, name: str) -> str:
+        """Published by the server at each write into the bucket or stream `name`: headers alone, a hint to read."""
+        return f"{self._prefix}.stored.{name}.>"
+
     def attempt(self, transport: str) -> str:
         """Publish into the attempts stream: one Attempt record a hop."""
         return f"{self._prefix}.attempt.{transport}"
+
+
+def _named(instance: str) -> str:
+    """An instance and, before it, its service, so that permissions can tell one service's instances from another's.
+
+    A name that starts with `<service>.` is a pattern of permissions.
+    """
+    return instance if "." in instance else f"{service_of(instance)}.{instance}"
 
 
 def broadcast_channel(origin: str, channel: str) -> str:
