@@ -10,6 +10,7 @@ JSON ?=
 QUICK ?=
 ARGS ?=
 TESTS ?= tests
+WITHOUT_INTEROP := --ignore=tests/interop
 
 UV_STAMP := .tools/.uv-$(UV_VERSION)
 UV := .tools/bin/uv
@@ -23,7 +24,7 @@ export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test coverage bench-fallback clean
+.PHONY: help setup demo up check test test-interop coverage bench-fallback clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -50,10 +51,15 @@ check: $(STAMP)  ## lint, formatting, spelling, secrets, types, import rules
 	$(BIN)/python -m pytest tests/architecture
 
 test: $(STAMP)  ## every test (TESTS=tests/shared for some)
-	$(BIN)/python -m pytest $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest $(WITHOUT_INTEROP) $(TESTS) $(ARGS)
+
+test-interop: $(STAMP)  ## against the real peers: Chromium with peerjs, npm's peer (installs what is missing)
+	tests/interop/install
+	@TMPDIR="$(CURDIR)/.tools/tmp" $(UV) sync --quiet --frozen --inexact --extra node --group interop --python '$(PYTHON)' >&2
+	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 coverage: $(STAMP)  ## the tests with the lines that they run; of child processes nothing is counted (Python 3.12+)
-	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest $(TESTS) $(ARGS)
+	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest $(WITHOUT_INTEROP) $(TESTS) $(ARGS)
 	$(BIN)/python -m coverage report --sort=cover | tail -n 25
 
 bench-fallback: $(STAMP)  ## latency that faults add, beside two plain ladders (under 10 min; QUICK=1 under one, JSON=1)

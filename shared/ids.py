@@ -58,6 +58,19 @@ def token_key(token: str) -> bytes | None:
     raise SwarmbridgeError(Cause.INVALID, "not a peer token")
 
 
+def guest_id(token: str) -> str | None:
+    """The id in a guest's token, or None for the token of a peer with a key.
+
+    Raises: SwarmbridgeError(INVALID) where it is no peer token, or its id is no text.
+    """
+    if token_key(token) is not None:
+        return None
+    try:
+        return base64.b32decode(token[1:].upper() + "=" * (-len(token[1:]) % 8)).decode()
+    except UnicodeDecodeError:
+        raise SwarmbridgeError(Cause.INVALID, "not a peer token") from None
+
+
 def peerjs_id(identity_key: bytes) -> str:
     """A node's PeerJS id: swarm-space's form, derived from the key so that who knows the key knows the id."""
     return "peer-" + hashlib.sha256(identity_key).hexdigest()[:16]

@@ -197,7 +197,7 @@ class Climb:
 
 
 class Ladder:
-    """Serves `route.deliver` and `manager.<instance>`, as services.manager.deliveries does."""
+    """Serves `route.deliver` and `manager.<instance>`, as services.manager.runs does."""
 
     def __init__(self, process: Process, steps: Steps) -> None:
         self._bus, self._subjects, self._tasks = process.bus, process.subjects, process.tasks

@@ -69,7 +69,7 @@ class BroadcastTransport:
     """
 
     name = TransportName.BROADCAST
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(self, mesh: Bus, origin: str, channel: str, *, clock: Clock = monotonic) -> None:
         self.refused: Counter[str] = Counter()

@@ -10,7 +10,6 @@ from services.chunk.deliver import Deliveries
 from services.chunk.fetch import Fetching
 from services.chunk.identity import Identity
 from services.chunk.index import ManifestIndex
-from services.chunk.keys_file import load_or_create_root
 from services.chunk.local_api import LocalApi
 from services.chunk.put import Putting
 from services.chunk.quota import Quota
@@ -26,6 +25,7 @@ from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import publish_seed
 from shared.errors import ConfigError
+from shared.process.root_key import load_or_create_root
 from shared.process.run import CannotStart, Process
 from shared.settings.config import Config
 from shared.tasks.owned import Tasks

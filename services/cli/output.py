@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 TRANSPORT_STYLES = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
 STATE_STYLES = {
@@ -27,11 +28,15 @@ PIPED_WIDTH = 200
 
 
 def result_console() -> Console:
+    from rich.console import Console  # here and below: `--json` and plain lines draw nothing
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
 def remark_console() -> Console:
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False)
 
 
@@ -41,6 +46,8 @@ def print_json(body: Any) -> None:
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    from rich.table import Table
+
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", no_wrap=True)

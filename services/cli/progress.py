@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.text import Text
-
 from services.cli.output import TRANSPORT_STYLES, printable, remark_console
 
 Step = Callable[[int, int, dict[str, int]], None]
@@ -20,10 +17,13 @@ NAME_CHARS = 28
 @contextmanager
 def bar(label: str, name: str, *, quiet: bool) -> Iterator[Step]:
     """One bar for one part of the work. label: what happens now, as `sending`."""
-    console = remark_console()
-    if quiet or not console.is_terminal:
+    if quiet or not (console := remark_console()).is_terminal:
         yield _nothing
         return
+    # Here: 0.1 s that only a terminal is worth.
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.text import Text
+
     columns = (
         TextColumn("{task.fields[label]:<9}", style="bold"),
         TextColumn("{task.fields[file]}"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from services.manager.deliveries import Deliveries
 from services.manager.desk import Desk
 from services.manager.dialler import Dialler
 from services.manager.inbound import InboundDesk
@@ -13,6 +12,7 @@ from services.manager.outbox import Outbox
 from services.manager.recorder import Recorder
 from services.manager.report import Report
 from services.manager.routing.facts import Routing
+from services.manager.runs import Runs
 from services.manager.worker_watch import WorkerWatch
 from shared.bus.messages.records import Attempt
 from shared.bus.messages.subjects import STREAM_ATTEMPTS
@@ -21,11 +21,11 @@ from shared.process.run import Process
 from shared.transports import ORDER
 
 DRAIN_GRACE_S = 3.0
-"""Deliveries under way may end for this long after SIGTERM; what is left goes to other managers. With the flush it
+"""Deliveries in flight may end for this long after SIGTERM; what is left goes to other managers. With the flush it
 is over before whoever sent the SIGTERM loses patience (5 s in our supervisor): a kill would lose records."""
 
 FLUSH_GRACE_S = 1.0
-"""Receipts and records that have not left by then are lost; askers ask again, and the loss is logged."""
+"""Receipts and records that have not left by then are lost; callers ask again, and the loss is logged."""
 
 log = logging.getLogger(__name__)
 
@@ -44,30 +44,30 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
         Dialler(process.bus, process.subjects, routing, clock, tasks),
         tasks,
     )
-    deliveries = Deliveries(desk)
+    runs = Runs(desk)
     inbound = InboundDesk(process.bus, process.subjects, routing, clock)
-    watch = WorkerWatch(process.bus, process.subjects, deliveries.workers, deliveries.worker_lost)
+    watch = WorkerWatch(process.bus, process.subjects, clock, runs.workers, runs.worker_lost)
 
     def flags_changed() -> None:
         for transport in ORDER:
             if not process.flags.enabled(transport):
                 routing.book.transport_gone(transport)
-        deliveries.rules_changed()
+        runs.rules_changed()
 
     process.flags.on_change(flags_changed)
-    process.blocklist.on_change(lambda _: deliveries.rules_changed())
+    process.blocklist.on_change(lambda _: runs.rules_changed())
     history = await process.bus.follow(STREAM_ATTEMPTS, Attempt, routing.apply)
     try:
         tasks.start(watch.run(tasks), name="watch")
         tasks.start(desk.dialler.keep_warm(), name="warm")
-        tasks.start(Report(process.bus, process.subjects, deliveries, routing.budget).run(), name="report")
+        tasks.start(Report(process.bus, process.subjects, runs, routing.budget).run(), name="report")
         await inbound.start()
-        await deliveries.start()
+        await runs.start()
         await process.stopping.wait()
         await inbound.close()
-        await deliveries.drain(DRAIN_GRACE_S)
+        await runs.drain(DRAIN_GRACE_S)
     finally:
-        await deliveries.close()
+        await runs.close()
         await _flush(desk)
         await history.close()
 

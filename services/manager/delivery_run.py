@@ -1,7 +1,7 @@
-"""One delivery under way: feeds its machine, executes what that wants, keeps its timer.
+"""One delivery in flight: feeds its machine, executes what that wants, keeps its timer.
 
 Everything is synchronous but the requests, which are tasks of the manager's; an event is dealt with in the
-moment it comes. Cancellation: `abandon` ends it without a word to the asker, who then asks another manager.
+moment it comes. Cancellation: `abandon` ends it without telling the caller, who then asks another manager.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
+from typing import assert_never
 
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from services.manager.delivery.hop import HopState
+from services.manager.delivery.hop import Hop, HopState
 from services.manager.delivery.machine import Delivery
 from services.manager.delivery.steps import (
     AskedAgain,
@@ -27,11 +28,10 @@ from services.manager.delivery.steps import (
     HopAnswered,
     HopFailed,
     HopProgress,
-    HopRecord,
     HopUnaccepted,
     RecordHop,
     SendOnLink,
-    SlowAsker,
+    SlowCaller,
     TimerFired,
 )
 from services.manager.desk import Desk
@@ -94,6 +94,7 @@ class DeliveryRun:
         self._label = DeliveryLabel(call.delivery_id.hex(), peer_name(call.peer), call.transfer, traceparent)
         self._machine = Delivery(now, self._deadline, first_hop)
         self._spans: dict[int, Span] = {}
+        self._ended: list[Hop] = []
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self._waited_for_lag = False
@@ -116,7 +117,7 @@ class DeliveryRun:
             self._execute(self._machine.handle(event, self._routes(), self._desk.clock()))
 
     def asked_again(self, reply_to: str) -> None:
-        """The asker (or its successor) lost sight of us: go on, and tell it what it may have missed."""
+        """The caller (or its successor) lost sight of us: go on, and tell it what it may have missed."""
         self._reply_to = reply_to
         self.feed(AskedAgain())
 
@@ -133,11 +134,12 @@ class DeliveryRun:
         """The number after its last hop's."""
         return self._machine.next_hop
 
-    def workers(self) -> set[str]:
-        return set() if self._over else self._machine.workers()
+    def workers(self) -> dict[str, float]:
+        """Workers that hold a request of it, and when each last gave a sign of life for it."""
+        return {} if self._over else self._machine.workers()
 
     def abandon(self) -> None:
-        """Stop here. Its hops are written down as nobody's fault; its asker will ask another manager."""
+        """Stop here. Its hops are written down as nobody's fault; its caller will ask another manager."""
         if self._over:
             return
         self._over = True
@@ -146,7 +148,10 @@ class DeliveryRun:
         for number in list(self._spans):
             hop = self._machine.hop(number)
             if hop is not None:
-                self._end(hop.record(OUTCOME_CANCELLED, Cause.EXPIRED, now))
+                hop.end(OUTCOME_CANCELLED, Cause.EXPIRED, now)
+                self._end(hop)
+        # Its hedges are free again; what it had received is no duplicate yet.
+        self._desk.routing.budget.delivery_ended(sum(hop.hedged for hop in self._ended), 0, 0)
 
     # ── what the machine wants ──
 
@@ -159,14 +164,16 @@ class DeliveryRun:
                     self._dial(command.transport)
                 case CancelHop():
                     self._cancel(command.worker)
-                case SlowAsker():
+                case SlowCaller():
                     self._slow(command.retry_after_s)
                 case GiveAnswer():
                     self._give(command)
                 case RecordHop():
-                    self._end(command.record)
+                    self._end(command.hop)
                 case Finish():
                     self._finish(command)
+                case _:
+                    assert_never(command)
         self._arm()
 
     def _send(self, command: SendOnLink) -> None:
@@ -200,13 +207,12 @@ class DeliveryRun:
         else:
             if accepted is None:
                 return
-            book.linked(self._call.peer, transport, desk.clock())
-            book.round_trip(self._call.peer, transport, accepted.rtt_ms / 1000)
+            book.accepted(self._call.peer, transport, accepted.rtt_ms / 1000, accepted.acks, desk.clock())
             if self._over or self._machine.hop(number) is None:
                 # The hop ended while its request was on the way: now it is known whom to tell.
                 self._cancel(accepted.worker)
             else:
-                self.feed(HopAccepted(number, accepted.worker))
+                self.feed(HopAccepted(number, accepted.worker, accepted.acks, accepted.confirms))
 
     async def _request(self, subject: str, call: SendRequest, number: int) -> Accepted | None:
         """Ask the link subject; None where the hop ended while the bus was away.
@@ -250,43 +256,46 @@ class DeliveryRun:
         )
         self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), answered, self._deadline)
 
-    def _end(self, record: HopRecord) -> None:
-        span = self._spans.pop(record.number, None)
+    def _end(self, hop: Hop) -> None:
+        self._ended.append(hop)
+        book, peer = self._desk.routing.book, self._call.peer
+        span = self._spans.pop(hop.number, None)
         if span is not None:  # it was sent, not skipped or failed in its dial
-            self._desk.routing.book.hop_ended(self._call.peer, record.transport)
-        self._desk.recorder.hop_ended(self._label, record, span)
+            book.hop_ended(peer, hop.transport)
+        if hop.cause in (Cause.SILENT, Cause.TIMEOUT) and hop.state is HopState.SENT and not hop.acks:
+            book.unanswered(peer, hop.transport, hop.ended_at - hop.heard_at)
+        self._desk.recorder.hop_ended(self._label, hop, span)
 
     def _finish(self, finish: Finish) -> None:
         self._over = True
-        records = self._machine.records
-        duplicates = sum(record.bytes for record in records if record.outcome == OUTCOME_CANCELLED)
+        duplicates = sum(hop.bytes for hop in self._ended if hop.outcome == OUTCOME_CANCELLED)
         self._desk.routing.budget.delivery_ended(
-            sum(record.hedged for record in records), sum(record.bytes for record in records), duplicates
+            sum(hop.hedged for hop in self._ended), sum(hop.bytes for hop in self._ended), duplicates
         )
         receipt = Receipt(
             self.delivery_id,
             finish.outcome,
             finish.cause,
-            [self._receipt_of(record) for record in records],
+            [self._receipt_of(hop) for hop in self._ended],
             round((self._desk.clock() - self._started_at) * 1000, 3),
         )
         self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), receipt, self._deadline)
         self._on_finished(self, receipt)
 
-    def _receipt_of(self, record: HopRecord) -> HopReceipt:
-        after_s = record.accepted_after_s
+    def _receipt_of(self, hop: Hop) -> HopReceipt:
+        accepted_after_ms = -1.0 if hop.accepted_at is None else round((hop.accepted_at - hop.started_at) * 1000, 3)
         return HopReceipt(
-            record.number,
-            record.transport.value,
-            record.outcome,
-            record.cause,
-            self._desk.recorder.wall_ms(record.started_at),
-            round((record.ended_at - record.started_at) * 1000, 3),
-            -1.0 if after_s is None else round(after_s * 1000, 3),
-            record.bytes,
-            record.hedged,
-            "" if record.fallback_from is None else record.fallback_from.value,
-            record.fallback_cause,
+            hop.number,
+            hop.transport.value,
+            hop.outcome,
+            hop.cause,
+            self._desk.recorder.wall_ms(hop.started_at),
+            round((hop.ended_at - hop.started_at) * 1000, 3),
+            accepted_after_ms,
+            hop.bytes,
+            hop.hedged,
+            "" if hop.fallback_from is None else hop.fallback_from.value,
+            hop.fallback_cause,
         )
 
     # ── clocks ──
@@ -299,7 +308,9 @@ class DeliveryRun:
         book, now = self._desk.routing.book, self._desk.clock()
         book.heard(self._call.peer, hop.transport, now)
         if hop.state is HopState.SENT:
-            book.acked(self._call.peer, hop.transport, now - hop.heard_at)
+            # Of a peer that cannot ack this is its answer, and says how long answers take.
+            learn = book.acked if hop.acks else book.answered
+            learn(self._call.peer, hop.transport, now - hop.heard_at)
         elif hop.state is HopState.ALIVE:
             book.gap(self._call.peer, hop.transport, now - hop.heard_at)
 

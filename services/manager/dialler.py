@@ -14,15 +14,15 @@ from services.manager.routing.rank import DIAL_LIMIT_S
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Dial, Dialled
 from shared.bus.messages.subjects import Subjects
-from shared.clock import Clock
+from shared.clock import Clock, unix_ms
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders
 from shared.ids import peer_name
 from shared.settings.blocklist import Direction
 from shared.tasks.owned import Tasks
-from shared.transports import ORDER, TransportName
+from shared.transports import TransportName
 
 MAX_DIALS = 256
-"""Dials under way in one manager; one more is told BUSY."""
+"""Dials in flight in one manager; one more is told BUSY."""
 
 MAX_PROBES = 64
 """Of these, dials ahead of need: more wanted peers than that wait for the next look."""
@@ -40,11 +40,11 @@ class Dialler:
         self._routing = routing
         self._clock = clock
         self._tasks = tasks
-        self._under_way: dict[tuple[str, TransportName], asyncio.Task[Cause | None]] = {}
+        self._in_flight: dict[tuple[str, TransportName], asyncio.Task[Cause | None]] = {}
 
     async def dial(self, peer: str, transport: TransportName) -> DialSucceeded | DialFailed:
         """Have a link to the peer. Takes DIAL_LIMIT_S at most."""
-        task = self._under_way.get((peer, transport))
+        task = self._in_flight.get((peer, transport))
         if task is None:
             cause = self._known_failure(peer, transport)
             if cause is not None:
@@ -58,7 +58,7 @@ class Dialler:
         if self._routing.blocked(peer, Direction.OUTBOUND):
             return Cause.BLOCKED
         recent = self._routing.book.recent_dial_failure(peer, transport, self._clock())
-        if recent is None and len(self._under_way) >= MAX_DIALS:
+        if recent is None and len(self._in_flight) >= MAX_DIALS:
             return Cause.BUSY
         return recent
 
@@ -66,11 +66,10 @@ class Dialler:
         """Probe wanted peers until cancelled. Circuits do not matter here: probes are how they close again."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
-            enabled = [transport for transport in ORDER if self._routing.enabled(transport)]
-            for peer, transport in self._routing.book.due_probes(enabled, self._clock()):
-                if len(self._under_way) >= MAX_PROBES:
+            for peer, transport in self._routing.due_probes(self._clock()):
+                if len(self._in_flight) >= MAX_PROBES:
                     break
-                if (peer, transport) not in self._under_way and not self._routing.blocked(peer, Direction.OUTBOUND):
+                if (peer, transport) not in self._in_flight:
                     # Nobody's trace: a probe serves no delivery in particular.
                     contextvars.Context().run(self._start, peer, transport)
 
@@ -78,8 +77,8 @@ class Dialler:
         key = (peer, transport)
         self._routing.book.dialled(peer, transport, self._clock())
         task = self._tasks.start(self._dial(peer, transport), name="dial")
-        self._under_way[key] = task
-        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        self._in_flight[key] = task
+        task.add_done_callback(lambda _: self._in_flight.pop(key, None))
         return task
 
     async def _dial(self, peer: str, transport: TransportName) -> Cause | None:
@@ -95,7 +94,7 @@ class Dialler:
             cause = error.cause
         if cause is None:
             self._routing.book.linked(peer, transport, self._clock())
-            self._routing.breakers.probe_succeeded(peer_name(peer), transport.value)
+            self._routing.breakers.proved(peer_name(peer), transport.value, unix_ms())
         else:
             self._routing.book.dial_failed(peer, transport, cause, self._clock())
         return cause

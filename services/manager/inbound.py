@@ -8,7 +8,7 @@ from __future__ import annotations
 from services.manager.routing.facts import Routing
 from services.manager.routing.intake import MAX_OPEN, Intake
 from shared.bus.contract import Bus, Handler, Incoming, Subscription
-from shared.bus.messages.envelopes import Inbound, InboundAnswer
+from shared.bus.messages.envelopes import ROLE_MEMBER, Inbound, InboundAnswer
 from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusTimeout, Cause, NoResponders, RemoteFailure
@@ -19,7 +19,12 @@ CHUNK_TIMEOUT_S = 2.0
 """An instance answers from the index in milliseconds; a stopped one keeps its share of the queue for seconds."""
 
 CHUNK_TRIES = 2
-"""The second is likely another instance: a killed one leaves the queue group within 26 ms (FACTS 5)."""
+"""The second is likely another instance: a killed one leaves the queue group within 26 ms (measured).
+
+A guest has one: a look-up that takes this long holds one of the few places of all guests."""
+
+SLOW_RETRY_S = 1.0
+"""What a guest is told to wait after such a look-up."""
 
 DEFAULT_REQUEST_S = 10.0
 
@@ -45,7 +50,7 @@ class InboundDesk:
             )
 
     async def close(self) -> None:
-        """Take no more; those under way go on."""
+        """Take no more; those in flight go on."""
         while self._subscriptions:
             await self._subscriptions.pop().close()
 
@@ -55,7 +60,7 @@ class InboundDesk:
                 raise RemoteFailure(Cause.DISABLED)
             peer = call.stamp.peer
             # Its request came over a link, so there is one the other way too.
-            self._routing.book.linked(peer, transport, self._clock())
+            self._routing.heard_from(peer, transport, self._clock(), unix_ms())
             if self._routing.blocked(peer, Direction.INBOUND):
                 raise RemoteFailure(Cause.BLOCKED)
             refusal = self._intake.refusal(peer, call.stamp.role, self._clock())
@@ -64,7 +69,7 @@ class InboundDesk:
             try:
                 return await self._hand_on(call, incoming)
             finally:
-                self._intake.done(peer)
+                self._intake.done(peer, call.stamp.role)
 
         return handle
 
@@ -77,6 +82,9 @@ class InboundDesk:
                 return await self._bus.request(
                     self._subjects.chunk_message, call, InboundAnswer, min(CHUNK_TIMEOUT_S, remaining_s)
                 )
-            except (NoResponders, BusTimeout):
+            except NoResponders:
                 continue
+            except BusTimeout:
+                if call.stamp.role != ROLE_MEMBER:
+                    raise RemoteFailure(Cause.BUSY, SLOW_RETRY_S) from None
         raise RemoteFailure(Cause.SOURCE_LOST)

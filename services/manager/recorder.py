@@ -1,6 +1,7 @@
 """Writes each hop down, once, in all three places: its span, its Attempt record, and a fallback's diagnostic.
 
-They are made here from one HopRecord, so that the numbers agree wherever they are counted.
+They are made here from one Hop, so that the numbers agree wherever they are counted. A *hop* is one transport's
+turn in a delivery; its *attempt* is what is written of it once it has ended.
 
 Back-pressure: records wait in a bounded queue while the stream is away; beyond it they are dropped and counted.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from opentelemetry.trace import Span, Status, StatusCode
 
-from services.manager.delivery.steps import HopRecord
+from services.manager.delivery.hop import Hop
 from shared.attempts.fold import OUTCOME_FAILED
 from shared.backoff import delays_s
 from shared.bus.contract import Bus
@@ -29,7 +30,7 @@ from shared.transports import TransportName
 
 MAX_QUEUED_RECORDS = 16_384
 WRITERS = 8
-"""Appends under way: each waits for the stream's acknowledgement, about a millisecond."""
+"""Appends in flight: each waits for the stream's acknowledgement, about a millisecond."""
 
 APPEND_TIMEOUT_S = 1.0
 """One try; a lost acknowledgement is asked for again, which stores nothing twice."""
@@ -72,21 +73,21 @@ class Recorder:
             tasks.start(self._write_forever(), name="recorder")
 
     def hop_started(self, label: DeliveryLabel, transport: TransportName, started_at: float) -> Span:
-        """The hop's span, a child of the asker's context; not made current."""
+        """The hop's span, a child of the caller's context; not made current."""
         return tracer().start_span(
             f"{names.SPAN_TRANSPORT_ATTEMPT} {transport.value}",
             context=context_of(label.traceparent),
-            start_time=self._wall_ms(started_at) * 1_000_000,
+            start_time=self.wall_ms(started_at) * 1_000_000,
             attributes={names.TRANSPORT: transport.value, names.PEER_NAME: label.peer},
         )
 
-    def hop_ended(self, label: DeliveryLabel, record: HopRecord, span: Span | None) -> None:
+    def hop_ended(self, label: DeliveryLabel, hop: Hop, span: Span | None) -> None:
         """Write the hop down. span: as `hop_started` made it, None for a hop that never came to send."""
         if span is None:
-            span = self.hop_started(label, record.transport, record.started_at)
-        _describe(span, record)
+            span = self.hop_started(label, hop.transport, hop.started_at)
+        _describe(span, hop)
         span.end()
-        attempt = self._attempt(label, record, span)
+        attempt = self._attempt(label, hop, span)
         diagnostic = _diagnostic(attempt) if attempt.fallback_from and self._flags.fallback_telemetry else None
         try:
             self._queue.put_nowait((attempt, diagnostic, self._clock() + RECORD_KEPT_S))
@@ -105,26 +106,23 @@ class Recorder:
 
     def wall_ms(self, at: float) -> int:
         """A time of the monotonic clock as wall-clock milliseconds."""
-        return self._wall_ms(at)
-
-    def _wall_ms(self, at: float) -> int:
         return unix_ms() - round((self._clock() - at) * 1000)
 
-    def _attempt(self, label: DeliveryLabel, record: HopRecord, span: Span) -> Attempt:
+    def _attempt(self, label: DeliveryLabel, hop: Hop, span: Span) -> Attempt:
         context = span.get_span_context()
         return Attempt(
             delivery=label.delivery,
-            number=record.number,
-            transport=record.transport.value,
+            number=hop.number,
+            transport=hop.transport.value,
             peer=label.peer,
-            outcome=record.outcome,
-            cause=record.cause,
-            fallback_from=record.fallback_from.value if record.fallback_from is not None else "",
-            fallback_cause=record.fallback_cause,
-            hedged=record.hedged,
-            started_ms=self._wall_ms(record.started_at),
-            elapsed_ms=round((record.ended_at - record.started_at) * 1000, 3),
-            bytes=record.bytes,
+            outcome=hop.outcome,
+            cause=hop.cause,
+            fallback_from=hop.fallback_from.value if hop.fallback_from is not None else "",
+            fallback_cause=hop.fallback_cause,
+            hedged=hop.hedged,
+            started_ms=self.wall_ms(hop.started_at),
+            elapsed_ms=round((hop.ended_at - hop.started_at) * 1000, 3),
+            bytes=hop.bytes,
             trace_id=f"{context.trace_id:032x}" if context.is_valid else "",
             transfer=label.transfer,
             manager=self._bus.instance,
@@ -161,18 +159,18 @@ class Recorder:
         return False
 
 
-def _describe(span: Span, record: HopRecord) -> None:
-    span.set_attribute(names.ATTEMPT_NUMBER, record.number)
-    span.set_attribute(names.ATTEMPT_OUTCOME, record.outcome)
-    span.set_attribute(names.ATTEMPT_HEDGED, record.hedged)
-    span.set_attribute(names.BODY_BYTES, record.bytes)
-    if record.fallback_from is not None and record.fallback_cause is not None:
-        span.set_attribute(names.FALLBACK_FROM, record.fallback_from.value)
-        span.set_attribute(names.FALLBACK_REASON, record.fallback_cause.value)
-    if record.cause is not None:
-        span.set_attribute(names.ERROR_TYPE, record.cause.value)
-    if record.outcome == OUTCOME_FAILED:
-        # A cancelled or skipped hop stays UNSET: nothing went wrong that was not handled (FACTS 3).
+def _describe(span: Span, hop: Hop) -> None:
+    span.set_attribute(names.ATTEMPT_NUMBER, hop.number)
+    span.set_attribute(names.ATTEMPT_OUTCOME, hop.outcome)
+    span.set_attribute(names.ATTEMPT_HEDGED, hop.hedged)
+    span.set_attribute(names.BODY_BYTES, hop.bytes)
+    if hop.fallback_from is not None and hop.fallback_cause is not None:
+        span.set_attribute(names.FALLBACK_FROM, hop.fallback_from.value)
+        span.set_attribute(names.FALLBACK_REASON, hop.fallback_cause.value)
+    if hop.cause is not None:
+        span.set_attribute(names.ERROR_TYPE, hop.cause.value)
+    if hop.outcome == OUTCOME_FAILED:
+        # A cancelled or skipped hop stays UNSET: nothing went wrong that was not handled.
         span.set_status(Status(StatusCode.ERROR))
 
 

@@ -1,12 +1,12 @@
-"""A manager's heartbeat: what it has under way, and the deliveries that it did not take, by cause. For views only."""
+"""A manager's heartbeat: what it has in flight, and the deliveries that it did not take, by cause. For views only."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 
-from services.manager.deliveries import Deliveries
 from services.manager.routing.budget import HedgeBudget
+from services.manager.runs import Runs
 from shared.bus.contract import Bus
 from shared.bus.messages.records import ManagerStatus
 from shared.bus.messages.subjects import Subjects
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class Report:
-    """Publishes the event `manager` each second until cancelled."""
+    """Publishes the event `manager` every second until cancelled."""
 
-    def __init__(self, bus: Bus, subjects: Subjects, deliveries: Deliveries, budget: HedgeBudget) -> None:
+    def __init__(self, bus: Bus, subjects: Subjects, runs: Runs, budget: HedgeBudget) -> None:
         self._bus = bus
         self._subjects = subjects
-        self._deliveries = deliveries
+        self._runs = runs
         self._budget = budget
 
     async def run(self) -> None:
@@ -35,8 +35,8 @@ class Report:
     async def _publish(self) -> None:
         status = ManagerStatus(
             manager=self._bus.instance,
-            deliveries=len(self._deliveries),
-            refused=dict(self._deliveries.refused),
+            deliveries=len(self._runs),
+            refused=dict(self._runs.refused),
             duplicate_share=self._budget.duplicate_share,
             at_ms=unix_ms(),
         )

@@ -117,7 +117,7 @@ async def _mesh(config: Config) -> Bus | None:
 
     seed = (await asyncio.to_thread(Path(config.bus.mesh_seed_file).read_text)).strip()
     prefix = inbox_prefix("rendezvous")
-    return await nats_bus.connect(config.bus.url, new_instance_id("rendezvous"), seed=seed, inbox_prefix=prefix)
+    return await nats_bus.connect(config.bus.server, new_instance_id("rendezvous"), seed=seed, inbox_prefix=prefix)
 
 
 if __name__ == "__main__":

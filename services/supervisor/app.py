@@ -8,10 +8,12 @@ import sys
 
 import msgspec
 
-from services.supervisor.arguments import parse
 from services.supervisor.demo.run import DemoOptions, demo
+from services.supervisor.init import InitOptions, init
+from services.supervisor.init import told as prepared
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.nursery.client import Nursery
 from services.supervisor.up import UpOptions, up
 from shared.errors import ConfigError
 from shared.settings.config import load
@@ -28,12 +30,14 @@ class _Failure(msgspec.Struct, frozen=True):
     reason: str
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Returns: the exit code: 0, 1 (demo: it did not hold), 2 bad settings, 3 could not start, 130 interrupted."""
-    options = parse(arguments)
+def main(options: argparse.Namespace, nursery: Nursery | None = None) -> int:
+    """Do what the command line says; nursery: one that is loading already, for `up` and `demo`.
+
+    Returns: the exit code: 0, 1 (demo: it did not hold), 2 bad settings, 3 could not start, 130 interrupted.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        return _up(options) if options.command == "up" else _demo(options)
+        return _COMMANDS[options.command](options, nursery)
     except CannotStart as error:
         if options.command == "demo" and options.json:
             print(msgspec.json.encode(_Failure(False, error.line)).decode())
@@ -44,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_BAD_SETTINGS
 
 
-def _up(options: argparse.Namespace) -> int:
+def _up(options: argparse.Namespace, nursery: Nursery | None) -> int:
     config = load()
     try:
         run(
@@ -58,8 +62,10 @@ def _up(options: argparse.Namespace) -> int:
                     nats_binary=options.nats_binary,
                     rendezvous=options.rendezvous,
                     members=options.member,
+                    forgotten=options.forget,
                     json=options.json,
                 ),
+                nursery,
             )
         )
     except Interrupted:
@@ -67,7 +73,7 @@ def _up(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _demo(options: argparse.Namespace) -> int:
+def _demo(options: argparse.Namespace, nursery: Nursery | None) -> int:
     # A killed worker is the demo's own doing; its log line would tear the bars.
     logging.getLogger("services.supervisor.machine.processes").setLevel(logging.ERROR)
     try:
@@ -80,12 +86,34 @@ def _demo(options: argparse.Namespace) -> int:
                     keep=options.keep,
                     nats_binary=options.nats_binary,
                     nats_url=options.nats_url,
-                )
+                ),
+                nursery,
             )
         )
     except Interrupted:
         _complain("interrupted; everything is cleaned up")
         return EXIT_INTERRUPTED
+
+
+def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
+    wanted = InitOptions(
+        home=options.home,
+        name=options.name or "",
+        nats_host=options.nats_host,
+        nats_port=options.nats_port,
+        nats_store=options.nats_store,
+        nats_url=options.nats_url,
+        json=options.json,
+    )
+    try:
+        where = run(init(load(), wanted))
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    print(msgspec.json.encode(where).decode() if options.json else prepared(where), flush=True)
+    return EXIT_OK
+
+
+_COMMANDS = {"up": _up, "demo": _demo, "init": _init}
 
 
 def _complain(*lines: str) -> None:

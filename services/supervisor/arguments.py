@@ -1,9 +1,13 @@
-"""The command line: `up` runs one node, `demo` shows two."""
+"""The command line: `up` runs one node, `demo` shows two, `init` prepares one for others to run."""
 
 from __future__ import annotations
 
 import argparse
+import functools
+import json
+import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 from shared.errors import SwarmbridgeError
 from shared.ids import token_key
@@ -13,22 +17,39 @@ MIN_SIZE_MIB = 24
 """Eight chunks are confirmed before the first fault; fewer than four left would show nothing."""
 MAX_SIZE_MIB = 1024
 MAX_PORT = 65535
+NATS_PORT = 4222
+EXIT_USAGE = 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our one line instead of its usage text: the same as of every other command."""
+
+    def __init__(self, *, as_json: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self._as_json = as_json
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"see `{self.prog} --help`"
+        if self._as_json:
+            print(json.dumps({"error": {"code": "usage", "message": message, "hint": hint}}))
+            self.exit(EXIT_USAGE)
+        self.exit(EXIT_USAGE, f"error: {' '.join(message.split())}; {hint}\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; a wrong argument prints one line and exits with 2."""
-    parser = argparse.ArgumentParser(
-        prog="swarmbridge", description="Run swarmbridge nodes on this machine.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo")
+    """Read the command line; a wrong argument is one line, with --json one object, and exits with 2."""
+    as_json = "--json" in (sys.argv[1:] if arguments is None else arguments)
+    make = functools.partial(_Parser, as_json=as_json, allow_abbrev=False)
+    parser = make(prog="swarmbridge", description="Run swarmbridge nodes on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo|init", parser_class=make)
     _add_up(
         commands.add_parser(
             "up",
             help="run one node until Ctrl-C",
             description="Run one node until Ctrl-C: a NATS server, its workers and its gateway.",
             epilog="Exit codes: 0 stopped as asked, 2 wrong argument or setting, 3 could not start (a line says why). "
-            "Example: swarmbridge up --home ~/node --port 8080",
-            allow_abbrev=False,
+            "Examples: swarmbridge up --home ~/node --port 8080; swarmbridge up --member kabc… (another node's "
+            "`swarmbridge peers --self`)",
         )
     )
     _add_demo(
@@ -38,24 +59,54 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             description="Move files between two nodes of this machine while transports are killed and switched off.",
             epilog="Exit codes: 0 everything held, 1 it did not (a line says why), 2 wrong argument, 3 could not "
             "start, 130 interrupted. Example: swarmbridge demo --size-mib 64 --file video.mp4",
-            allow_abbrev=False,
+        )
+    )
+    _add_init(
+        commands.add_parser(
+            "init",
+            help="prepare a home: keys, seeds, the bus's configuration",
+            description="Make what a node needs before its processes start, where something else than `up` starts "
+            "them: identity, operator's token, a seed for each service, nats-server's configuration; with --nats-url "
+            "the node's streams and buckets too. Secrets that are there are kept.",
+            epilog="Exit codes: 0 done, 2 wrong argument or setting, 3 it could not (a line says why), 130 "
+            "interrupted. Example: swarmbridge init --home /data --name node --nats-host 0.0.0.0 --nats-store /nats",
         )
     )
     return parser.parse_args(arguments)
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--home", type=Path, metavar="DIR", help="where keys, chunks and logs are kept")
+    parser.add_argument("--home", type=_path, metavar="DIR", help="where keys, chunks and logs are kept")
     parser.add_argument("--name", metavar="NAME", help="the node's name on its bus (default: node)")
-    parser.add_argument("--port", type=_port, metavar="N", help="port of the page and the API (default: any)")
+    parser.add_argument("--port", type=_port, metavar="N", help="port of the page and the API (default: the last one)")
     _add_nats(parser)
     parser.add_argument(
         "--rendezvous", type=_file, metavar="FILE", help="rendezvous document to use; without it, our own is started"
     )
     parser.add_argument(
-        "--member", type=_member, action="append", default=[], metavar="TOKEN", help="peer token of a trusted node"
+        "--member",
+        type=_member,
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="peer token of a node to trust; remembered",
+    )
+    parser.add_argument(
+        "--forget", type=_member, action="append", default=[], metavar="TOKEN", help="a remembered one, trusted no more"
     )
     parser.add_argument("--json", action="store_true", help="say where the node is as one JSON line")
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--home", type=_path, metavar="DIR", help="where all of it is made")
+    parser.add_argument("--name", metavar="NAME", help="the node's name on its bus (default: node)")
+    parser.add_argument("--nats-host", default="127.0.0.1", metavar="HOST", help="where nats-server is to listen")
+    parser.add_argument("--nats-port", type=_port, default=NATS_PORT, metavar="N", help=f"its port ({NATS_PORT})")
+    parser.add_argument("--nats-store", default="", metavar="DIR", help="its data, as it sees it (default: DIR/nats)")
+    parser.add_argument(
+        "--nats-url", default="", metavar="URL", help="wait for this server and make the streams and buckets on it"
+    )
+    parser.add_argument("--json", action="store_true", help="say where everything is as one JSON line")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -79,9 +130,12 @@ def _add_nats(parser: argparse.ArgumentParser) -> None:
         "--nats-url",
         default="",
         metavar="URL",
-        help="use this NATS server (with JetStream); no accounts are made on it",
+        help="use this NATS server (with JetStream) instead of our own; no accounts are made on it",
     )
     parser.add_argument("--nats-binary", default="", metavar="PATH", help="the nats-server to run")
+    parser.add_argument(
+        "--no-fork", action="store_true", help="execute each process on its own: slower, and takes more memory"
+    )
 
 
 def _port(text: str) -> int:
@@ -102,8 +156,15 @@ def _whole_number(text: str, least: int, most: int) -> int:
     return number
 
 
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text}: there is no such user") from None
+
+
 def _file(text: str) -> Path:
-    path = Path(text)
+    path = _path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"{text} is no file")
     try:

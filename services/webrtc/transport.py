@@ -75,7 +75,7 @@ class WebrtcTransport:
     """Implements shared.transport.contract.Transport and Signalled."""
 
     name = TransportName.WEBRTC
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ class WebtorrentTransport:
     """
 
     name = TransportName.WEBTORRENT
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, confirms=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
 
     def __init__(self, config: Config, clock: Clock = monotonic) -> None:
         self.refused: Counter[str] = Counter()

@@ -31,9 +31,10 @@ from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
+from shared.version import VERSION
 
-PEER_ID_PREFIX = b"-sb0100-"
-"""BEP 20's form: client sb, version 0.1.0.0. In capitals it would be Swiftbit's."""
+PEER_ID_PREFIX = f"-sb{VERSION.replace('.', '')[:4].ljust(4, '0')}-".encode()
+"""BEP 20's form: client sb and four digits of the version. In capitals it would be Swiftbit's."""
 PEER_ID_RANDOM_BYTES = 12
 
 

@@ -10,7 +10,10 @@ from shared.bus.messages.envelopes import BodyRef, Ping
 
 
 class PutFile(msgspec.Struct, array_like=True, frozen=True):
-    """Store a file. source: its plaintext, pulled from the gateway. content_class: shared, mesh or private."""
+    """Store a file. source: its plaintext, pulled from the gateway. content_class: shared, mesh or private.
+
+    again: store it once more under a new link, even where this very file is stored already.
+    """
 
     call_id: bytes
     reply_to: str
@@ -18,6 +21,7 @@ class PutFile(msgspec.Struct, array_like=True, frozen=True):
     name: str
     mime: str
     content_class: str = "shared"
+    again: bool = False
 
 
 class FetchFile(msgspec.Struct, array_like=True, frozen=True):
@@ -45,9 +49,11 @@ class GotChunk(msgspec.Struct, array_like=True, frozen=True):
 
 
 class FileQuery(msgspec.Struct, array_like=True, frozen=True):
-    """manifest "" lists every file."""
+    """manifest "" lists files, newest first, from `offset` on; limit: at most so many, 0 = as many as one answer holds."""
 
     manifest: str = ""
+    offset: int = 0
+    limit: int = 0
 
 
 class FileStatus(msgspec.Struct, array_like=True, frozen=True):
@@ -63,9 +69,40 @@ class FileStatus(msgspec.Struct, array_like=True, frozen=True):
 
 
 class FileList(msgspec.Struct, array_like=True, frozen=True):
+    """identity: this node's own peer token. total: files that the node has; ask again from `offset + len(files)`
+    where the list is shorter. A page may be empty only at the end."""
+
     files: list[FileStatus]
     identity: str = ""
-    """This node's own peer token."""
+    total: int = 0
+
+
+class RemoveFile(msgspec.Struct, array_like=True, frozen=True):
+    """Forget a file: its manifest, and those of its chunks that no other file names. manifest: digest or fileId."""
+
+    manifest: str
+
+
+class Removed(msgspec.Struct, array_like=True, frozen=True):
+    """manifest: the digest that was removed. freed_bytes: of the chunks that went with it."""
+
+    manifest: str
+    name: str
+    chunks_removed: int
+    freed_bytes: int
+
+
+class UsageQuery(msgspec.Struct, array_like=True, frozen=True):
+    """How full the store is. Answered by Usage."""
+
+
+class Usage(msgspec.Struct, array_like=True, frozen=True):
+    """used_bytes: everything stored. promised_bytes: what the running transfers of this instance still need."""
+
+    used_bytes: int
+    promised_bytes: int
+    quota_bytes: int
+    files: int
 
 
 class CancelCall(msgspec.Struct, array_like=True, frozen=True, tag="cancel_call"):

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from shared.content.canonical import Json, decode_json, encode_canonical
 from shared.content.refs import decode_base64, encode_base64, is_digest, is_ref
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
+from shared.text import is_safe_text
 
 CHUNK_BYTES = 2**20
 """Plaintext of every chunk but the last (FACTS 2)."""
@@ -33,6 +34,12 @@ MAX_CHUNKS = 16_384
 """16 GiB a file; its manifest is then about 1.5 MiB and still fits MAX_MANIFEST_BYTES."""
 MAX_MANIFEST_BYTES = 2 * 2**20
 """Half of the longest body of a native link, so that any manifest travels as one answer."""
+MAX_UNKNOWN_VALUES = 1024
+"""Values in the fields of a manifest that we do not know, nested ones included: kept, hashed and signed, never read."""
+MAX_UNKNOWN_CHARS = 64 * 1024
+"""Characters in all fields but the lists of chunks and ivs: what a reader has to write canonically, thrice."""
+MAX_MANIFEST_VALUES = 2 * MAX_CHUNKS + MAX_UNKNOWN_VALUES + 4096
+"""A ref and an iv a chunk, the unknown ones, and room for the rest and for separators within names and times."""
 MAX_NAME_CHARS = 1024
 MAX_MIME_CHARS = 255
 MAX_FILE_ID_CHARS = 128
@@ -41,6 +48,7 @@ MAX_TEXT_CHARS = 4096
 
 SIGNATURE_ALGORITHM = "ed25519"
 NATIVE_CONTEXT = b"swarmbridge-manifest-v1\0"
+KNOWN_LISTS = ("chunks", "ivs")
 SIGNED_FIELDS = ("fileId", "chunks", "mime", "size", "originalName", "createdAt", "owner", "fileKey")
 NATIVE_FIELDS = ("ivs", "contentClass", "nativeSignature")
 PRIVATE_MIME = "application/octet-stream"
@@ -103,6 +111,17 @@ class ManifestDraft:
     created_ms: int
 
 
+def is_file_id(text: str) -> bool:
+    """Whether a manifest may have this alias, and so whether it is worth looking for."""
+    # One that looks like a digest could stand in for somebody's manifest.
+    return 0 < len(text) <= MAX_FILE_ID_CHARS and is_safe_text(text) and not is_digest(text)
+
+
+def is_manifest_id(text: str) -> bool:
+    """Whether a manifest may be asked for by it: a digest, or a fileId that one may have."""
+    return is_digest(text) or is_file_id(text)
+
+
 def chunk_count(size_bytes: int) -> int:
     """Chunks of a file of this size; an empty file has none."""
     return -(-size_bytes // CHUNK_BYTES)
@@ -156,32 +175,31 @@ def parse_manifest(raw: bytes) -> Manifest:
 
     Raises: RemoteProtocolError(INVALID): no JSON object of this form, or over a limit.
     """
-    return read_manifest(decode_json(raw, MAX_MANIFEST_BYTES))
+    return read_manifest(decode_json(raw, MAX_MANIFEST_BYTES, MAX_MANIFEST_VALUES))
 
 
 def read_manifest(value: Json) -> Manifest:
     """Check a manifest's form and limits; see `parse_manifest`."""
     if not isinstance(value, dict):
         raise RemoteProtocolError("a manifest that is no object")
+    _check_unknown_fields(value)
+    chunks = _chunks(value)
+    form: dict[str, Any] = {
+        "file_id": _file_id(value),
+        "chunks": chunks,
+        "size": _size(value, len(chunks)),
+        "mime": _text(value, "mime", MAX_MIME_CHARS),
+        "original_name": _text(value, "originalName", MAX_NAME_CHARS),
+        "content_class": _content_class(value),
+        "ivs": _ivs(value, len(chunks)),
+        "file_key": _file_key(value),
+        "signer": _bytes(value, "signerPublicKey", KEY_BYTES),
+    }
+    # Last, because it is what costs: whatever is no manifest has been refused by now.
     canonical = encode_canonical(value)
     if len(canonical) > MAX_MANIFEST_BYTES:
         raise RemoteProtocolError("a manifest over its size limit")
-    chunks = _chunks(value)
-    content_class = _content_class(value)
-    return Manifest(
-        fields=value,
-        canonical=canonical,
-        digest=hashlib.sha256(canonical).hexdigest(),
-        file_id=_file_id(value),
-        chunks=chunks,
-        size=_size(value, len(chunks)),
-        mime=_text(value, "mime", MAX_MIME_CHARS),
-        original_name=_text(value, "originalName", MAX_NAME_CHARS),
-        content_class=content_class,
-        ivs=_ivs(value, len(chunks)),
-        file_key=_file_key(value),
-        signer=_bytes(value, "signerPublicKey", KEY_BYTES),
-    )
+    return Manifest(fields=value, canonical=canonical, digest=hashlib.sha256(canonical).hexdigest(), **form)
 
 
 def verify_manifest(manifest: Manifest, digest: str = "") -> None:
@@ -214,6 +232,25 @@ def signing_payload(fields: dict[str, Any]) -> bytes:
 def _native_payload(fields: dict[str, Any]) -> bytes:
     rest = {name: value for name, value in fields.items() if name != "nativeSignature"}
     return NATIVE_CONTEXT + encode_canonical(rest)
+
+
+def _check_unknown_fields(fields: dict[str, Any]) -> None:
+    """`chunks` and `ivs` have limits of their own; all other fields share one, whatever they hold."""
+    count = 0
+    chars = sum(map(len, fields))
+    waiting = [value for name, value in fields.items() if name not in KNOWN_LISTS]
+    while waiting:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict):
+            chars += sum(map(len, value))
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str):
+            chars += len(value)
+        if count + len(waiting) > MAX_UNKNOWN_VALUES or chars > MAX_UNKNOWN_CHARS:
+            raise RemoteProtocolError("a manifest with too much in its other fields")
 
 
 def _content_class(fields: dict[str, Any]) -> ContentClass:
@@ -274,8 +311,7 @@ def _file_key(fields: dict[str, Any]) -> bytes | None:
 
 def _file_id(fields: dict[str, Any]) -> str:
     file_id = _text(fields, "fileId", MAX_FILE_ID_CHARS)
-    # A fileId that looks like a digest could stand in for somebody's manifest.
-    if not file_id or not file_id.isprintable() or is_digest(file_id):
+    if not is_file_id(file_id):
         raise RemoteProtocolError("a manifest without a usable fileId")
     return file_id
 

@@ -8,6 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
+MAX_BODY_BYTES = 4 * 2**20
+"""The longest body of one answer; a chunk is 1 MiB and 16 bytes, a manifest at most 2 MiB."""
+
+MAX_ANNOUNCED = 256
+"""Manifest ids in one announcement."""
+
+MAX_MANIFEST_ID_CHARS = 128
+"""A digest has 64 characters; ids of other applications are no longer than this."""
+
 
 class RequestChunk(msgspec.Struct, array_like=True, frozen=True, tag="request_chunk"):
     """Ask for a chunk. ref: `chunk-<64 hex>` (FACTS 2)."""

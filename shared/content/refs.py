@@ -5,10 +5,11 @@ A ref covers a chunk's cipher and position, not its iv, size or meta: those are 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
+
+import pybase64
 
 from shared.errors import RemoteProtocolError
 
@@ -23,7 +24,7 @@ def chunk_ref(cipher: bytes | memoryview, seq: int) -> str:
     Args:    cipher: AES-GCM ciphertext with its tag. seq: position in the file, from 0.
     Source:  FACTS 2.
     """
-    digest = hashlib.sha256(base64.b64encode(cipher))
+    digest = hashlib.sha256(pybase64.b64encode(cipher))
     digest.update(b"%d" % seq)
     return REF_PREFIX + digest.hexdigest()
 
@@ -45,11 +46,11 @@ def decode_base64(text: str, max_bytes: int, exact_bytes: int | None = None) -> 
     if len(text) > (max_bytes + 2) // 3 * 4:
         raise RemoteProtocolError("base64 that is too long")
     try:
-        raw = base64.b64decode(text, validate=True)
+        raw = pybase64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise RemoteProtocolError("not base64") from None
     # Python accepts stray bits in the last character and would so give one cipher two refs.
-    if base64.b64encode(raw).decode() != text or len(raw) > max_bytes:
+    if pybase64.b64encode(raw).decode() != text or len(raw) > max_bytes:
         raise RemoteProtocolError("not canonical base64")
     if exact_bytes is not None and len(raw) != exact_bytes:
         raise RemoteProtocolError(f"{len(raw)} bytes of base64 instead of {exact_bytes}")
@@ -57,4 +58,4 @@ def decode_base64(text: str, max_bytes: int, exact_bytes: int | None = None) -> 
 
 
 def encode_base64(raw: bytes | memoryview) -> str:
-    return base64.b64encode(raw).decode()
+    return pybase64.b64encode(raw).decode()

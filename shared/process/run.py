@@ -13,12 +13,12 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
+from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.tracing import Telemetry
@@ -63,15 +63,15 @@ def run(service: str, app: App, *, mesh: bool = False) -> int:
     """Run a service until it is told to stop. Returns: the exit code."""
     try:
         config = load()
-    except ConfigError as error:
+        logging.basicConfig(
+            level=config.telemetry.log_level.upper(),
+            format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
+        )
+        return _loop_run(_serve(service, config, app, mesh))
+    except ConfigError as error:  # also of what only the app can find out: a store that cannot be opened, say
         for problem in error.problems:
-            print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - before logging exists
+            print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return EXIT_BAD_SETTINGS
-    logging.basicConfig(
-        level=config.telemetry.log_level.upper(),
-        format=f"%(asctime)s {service} %(levelname)s %(name)s: %(message)s",
-    )
-    return _loop_run(_serve(service, config, app, mesh))
 
 
 def _loop_run(main: Awaitable[int]) -> int:
@@ -98,10 +98,12 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         crashed.append(task)
         stopping.set()
 
+    seed = read_seed("bus.seed_file", config.bus.seed_file)
+    mesh_seed = read_seed("bus.mesh_seed_file", config.bus.mesh_seed_file)
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, config.bus.seed_file, announce=micro_name(service))
-        mesh_bus = await _connect(config, instance, service, config.bus.mesh_seed_file) if mesh else None
+        bus = await _connect(config, instance, service, seed, announce=micro_name(service))
+        mesh_bus = await _connect(config, instance, service, mesh_seed) if mesh else None
     except (BusError, OSError) as error:
         log.error("cannot reach the bus: %s", type(error).__name__)
         return EXIT_CANNOT_START
@@ -140,16 +142,12 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed_file: str, *, announce: str = "") -> Bus:
+async def _connect(config: Config, instance: str, service: str, seed: str | None, *, announce: str = "") -> Bus:
     return await nats_bus.connect(
-        config.bus.url,
+        config.bus.server,
         instance,
-        seed=_seed(seed_file),
+        seed=seed,
         inbox_prefix=inbox_prefix(service),
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
     )
-
-
-def _seed(path: str) -> str | None:
-    return Path(path).read_text().strip() if path else None

@@ -17,12 +17,12 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from shared.process.bus_exporter import BusSpanExporter
 from shared.settings.config import TelemetrySettings
+from shared.version import VERSION
 
 SHUTDOWN_WAIT_S = 2.0
 OTLP_TIMEOUT_S = 2
 SCHEDULE_DELAY_MS = 250
 MAX_QUEUED_SPANS = 8192
-SERVICE_VERSION = "0.1.0"
 
 
 class Telemetry:
@@ -34,7 +34,7 @@ class Telemetry:
                 "service.name": f"swarmbridge-{service}",
                 "service.namespace": "swarmbridge",
                 "service.instance.id": instance,
-                "service.version": SERVICE_VERSION,
+                "service.version": VERSION,
                 "swarmbridge.node": node,
             }
         )

@@ -1,8 +1,9 @@
 """Settings: one TOML file and the environment into typed structs; the only module that reads `os.environ`.
 
 Environment over file over default. A setting `field` of `[section]` is `SWARMBRIDGE_SECTION_FIELD` in the
-environment; lists are separated by commas. The file is named by `SWARMBRIDGE_CONFIG`. Every bad key is
-reported at once, by name, and nothing starts.
+environment; lists are separated by commas. An empty variable says nothing: compose and scripts pass on what was
+never set that way. The file is named by `SWARMBRIDGE_CONFIG`. Paths may start with `~`. Every bad key is reported at
+once, by name, and nothing starts.
 """
 
 from __future__ import annotations
@@ -20,13 +21,25 @@ import msgspec
 from shared.errors import ConfigError, SwarmbridgeError
 from shared.ids import token_key
 
-NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-"""One token of a bus subject: no dot, no wildcard, no white space."""
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""One token of a bus subject: no dot, no wildcard, no white space. Bounded, because it is part of file names too."""
+
+DEFAULT_BUS_URL = "nats://127.0.0.1:4222"
+
+PATHS = (
+    ("node", "home"),
+    ("bus", "seed_file"),
+    ("bus", "mesh_seed_file"),
+    ("rendezvous", "document"),
+    ("chunk", "store"),
+    ("gateway", "token_file"),
+)
+"""Every setting that is a path; `~` is expanded here, once, so that all commands and services read them alike."""
 
 ENV_PREFIX = "SWARMBRIDGE_"
 ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
-FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
 # Names that others gave, and what they set (FACTS 2, OpenTelemetry's environment specification).
 FOREIGN_ENV = {
@@ -49,16 +62,23 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
+    """url: of the NATS server; "" = not said: a service looks on this machine, `up` starts its own.
+
+    seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
 
     scoped: nodes share one account (a server of one's own, without ours): names of buckets and streams carry the
     node's id. What they keep apart is names only, not permissions.
     """
 
-    url: str = "nats://127.0.0.1:4222"
+    url: str = ""
     seed_file: str = ""
     mesh_seed_file: str = ""
     scoped: bool = False
+
+    @property
+    def server(self) -> str:
+        """The URL for a client."""
+        return self.url or DEFAULT_BUS_URL
 
 
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -192,6 +212,12 @@ def child_environment(settings: Mapping[str, str], environ: Mapping[str, str] | 
     return {**kept, **settings}
 
 
+def replace_environment(environment: Mapping[str, str]) -> None:
+    """Make this the whole environment of a process that was forked, as executing it would have done."""
+    os.environ.clear()
+    os.environ.update(environment)
+
+
 def load(environ: Mapping[str, str] | None = None) -> Config:
     """Read the file named by SWARMBRIDGE_CONFIG, then the environment, then check everything.
 
@@ -205,10 +231,35 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
     for section, struct in _sections().items():
         values[section] = _convert_section(section, struct, tree.pop(section, {}), problems)
     problems += [f"[{name}]: no such section; known: {', '.join(_sections())}" for name in tree]
-    config = Config(**values)
+    config = _expanded(Config(**values), problems)
     problems += _check(config)
     if problems:
         raise ConfigError(problems)
+    return config
+
+
+def checked(config: Config) -> Config:
+    """A configuration that was changed after it was loaded, by a command line say. Raises: ConfigError, as `load`."""
+    problems: list[str] = []
+    config = _expanded(config, problems)
+    problems += _check(config)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _expanded(config: Config, problems: list[str]) -> Config:
+    """With `~` and `~user` at the start of every path replaced."""
+    for section, field in PATHS:
+        table = getattr(config, section)
+        text: str = getattr(table, field)
+        if not text.startswith("~"):
+            continue
+        path = os.path.expanduser(text)
+        if path.startswith("~"):
+            problems.append(f"{section}.{field}: there is no such user as in {text!r}")
+        table = msgspec.structs.replace(table, **{field: path})
+        config = msgspec.structs.replace(config, **{section: table})
     return config
 
 
@@ -220,7 +271,7 @@ def _read_file(path: str, problems: list[str]) -> dict[str, Any]:
     if not path:
         return {}
     try:
-        return tomllib.loads(Path(path).read_text())
+        return tomllib.loads(Path(os.path.expanduser(path)).read_text(encoding="utf-8"))
     except OSError as error:
         problems.append(f"{ENV_CONFIG_FILE}: cannot read {path}: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -237,13 +288,15 @@ def _overlay_environment(tree: dict[str, Any], environ: Mapping[str, str], probl
     fields = {f"{section}.{field.name}": (section, field) for section, field in names.values()}
     found: dict[str, tuple[str, str]] = {}
     for foreign, target in FOREIGN_ENV.items():
-        if foreign in environ:
+        if environ.get(foreign, "").strip():
             found[target] = (foreign, environ[foreign])
     for name in environ:
         if not name.startswith(ENV_PREFIX) or name == ENV_CONFIG_FILE:
             continue
         if name not in names:
             problems.append(f"{name}: no such setting")
+            continue
+        if not environ[name].strip():
             continue
         section, field = names[name]
         found[f"{section}.{field.name}"] = (name, environ[name])
@@ -294,7 +347,7 @@ def _convert_section(section: str, struct: type[msgspec.Struct], raw: Any, probl
 def _check(config: Config) -> list[str]:
     problems = []
     if not NODE_ID.fullmatch(config.node.id):
-        problems.append("node.id: letters, digits, - and _ only: it is part of bus subjects")
+        problems.append("node.id (--name): 1 to 64 letters, digits, - and _, the first no sign: part of bus subjects")
     if config.node.environment not in ("production", "development"):
         problems.append("node.environment: production or development")
     if config.telemetry.propagation not in ("off", "link", "join"):

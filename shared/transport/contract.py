@@ -1,8 +1,9 @@
 """What a transport is: something that makes links and carries records over them.
 
-A *record* is one opaque message of a link, kept whole and in order. Sealing, frames, requests, the bus and
-status are not the transport's business: `serve_transport` puts them on top, the same for all three. A
-transport therefore knows sockets, signalling and its own binding, and nothing of chunks.
+A *record* is one opaque message of a link, kept whole. What is said in records, and who says it, is a speech's
+business (shared.speech); requests, the bus and status are the worker's. `serve_transport` puts them on top, the same
+for all three. A transport therefore knows sockets, signalling and its own binding, and nothing of chunks; it only says
+which speech a link was opened for, and what it has proved about the peer.
 
     transport ── LinkUp, RecordReceived, LinkDown, StateChanged ──▶ emit
     transport ◀── dial, send, close ── serve_transport
@@ -17,48 +18,58 @@ from typing import Protocol, runtime_checkable
 from shared.bus.messages.records import MeetingPlace
 from shared.errors import Cause
 from shared.ids import LinkId
+from shared.speech.contract import SEALED_NATIVE
 from shared.transports import TransportName, TransportState
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What every link of a transport promises.
+    """What every link of a transport promises; the worker holds it to that.
 
-    max_record_bytes: the longest record `send` takes; at least 65,535 (one Noise message).
-    ordered, reliable: False closes the transport to sealed links, whose nonces count records.
-    confirms: the far end of a link answers requests (False for a browser page that cannot).
+    max_record_bytes: the longest record `send` takes, and the longest that a peer's may be: a longer one closes its
+        link. Sealed links need 65,535 (one Noise message).
+    ordered, reliable: False refuses sealed links, whose nonces count records.
+    dials_guests: `dial` takes hints of peers without a key; where False, such a peer is unknown.
     """
 
     max_record_bytes: int
     ordered: bool
     reliable: bool
-    confirms: bool
+    dials_guests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PeerHint:
     """Whom to dial: a key, and what we were told about where it may be found.
 
-    key: 32-byte Ed25519 identity. peerjs_id: derived from it. endpoints: `host:port` of its peer wire.
+    key: 32-byte Ed25519 identity; empty for a guest, who has none. peerjs_id: derived from the key, or the guest's own
+    id. endpoints: `host:port` of its peer wire. anew: links that are open do not count, the peer is leaving them.
     """
 
     key: bytes
     peerjs_id: str
     endpoints: tuple[str, ...] = ()
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LinkUp:
-    """A link can carry records both ways. It says nothing yet about who is there.
+    """A link can carry records both ways. It says nothing yet about who is there, a guest apart.
 
-    dialer: we opened it, so we start the handshake. binding: what ties the seal to this very link (TRUST 3).
+    dialer: we opened it, so we start the handshake. binding: what ties a seal to this very link.
     expected_key: set where we dialled one peer alone; anyone else is refused as `unauthenticated`.
+    speech: what the link was opened for. guest: the id that the transport has proved (that of a PeerJS connection, as
+    its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can tell. ordered: whether this very link
+    keeps its records in order.
     """
 
     link: LinkId
     dialer: bool
     binding: bytes
     expected_key: bytes | None
+    speech: str = SEALED_NATIVE
+    guest: str = ""
+    ordered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

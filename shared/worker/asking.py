@@ -2,6 +2,9 @@
 
 One request id lives through hops, hedges and a change of manager: a manager that takes a delivery over sends
 the same request again, is remembered as the one to tell, and an answer that is already here is told again.
+
+A request whose caller's time is over is forgotten here too, whatever became of its manager: nothing is kept for a
+body that nobody waits for.
 """
 
 from __future__ import annotations
@@ -31,9 +34,6 @@ from shared.worker.session import LinkSession
 MAX_ASKED = 512
 """Requests of ours without an answer, a worker; one more is refused with BUSY."""
 
-MAX_ASKED_A_LINK = 64
-"""The far end refuses more than this (shared.wire.native.link.MAX_OPEN_REQUESTS)."""
-
 BUSY_RETRY_S = 0.1
 KEPT_ANSWERS = 256
 """Answers remembered for a manager that asks again; their bodies live as long as the body holder keeps them."""
@@ -41,17 +41,23 @@ KEPT_ANSWERS = 256
 PROGRESS_INTERVAL_S = 0.05
 DEFAULT_REQUEST_S = 10.0
 
+EXPIRY_GRACE_S = 1.0
+"""After its caller's deadline: a manager gives up first, and cancels."""
+
+SWEEP_INTERVAL_S = 1.0
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """delayed: what will send it, where chaos delays it."""
+    """expires_at: when nobody waits any more. delayed: what will send it, where chaos delays it."""
 
     manager: str
     hop: int
     session: LinkSession
     span: Span
+    expires_at: float
     told_at: float = 0.0
     delayed: asyncio.Task[None] | None = None
 
@@ -86,18 +92,30 @@ class Asking:
             self._none_left.clear()
             await self._none_left.wait()
 
-    async def send(self, session: LinkSession, call: SendRequest, incoming: Incoming, is_member: bool) -> Accepted:
-        """Put a request on a link. Raises: SwarmbridgeError with the cause that refused it."""
-        accepted = Accepted(self._bus.instance, session.link, session.native.rtt_s * 1000)
+    def knows(self, request_id: bytes) -> bool:
+        """Whether it is out, or its answer is here: asking again is then no new request."""
+        return request_id in self._asked or request_id in self._answers
+
+    async def send(
+        self, session: LinkSession | None, call: SendRequest, incoming: Incoming, is_member: bool
+    ) -> Accepted:
+        """Put a request on a link; session: one that new requests may go on, None where there is none.
+
+        Raises: SwarmbridgeError with the cause that refused it.
+        """
+        remaining_s = incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S)
         asked = self._asked.get(call.request_id)
         if asked is not None and asked.session.closed_cause is None:
             asked.manager, asked.hop = call.manager, call.hop
-            return accepted
+            asked.expires_at = max(asked.expires_at, self._clock() + remaining_s + EXPIRY_GRACE_S)
+            return self._accepted(asked.session)
         if call.request_id in self._answers:
             answer, body = self._answers[call.request_id]
             await self._tell(call.manager, LinkAnswer(call.request_id, call.hop, answer, body))
-            return accepted
-        if len(self._asked) >= MAX_ASKED or session.native.asked_count >= MAX_ASKED_A_LINK:
+            return self._accepted(session)
+        if session is None:
+            raise RemoteFailure(Cause.NO_LINK)
+        if len(self._asked) >= MAX_ASKED or session.speech.asked_count >= session.speech.max_asked:
             raise RemoteFailure(Cause.BUSY, BUSY_RETRY_S)
         span = tracer().start_span(
             names.SPAN_LINK_REQUEST,
@@ -106,19 +124,22 @@ class Asking:
                 names.REQUEST_KIND: type(call.request).__name__,
             },
         )
-        asked = _Asked(call.manager, call.hop, session, span)
+        asked = _Asked(call.manager, call.hop, session, span, self._clock() + remaining_s + EXPIRY_GRACE_S)
         if self._harmed(asked, call, incoming, is_member):
-            return accepted
+            return self._accepted(session)
         self._asked[call.request_id] = asked
         self._put(asked, call, incoming, is_member)
-        return accepted
+        if not session.speech.confirms:  # accepted is the most that can be known: nothing to wait for
+            self._take(call.request_id)
+            self._end(asked, None)
+        return self._accepted(session)
 
     def cancel(self, request_id: bytes) -> None:
         """Nobody wants the answer any more; a native peer is told."""
         self._forget_answer(request_id)
         asked = self._take(request_id)
         if asked is not None:
-            asked.session.send_control(asked.session.native.cancel(request_id))
+            asked.session.cancel(request_id)
             asked.span.end()
 
     def progress_due(self, request_id: bytes, body_bytes: int) -> bool:
@@ -171,8 +192,17 @@ class Asking:
     async def withdraw(self, session: LinkSession, cause: Cause) -> None:
         """Want no answer of this peer any more: it is told, and so are the managers."""
         for request_id in [key for key, asked in self._asked.items() if asked.session is session]:
-            session.send_control(session.native.cancel(request_id))
+            session.cancel(request_id)
             await self.failed(request_id, cause)
+
+    async def sweep(self) -> None:
+        """Forget requests whose time is over, until cancelled: the manager that wanted them may be gone."""
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            now = self._clock()
+            for request_id in [key for key, asked in self._asked.items() if asked.expires_at <= now]:
+                self._asked[request_id].session.cancel(request_id)
+                await self.failed(request_id, Cause.TIMEOUT)
 
     async def all_failed(self, cause: Cause) -> None:
         for request_id in list(self._asked):
@@ -182,9 +212,7 @@ class Asking:
         with trace.use_span(asked.span, end_on_exit=False):
             traceparent = current_traceparent() if self._traces_cross and is_member else ""
         remaining_ms = int(incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S) * 1000)
-        native = asked.session.native
-        frame = native.ask(call.request_id, call.request, remaining_ms, traceparent, self._clock())
-        asked.session.send_control(frame)
+        asked.session.ask(call.request_id, call.request, remaining_ms, traceparent)
 
     def _harmed(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> bool:
         """Whether chaos has taken the request; to the asker a dropped or delayed one is like any other.
@@ -210,6 +238,12 @@ class Asking:
             asked.span.set_attribute(names.CHAOS_DELAY_MS, round(injection.delay_s * 1000))
             asked.delayed = self._chaos.later(injection.delay_s, send)
         return True
+
+    def _accepted(self, session: LinkSession | None) -> Accepted:
+        if session is None:  # it was answered before its link went
+            return Accepted(self._bus.instance, "", 0.0)
+        speech = session.speech
+        return Accepted(self._bus.instance, session.link, speech.rtt_s * 1000, speech.acks, speech.confirms)
 
     def _take(self, request_id: bytes) -> _Asked | None:
         asked = self._asked.pop(request_id, None)

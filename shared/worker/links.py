@@ -1,27 +1,39 @@
-"""A worker's links: transport events in, sealed sessions, and what they tell the bus.
+"""A worker's links: transport events in, sessions whose peer is known, and what they tell the bus.
 
-Driven by the transport's synchronous `emit`; everything that must wait goes through one ordered queue, so
+Driven by the transport's synchronous `emit`; everything that must wait goes through one ordered queue (telling), so
 that a manager hears of progress, answers and failures in the order in which they happened.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
 from shared.bus.messages.envelopes import ROLE_GUEST, ROLE_MEMBER, Accepted, Dial, SendRequest
-from shared.bus.messages.records import LinkChanged
 from shared.clock import Clock, unix_ms
-from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError, TransportError
-from shared.ids import LinkId, PeerToken, peerjs_id, token_key
+from shared.errors import Cause, SwarmbridgeError, TransportError
+from shared.ids import LinkId, PeerToken, guest_id, guest_token, peerjs_id, token_key
 from shared.process.run import Process
 from shared.settings.blocklist import Direction
 from shared.settings.chaos import chaos_allowed
+from shared.speech.budget import MAX_LINK_BYTES, MAX_WORKER_BYTES, ByteBudget
+from shared.speech.contract import (
+    Announced,
+    AnswerProgressed,
+    AnswerReceived,
+    Event,
+    PeerLeft,
+    PeerProved,
+    RequestCancelled,
+    RequestFailed,
+    RequestReceived,
+    RequestRefused,
+    SpeechEnded,
+)
 from shared.tasks.owned import Tasks
 from shared.transport.contract import (
     LinkDown,
@@ -33,47 +45,52 @@ from shared.transport.contract import (
     TransportEvent,
 )
 from shared.transports import TransportState
-from shared.wire.native.link import (
-    AnswerProgressed,
-    AnswerReceived,
-    Event,
-    PeerFellSilent,
-    PeerLeft,
-    RequestCancelled,
-    RequestFailed,
-    RequestReceived,
-    RequestRefused,
-)
 from shared.worker.asking import Asking
 from shared.worker.chaos import Chaos
+from shared.worker.dials import Dials
 from shared.worker.gate import Gate
 from shared.worker.identity import LinkIdentity
+from shared.worker.publishing import Publishing
 from shared.worker.routes import Routes
 from shared.worker.serving import Serving
 from shared.worker.session import LinkSession
+from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 from shared.worker.status import StatusTracker
+from shared.worker.telling import Telling
 
-MAX_QUEUED_EVENTS = 4096
-"""Answers and failures waiting to be told; progress is dropped and the link closed beyond it."""
-
-log = logging.getLogger(__name__)
+REFUSED_SPEECH = "speech"
+"""How a link that asks for a speech we do not have is counted."""
 
 
 @dataclass(slots=True)
 class _Live:
+    """guest: what the transport proved, which is all that an unsealed speech may go by."""
+
     session: LinkSession
     task: asyncio.Task[None]
+    guest: str
 
 
 class Links:
     """All links of one worker. `identity` is set before the transport runs; `on_change` asks for a report."""
 
-    def __init__(self, process: Process, transport: Transport, holder: BodyHolder, tasks: Tasks, clock: Clock) -> None:
+    def __init__(
+        self,
+        process: Process,
+        transport: Transport,
+        holder: BodyHolder,
+        tasks: Tasks,
+        clock: Clock,
+        speeches: Mapping[str, MakeSpeech] = SPEECHES,
+    ) -> None:
         self.identity: LinkIdentity | None = None
         self.status = StatusTracker()
         self.on_change: Callable[[], None] = lambda: None
         self._bus, self._subjects = process.bus, process.subjects
         self._transport, self._tasks, self._clock = transport, tasks, clock
+        self._speeches = speeches
+        self._budget = ByteBudget(MAX_WORKER_BYTES)
+        self._announced: tuple[str, ...] = ()
         self._members = frozenset(process.config.trust.members)
         propagation = process.config.telemetry.propagation
         name = transport.name.value
@@ -87,9 +104,11 @@ class Links:
         )
         self._live: dict[LinkId, _Live] = {}
         self._by_peer: dict[PeerToken, list[LinkSession]] = {}
-        self._dials: dict[PeerToken, set[asyncio.Future[LinkSession | Cause]]] = {}
-        self._events: asyncio.Queue[tuple[LinkSession, Event | LinkDown]] = asyncio.Queue(MAX_QUEUED_EVENTS)
-        tasks.start(self._tell_all(), name="tell")
+        self._dials = Dials()
+        self._publishing = Publishing(self._bus, self._subjects, name, tasks)
+        self._telling = Telling(self.asking, self.status)
+        tasks.start(self._telling.run(), name="tell")
+        tasks.start(self.asking.sweep(), name="sweep")
 
     # ── what the transport says ──
 
@@ -106,17 +125,22 @@ class Links:
             case LinkDown():
                 self._link_down(event)
             case StateChanged():
-                self.status.transport_says(event.state, event.last_error)
+                self.status.transport_says(event.state, event.last_error, unix_ms())
                 self.on_change()
 
     def failed(self, cause: Cause) -> None:
         """The transport itself broke; it is run again."""
-        self.status.transport_says(TransportState.ERROR, cause)
+        self.status.transport_says(TransportState.ERROR, cause, unix_ms())
         self.on_change()
 
     def peers(self) -> list[PeerToken]:
-        """Peers with a sealed link."""
+        """Peers with a link."""
         return list(self._by_peer)
+
+    @property
+    def bytes_out(self) -> int:
+        """Sent since the transport was enabled, on links that are open and on those that were."""
+        return self.status.bytes_out + sum(live.session.bytes_out for live in self._live.values())
 
     def transport_refused(self) -> Counter[str]:
         """What the transport itself refused by its limits, by cause, where it counts."""
@@ -137,36 +161,42 @@ class Links:
         Raises: TransportError with the cause.
         """
         peer = PeerToken(call.peer)
-        key = token_key(peer)
-        if key is None:
-            raise TransportError(Cause.PEER_UNKNOWN)
         self._gate.check_outbound(peer)
+        opened = self._usable(peer)
         try:
             async with asyncio.timeout(timeout_s):
-                hint = PeerHint(key, peerjs_id(key), tuple(call.endpoints))
-                opened = self._usable(peer) or await self._dial_and_wait(peer, hint, timeout_s)
+                if opened is None:
+                    hint = self._hint(peer, call)
+                    opened = await self._dials.wait(peer, lambda: self._transport.dial(hint, timeout_s))
                 await self._routes.routed(peer)
         except TimeoutError:
             raise TransportError(Cause.DIAL_TIMEOUT) from None
         session = self._usable(peer)
-        if session is None:  # sealed, and closed again before it was of any use: the peer may have told why
+        if session is None:  # proved, and closed again before it was of any use: the peer may have told why
             raise TransportError(opened.closed_cause or Cause.CLOSED)
+        self.status.worked()
         return session
+
+    def announce(self, manifests: tuple[str, ...]) -> None:
+        """Say on every link which manifests we hold, and on every later one when it opens."""
+        self._announced = manifests
+        for session in self._open_sessions():
+            session.announce(manifests)
 
     async def drain(self, grace_s: float) -> None:
         """Tell peers to open another link, take no more requests, let answers under way end."""
         self._routes.drop_all()
-        for session in self._sealed_sessions():
-            session.send_control(session.native.goodbye())
+        for session in self._open_sessions():
+            session.goodbye()
         try:
             async with asyncio.timeout(grace_s):
                 await self._routes.settled()
                 await self.serving.idle()
                 await self.asking.idle()
-                for session in self._sealed_sessions():
+                for session in self._open_sessions():
                     await session.flush()
         except TimeoutError:
-            log.info("drain ended by its grace")
+            pass  # what is left then is told its cause below
         await self.asking.all_failed(Cause.DRAINING)
 
     def part(self, cause: Cause) -> None:
@@ -183,19 +213,18 @@ class Links:
 
     # ── within ──
 
-    def _sealed_sessions(self) -> list[LinkSession]:
+    def _open_sessions(self) -> list[LinkSession]:
         return [session for sessions in self._by_peer.values() for session in sessions]
 
     def _handler_for(self, peer: PeerToken) -> Handler[SendRequest]:
         async def handle(call: SendRequest, incoming: Incoming) -> Accepted:
-            session = self._usable(peer)
-            if session is None:
-                raise RemoteFailure(Cause.NO_LINK)
             try:
-                self._gate.check_outbound(peer)
-                return await self.asking.send(session, call, incoming, peer in self._members)
+                # One that is out already goes on, whatever has become of the link's readiness for new ones.
+                if not self.asking.knows(call.request_id):
+                    self._gate.check_outbound(peer)
+                return await self.asking.send(self._usable(peer), call, incoming, peer in self._members)
             except SwarmbridgeError as error:
-                self.status.send_failed(error.cause)
+                self.status.send_failed(error.cause, unix_ms())
                 if error.cause is Cause.BUSY:
                     self.status.refuse(error.cause)
                 raise
@@ -203,56 +232,64 @@ class Links:
         return handle
 
     def _usable(self, peer: PeerToken) -> LinkSession | None:
-        """The open link of the peer with the least to do."""
-        sessions = [session for session in self._by_peer.get(peer, ()) if session.closed_cause is None]
-        staying = [session for session in sessions if not session.leaving] or sessions
-        return min(staying, key=lambda session: session.native.asked_count, default=None)
+        """The link of the peer with the least to do; one that the peer is leaving takes nothing new."""
+        sessions = [one for one in self._by_peer.get(peer, ()) if one.closed_cause is None and not one.leaving]
+        return min(sessions, key=lambda session: session.speech.asked_count, default=None)
 
-    async def _dial_and_wait(self, peer: PeerToken, hint: PeerHint, timeout_s: float) -> LinkSession:
-        waiting: asyncio.Future[LinkSession | Cause] = asyncio.get_running_loop().create_future()
-        others = self._dials.setdefault(peer, set())
-        first = not others
-        others.add(waiting)
-        try:
-            if first:
-                try:
-                    await self._transport.dial(hint, timeout_s)
-                except TransportError as error:
-                    self._settle_dials(peer, error.cause)
-            outcome = await waiting
-        finally:
-            self._dials[peer].discard(waiting)
-            if not self._dials[peer]:
-                del self._dials[peer]
-        if isinstance(outcome, Cause):
-            raise TransportError(outcome)
-        return outcome
-
-    def _settle_dials(self, peer: PeerToken, outcome: LinkSession | Cause) -> None:
-        for waiting in self._dials.get(peer, ()):
-            if not waiting.done():
-                waiting.set_result(outcome)
+    def _hint(self, peer: PeerToken, call: Dial) -> PeerHint:
+        anew = peer in self._by_peer
+        key = token_key(peer)
+        if key is not None:
+            return PeerHint(key, peerjs_id(key), tuple(call.endpoints), anew)
+        guest = guest_id(peer)
+        if guest is None or not self._transport.capabilities.dials_guests:
+            raise TransportError(Cause.PEER_UNKNOWN)
+        return PeerHint(b"", guest, tuple(call.endpoints), anew)
 
     def _link_up(self, up: LinkUp) -> None:
         assert self.identity is not None, "the transport runs before it has an identity"
-        seal = self.identity.seal_for(self._transport.name.value, up)
-        session = LinkSession(self._transport, up, seal, self._sealed, self._session_event, self._clock)
-        self._live[up.link] = _Live(session, self._tasks.start(session.run(), name="link"))
+        make = self._speeches.get(up.speech)
+        try:
+            if make is None:
+                raise SwarmbridgeError(Cause.REFUSED, "a speech that we do not have")
+            speech = make(self._opening(up, self.identity))
+        except SwarmbridgeError as error:
+            self.status.refused[REFUSED_SPEECH] += 1
+            self._dials.came_to_nothing(up.expected_key or b"", up.guest, error.cause)
+            self._tasks.start(self._transport.close(up.link, error.cause), name="close")
+            return
+        session = LinkSession(self._transport, up, speech, self._session_event, self._clock)
+        self._live[up.link] = _Live(session, self._tasks.start(session.run(), name="link"), up.guest)
 
-    def _sealed(self, session: LinkSession) -> None:
-        assert session.peer is not None
+    def _opening(self, up: LinkUp, identity: LinkIdentity) -> Opening:
+        return Opening(
+            up,
+            self._transport.name.value,
+            self._transport.capabilities,
+            identity,
+            ByteBudget(MAX_LINK_BYTES, self._budget),
+            self._clock(),
+            unix_ms() / 1000,
+        )
+
+    def _proved(self, session: LinkSession, peer: PeerToken) -> None:
         assert self.identity is not None
-        if token_key(session.peer) == self.identity.certificate.identity_key:
+        guest = self._live[session.link].guest
+        if guest and peer != guest_token(guest):
+            session.close_soon(Cause.UNAUTHENTICATED)  # no speech without a seal makes a peer more than it is
+            return
+        if token_key(peer) == self.identity.certificate.identity_key:
             session.close_soon(Cause.REFUSED)  # another worker of this node, met in the swarm
             return
-        refusal = self._gate.refusal_of_link(session, len(self._by_peer.get(session.peer, ())))
+        refusal = self._gate.refusal_of_link(session, len(self._by_peer.get(peer, ())))
         if refusal is not None:
             self._tasks.start(session.dismiss(refusal), name="dismiss")
             return
-        self._by_peer.setdefault(session.peer, []).append(session)
-        self._routes.want(session.peer)
-        self._settle_dials(session.peer, session)
-        self._announce(session, "opened", None)
+        self._by_peer.setdefault(peer, []).append(session)
+        self._routes.want(peer)
+        self._dials.settle(peer, session)
+        self._publish_link(session, "opened", None)
+        session.announce(self._announced)
 
     def _link_down(self, down: LinkDown) -> None:
         live = self._live.pop(down.link, None)
@@ -262,32 +299,40 @@ class Links:
         cause = session.closed_cause or session.parting_cause or down.cause
         session.closed_cause = cause
         live.task.cancel()
+        session.speech.close()
         self.status.bytes_out += session.bytes_out
+        if session.fault is not None:
+            self.status.refuse(session.fault)
         self.serving.link_down(session)
-        self._queue(session, LinkDown(down.link, cause))
+        self._telling.queue(session, LinkDown(down.link, cause))
         others = self._by_peer.get(session.peer, []) if session.peer else []
         if session.peer is None or session not in others:
-            self._never_sealed(session, cause)
+            self._never_known(session, cause)
             return
         others.remove(session)
         if not others:
             del self._by_peer[session.peer]
-            self._routes.drop(session.peer)
-        self._announce(session, "closed", cause)
+        self._settle_route(session.peer)
+        self._publish_link(session, "closed", cause)
 
-    def _never_sealed(self, session: LinkSession, cause: Cause) -> None:
-        if cause is Cause.UNAUTHENTICATED:
-            self.status.refuse(cause)
-            self.status.send_failed(cause)
-        if session.expected_key is not None:
-            for peer in list(self._dials):
-                if token_key(peer) == session.expected_key:
-                    self._settle_dials(peer, cause)
+    def _never_known(self, session: LinkSession, cause: Cause) -> None:
+        """Whoever dialled the peer of a link that came to nothing learns why; a stranger's try is no error of ours."""
+        key = session.expected_key or session.speech.claimed_key
+        if self._dials.came_to_nothing(key, "", cause) and session.fault is not None:
+            self.status.send_failed(session.fault, unix_ms())
         self.on_change()
 
+    def _settle_route(self, peer: PeerToken) -> None:
+        """Requests reach us while some link of the peer takes new ones; else a manager has another one dialled."""
+        if self._usable(peer) is None:
+            self._routes.drop(peer)
+
     def _session_event(self, session: LinkSession, event: Event) -> None:
+        if isinstance(event, PeerProved):
+            self._proved(session, event.peer)
+            return
         assert session.peer is not None
-        self.status.message_came(self._clock())
+        self.status.message_came(self._clock(), unix_ms())
         match event:
             case RequestReceived():
                 self._serve(session, event)
@@ -296,30 +341,38 @@ class Links:
             case RequestCancelled():
                 self.serving.cancel(session, event.request_id)
             case PeerLeft():
-                session.leaving = True
-                if event.cause is not None:
-                    session.close_soon(event.cause)
+                self._peer_left(session, session.peer, event)
             case AnswerProgressed():
                 if self.asking.progress_due(event.request_id, event.bytes):
-                    self._queue(session, event)
+                    self._telling.queue(session, event)
             case AnswerReceived() | RequestFailed():
-                self._queue(session, event)
-            case PeerFellSilent():
-                pass
+                self._telling.queue(session, event)
+            case Announced():
+                self._publishing.announced(session.peer, self._role(session), session.link, event.manifests)
+            case SpeechEnded():
+                pass  # the session has acted on it
+
+    def _peer_left(self, session: LinkSession, peer: PeerToken, event: PeerLeft) -> None:
+        session.leaving = True
+        if event.cause is not None:
+            session.close_soon(event.cause)
+        self._settle_route(peer)
 
     def _serve(self, session: LinkSession, event: RequestReceived) -> None:
         refusal = self._gate.refusal_of_request(session)
         if refusal is not None:
-            session.send_control(session.native.fail(event.request_id, refusal))
+            session.fail(event.request_id, refusal)
             return
         self.serving.start(session, event, self._role(session))
 
     def _role(self, session: LinkSession) -> str:
-        return ROLE_MEMBER if session.peer in self._members else ROLE_GUEST
+        # Only a seal proves a key: an id that a transport proves is never a member's, whatever it is called.
+        sealed = session.peer is not None and token_key(session.peer) is not None
+        return ROLE_MEMBER if sealed and session.peer in self._members else ROLE_GUEST
 
     def _block_changed(self, peer: str) -> None:
         """The blocklist has changed for the peer with this name: it is in force on its open links now."""
-        for session in [one for one in self._sealed_sessions() if one.peer_name == peer]:
+        for session in [one for one in self._open_sessions() if one.peer_name == peer]:
             if self._gate.blocked(session, Direction.INBOUND):
                 self.serving.refuse_open(session, Cause.BLOCKED)
             if self._gate.blocked(session, Direction.OUTBOUND):
@@ -327,36 +380,7 @@ class Links:
             if self._gate.blocked(session, Direction.ALL):
                 self._tasks.start(session.dismiss(Cause.BLOCKED), name="dismiss")
 
-    def _queue(self, session: LinkSession, event: Event | LinkDown) -> None:
-        try:
-            self._events.put_nowait((session, event))
-        except asyncio.QueueFull:
-            self.status.refuse(Cause.BUSY)
-            log.error("too many answers wait for the bus; one was dropped")
-
-    async def _tell_all(self) -> None:
-        while True:
-            session, event = await self._events.get()
-            match event:
-                case AnswerProgressed():
-                    await self.asking.progressed(event.request_id, event.bytes)
-                case AnswerReceived():
-                    await self.asking.answered(event.request_id, event.answer, event.body)
-                case RequestFailed():
-                    self.status.send_failed(event.cause)
-                    await self.asking.failed(event.request_id, event.cause, event.retry_after_ms)
-                case LinkDown():
-                    await self.asking.link_down(session, event.cause)
-
-    def _announce(self, session: LinkSession, change: str, cause: Cause | None) -> None:
+    def _publish_link(self, session: LinkSession, change: str, cause: Cause | None) -> None:
+        assert session.peer is not None
         self.on_change()
-        name, worker = self._transport.name.value, self._bus.instance
-        log.info("link to %s %s: %s", session.peer_name, change, cause.value if cause else "sealed")
-        event = LinkChanged(name, worker, session.peer_name, self._role(session), change, cause, unix_ms())
-        self._tasks.start(self._publish_change(event), name="event")
-
-    async def _publish_change(self, event: LinkChanged) -> None:
-        try:
-            await self._bus.publish(self._subjects.event("link"), event)
-        except BusError:
-            log.debug("link event not published: no bus")
+        self._publishing.link_changed(session.peer, self._role(session), change, cause)

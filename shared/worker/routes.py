@@ -57,7 +57,9 @@ class Routes:
 
     async def routed(self, peer: PeerToken) -> None:
         """Wait until requests for the peer reach us, or are not to reach us any more."""
-        await self._ready.setdefault(peer, asyncio.Event()).wait()
+        ready = self._ready.get(peer)
+        if ready is not None:  # else nobody wants the peer, and nobody would ever set it
+            await ready.wait()
 
     def drop_all(self) -> None:
         for peer in list(self._wanted):
@@ -86,6 +88,8 @@ class Routes:
         if peer in self._wanted:
             subject = self._subjects.link(self._transport, peer)
             self._held[peer] = await self._bus.serve(subject, SendRequest, self._handler(peer), queue=QUEUE_LINK)
-            self._ready.setdefault(peer, asyncio.Event()).set()
+            ready = self._ready.get(peer)
+            if ready is not None:  # else it was dropped meanwhile: interest that is about to go is no route
+                ready.set()
         else:
             await self._held.pop(peer).close()

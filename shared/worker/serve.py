@@ -1,18 +1,24 @@
 """`serve_transport`: what every transport worker is, around its transport.
 
-It gives the worker its subjects, seals its links, carries requests both ways, reports status each second,
+It gives the worker its subjects, talks on its links, carries requests both ways, reports status every second,
 obeys the flag, and drains on SIGTERM. A function over the contract, not a base class: transports know
 nothing of it.
+
+A task of a link or of one request that dies costs that link or request; a task that keeps the worker going (status,
+certificate, telling managers) takes the process with it, which its supervisor starts again: a worker that hears and
+does nothing would be worse than none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming, Subscription
 from shared.bus.messages.envelopes import (
+    AnnounceManifests,
     CancelRequest,
     Dial,
     Dialled,
@@ -26,13 +32,14 @@ from shared.bus.messages.envelopes import (
 from shared.bus.messages.records import WorkerStatus
 from shared.bus.messages.subjects import QUEUE_DIAL
 from shared.clock import Clock, monotonic, unix_ms
-from shared.errors import BusError, Cause, RemoteFailure, TransportError
+from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, TransportError
 from shared.ids import peer_name
 from shared.process.run import Process
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Meets, Signalled, Transport
 from shared.worker.identity import LinkIdentity, certified_identity
 from shared.worker.links import Links
+from shared.worker.speeches import SPEECHES, MakeSpeech
 
 HELD_BODY_BYTES = 256 * 2**20
 """Answers waiting for the chunk service to pull them, a worker."""
@@ -43,12 +50,20 @@ DEFAULT_DIAL_S = 5.0
 RESTART_FIRST_S = 1.0
 """A transport that ended by itself is run again after this long: its links are gone, the worker is not."""
 
+ONE_OFF_TASKS = frozenset({"link", "serve", "close", "dismiss", "withdraw", "event", "chaos-delay"})
+"""Tasks of one link, request or message. Every other one keeps the worker going."""
+
 log = logging.getLogger(__name__)
 
 
-async def serve_transport(process: Process, transport: Transport, clock: Clock = monotonic) -> None:
+async def serve_transport(
+    process: Process,
+    transport: Transport,
+    clock: Clock = monotonic,
+    speeches: Mapping[str, MakeSpeech] = SPEECHES,
+) -> None:
     """Serve one transport until `process.stopping`, then drain. Cancellation: as for stopping, without grace."""
-    server = TransportServer(process, transport, clock)
+    server = TransportServer(process, transport, clock, speeches)
     await server.start()
     try:
         await process.stopping.wait()
@@ -60,18 +75,21 @@ async def serve_transport(process: Process, transport: Transport, clock: Clock =
 class TransportServer:
     """The parts of a worker and the flag that turns the transport on and off."""
 
-    def __init__(self, process: Process, transport: Transport, clock: Clock) -> None:
+    def __init__(
+        self, process: Process, transport: Transport, clock: Clock, speeches: Mapping[str, MakeSpeech]
+    ) -> None:
         self._process = process
         self._transport = transport
         self._name = transport.name
         self._bus = process.bus
         self._subjects = process.subjects
-        self._tasks = Tasks()
+        self._tasks = Tasks(self._task_died)
         self._holder = BodyHolder(process.bus, process.subjects, max_total_bytes=HELD_BODY_BYTES)
-        self._links = Links(process, transport, self._holder, self._tasks, clock)
+        self._links = Links(process, transport, self._holder, self._tasks, clock, speeches)
         self._clock = clock
         self._commands: Subscription | None = None
         self._dialling: Subscription | None = None
+        self._announcing: Subscription | None = None
         self._draining = False
         self._running: asyncio.Task[None] | None = None
         self._switch = asyncio.Lock()
@@ -91,6 +109,7 @@ class TransportServer:
         serve = self._bus.serve
         self._commands = await serve(self._subjects.worker(self._bus.instance), WorkerCommand, self._command)
         self._dialling = await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL)
+        self._announcing = await serve(self._subjects.announce, AnnounceManifests, self._announce)
         self._links.on_change = self._report_now.set
         self._process.flags.on_change(self._flag_changed)
         await self._obey_flag()
@@ -106,11 +125,15 @@ class TransportServer:
     async def close(self) -> None:
         async with self._switch:
             await self._stop_transport(Cause.DRAINING)
-        for subscription in (self._commands, self._dialling):
+        for subscription in (self._commands, self._dialling, self._announcing):
             if subscription is not None:
                 await subscription.close()
         await self._tasks.close()
         await self._holder.close()
+
+    def _task_died(self, name: str) -> None:
+        if name not in ONE_OFF_TASKS:
+            self._process.tasks.start(_die_of(name), name=f"worker-{name}")
 
     async def _identity(self) -> LinkIdentity | None:
         """The certified identity; None where the process was told to stop before there was one."""
@@ -193,13 +216,16 @@ class TransportServer:
         try:
             session = await self._links.dial(call, timeout_s)
         except TransportError as error:
-            self._links.status.send_failed(error.cause)
+            self._links.status.send_failed(error.cause, unix_ms())
             self._report_now.set()
             raise
         return Dialled(self._bus.instance, session.link)
 
+    async def _announce(self, call: AnnounceManifests, incoming: Incoming) -> None:
+        self._links.announce(tuple(call.manifests))
+
     async def _report(self) -> None:
-        """The heartbeat: each second, and at once when something changed."""
+        """The heartbeat: every second, and at once when something changed."""
         while True:
             await self._publish_status()
             self._report_now.clear()
@@ -222,11 +248,18 @@ class TransportServer:
             at_ms=unix_ms(),
             refused=dict(status.refused + self._links.transport_refused()),
             bytes_in=status.bytes_in,
-            bytes_out=status.bytes_out,
+            bytes_out=self._links.bytes_out,
+            last_activity_ms=status.last_activity_ms,
             chaos=dict(self._links.chaos.counts),
             places=self._transport.meeting_places() if isinstance(self._transport, Meets) else [],
+            last_error_ms=status.last_error_ms,
         )
         try:
             await self._bus.publish(self._subjects.event("status"), report)
         except BusError:
             log.debug("status not published: no bus")
+
+
+async def _die_of(task: str) -> None:
+    """A crash that the process owns: it drains, and exits as crashed."""
+    raise LocalProtocolError(f"the worker's task {task} has died")

@@ -2,7 +2,8 @@
 
 The body is pulled range by range when the link has room, so a slow link holds back its own pulls and nobody
 else's. If its holder dies in the middle, the request is handed in once more and the pull goes on at the same
-offset from another instance: the asker sees a pause, not a failure.
+offset from another instance: the peer sees a pause, not a failure. Where another instance cannot go on with the same
+answer, the peer is told so: what was promised in a header ends in a body or in a failure, never in silence.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from shared.bus.messages.envelopes import ROLE_MEMBER, BodyRef, Inbound, Inbound
 from shared.bus.messages.subjects import Subjects
 from shared.content.messages import NotFound
 from shared.errors import Cause, NoResponders, RemoteFailure, SwarmbridgeError
+from shared.speech.contract import RequestReceived
 from shared.tasks.owned import Tasks
 from shared.telemetry import names, tracer
 from shared.telemetry.propagation import context_of, link_to
-from shared.wire.native.frames import BodyFrame, body_frames, encode_frame
-from shared.wire.native.link import RequestReceived
 from shared.worker.session import LinkSession, cause_of
 
 MAX_REQUEST_S = 30.0
@@ -99,9 +99,9 @@ class Serving:
     def refuse_open(self, session: LinkSession, cause: Cause) -> None:
         """Stop serving the link's requests and tell the peer why; it may send others."""
         self.link_down(session)
-        for request_id in session.native.open_requests():
+        for request_id in session.speech.open_requests():
             self._refused(cause)
-            session.send_control(session.native.fail(request_id, cause))
+            session.fail(request_id, cause)
 
     async def _serve(self, session: LinkSession, event: RequestReceived, role: str) -> None:
         span = self._start_span(event, role)
@@ -115,35 +115,39 @@ class Serving:
         except SwarmbridgeError as error:
             retry_after_s = error.retry_after_s if isinstance(error, RemoteFailure) else 0.0
             self._fail(session, event.request_id, cause_of(error), retry_after_s, span)
+        except Exception as error:  # a bug of ours: the peer is to hear that there will be no answer
+            log.error("a request could not be served: %s", type(error).__name__, exc_info=_debug(error))
+            self._fail(session, event.request_id, Cause.OTHER, 0, span)
         finally:
             context.detach(token)
             span.end()
 
     async def _answer(self, session: LinkSession, event: RequestReceived, role: str, span: Span) -> None:
         sent = 0
-        header_sent = False
+        promised: InboundAnswer | None = None
         for remaining_tries in reversed(range(SOURCE_TRIES)):
             try:
                 reply = await self._hand_in(session, event, role)
                 body_bytes = reply.body.length if reply.body else 0
-                if not header_sent:
-                    session.send_control(session.native.answer(event.request_id, reply.answer, body_bytes))
-                    header_sent = True
+                if promised is None:
+                    session.answer(event.request_id, reply.answer, body_bytes)
+                    promised = reply
                     span.set_attribute(names.BODY_BYTES, body_bytes)
                     span.set_attribute(names.FOUND, not isinstance(reply.answer, NotFound))
+                elif not _goes_on(promised, reply):
+                    raise SwarmbridgeError(Cause.SOURCE_LOST, "the rest of the body is not there any more")
                 if reply.body is None:
                     return
                 async for data in bodies.pull_ranges(
                     self._bus, self._subjects, reply.body, start=sent, timeout_s=MAX_REQUEST_S
                 ):
-                    await self._send_slice(session, event.request_id, sent, data)
+                    await session.send_body(event.request_id, data)
                     sent += len(data)
             except SwarmbridgeError as error:
                 if error.cause not in (Cause.SOURCE_LOST, Cause.NO_LINK) or remaining_tries == 0:
                     raise
                 await asyncio.sleep(SOURCE_RETRY_S)
             else:
-                session.native.finish(event.request_id)
                 await self._release(reply.body)
                 return
 
@@ -158,17 +162,13 @@ class Serving:
         except NoResponders:
             raise SwarmbridgeError(Cause.SOURCE_LOST, "no manager") from None
 
-    async def _send_slice(self, session: LinkSession, request_id: bytes, offset: int, data: memoryview) -> None:
-        for frame in body_frames(request_id, offset, data):
-            await session.send_body(encode_frame(BodyFrame(request_id, frame.offset, frame.data)))
-
     async def _release(self, body: BodyRef) -> None:
         await bodies.release(self._bus, self._subjects, body)
 
     def _fail(self, session: LinkSession, request_id: bytes, cause: Cause, retry_after_s: float, span: Span) -> None:
         if cause in WOULD_NOT:
             self._refused(cause)
-        session.send_control(session.native.fail(request_id, cause, int(retry_after_s * 1000)))
+        session.fail(request_id, cause, int(retry_after_s * 1000))
         span.set_attribute(names.ERROR_TYPE, cause.value)
         span.set_status(StatusCode.ERROR)
 
@@ -181,3 +181,13 @@ class Serving:
             links=link_to(event.traceparent) if crossing == "link" else None,
             attributes={names.TRANSPORT: self._transport, names.REQUEST_KIND: type(event.request).__name__},
         )
+
+
+def _goes_on(promised: InboundAnswer, reply: InboundAnswer) -> bool:
+    """Whether the body of a second hand-in is the one whose header the peer has."""
+    same_length = reply.body is not None and promised.body is not None and reply.body.length == promised.body.length
+    return same_length and reply.answer == promised.answer
+
+
+def _debug(error: BaseException) -> BaseException | None:
+    return error if log.isEnabledFor(logging.DEBUG) else None

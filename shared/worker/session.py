@@ -1,35 +1,22 @@
-"""One link in a worker: the seal, the native frames, and a writer that keeps their order.
+"""One link in a worker: its speech, and a writer that hands the speech's records to the transport one at a time.
 
-    records ─▶ SealedLink ─▶ NativeLink ─▶ events        frames ─▶ two queues ─▶ seal ─▶ transport.send
+    transport ─ records ─▶ speech ─▶ events ─▶ on_event        calls ─▶ speech ─▶ records ─▶ transport.send
 
-The seal counts records, so exactly one task seals and sends. It takes control frames (acks, requests, pings)
-before body frames, so that a full link still answers.
-
-Back-pressure: `send_body` waits while BODY_QUEUE_FRAMES are queued; a control queue that fills up means a far
-end that does not read, and closes the link.
+Back-pressure: `send_body` waits while the speech has no room; the writer waits in `transport.send`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from shared.clock import Clock, unix_ms
+from shared.clock import Clock
+from shared.content.messages import PeerAnswer, PeerRequest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError, TransportError
-from shared.ids import LinkId, PeerToken, member_token, peer_name
+from shared.ids import LinkId, PeerToken, peer_name
+from shared.speech.contract import Event, PeerProved, Speech, SpeechEnded
 from shared.transport.contract import LinkUp, Transport
-from shared.wire.native.link import Event, NativeLink, PeerFellSilent
-from shared.wire.sealed.sealed_link import FrameOpened, Sealed, SealedLink
-
-BODY_QUEUE_FRAMES = 8
-"""Half a MiB of body frames waiting for the transport."""
-
-CONTROL_QUEUE_FRAMES = 1024
-
-HANDSHAKE_TIMEOUT_S = 10.0
-"""TRUST: 10 s a handshake."""
 
 PARTING_S = 1.0
 """A peer that was told why its link ends has this long to close it; then we do. Closing at once would lose the word:
@@ -41,54 +28,57 @@ log = logging.getLogger(__name__)
 class LinkSession:
     """A link from LinkUp to LinkDown. Its owner starts `run` in a task and cancels it on LinkDown.
 
-    peer, peer_name: set once the seal has proved who is there. dialer: we opened it. leaving: the peer drains.
+    peer, peer_name: set once the speech has proved who is there. dialer: we opened it. leaving: the peer drains.
     closed_cause: why we closed it, None while it is open; parting_cause: why it is about to go down, by our own will.
+    fault: what the peer did wrong, where that is why it was closed.
     """
 
     def __init__(
         self,
         transport: Transport,
         up: LinkUp,
-        seal: SealedLink,
-        on_sealed: Callable[[LinkSession], None],
+        speech: Speech,
         on_event: Callable[[LinkSession, Event], None],
         clock: Clock,
     ) -> None:
         self.link: LinkId = up.link
         self.dialer = up.dialer
         self.expected_key = up.expected_key
+        self.speech = speech
         self.peer: PeerToken | None = None
         self.peer_name = ""
         self.leaving = False
         self.closed_cause: Cause | None = None
         self.parting_cause: Cause | None = None
-        self.bytes_in = 0
+        self.fault: Cause | None = None
         self.bytes_out = 0
-        self.native = NativeLink(clock())
         self._transport = transport
-        self._seal = seal
-        self._on_sealed = on_sealed
         self._on_event = on_event
         self._clock = clock
-        self._opened_at = clock()
-        self._control: deque[bytes] = deque()
-        self._bodies: deque[bytes] = deque()
-        self._handshake: deque[bytes] = deque(seal.data_to_send())
+        self._dispatching = False
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
-        self._room.set()
+
+    # ── the link's life ──
 
     async def run(self) -> None:
         """Write what is queued and keep the timers until the link is closed or this is cancelled."""
-        self._wake.set()
+        self._after()  # a guest is proved before a word is said
         try:
             while self.closed_cause is None:
-                await self._wait()
-                self._handle_timers()
-                await self._write_queued()
+                self._handle_timer()
+                record = self.speech.next_record()
+                if record is None:
+                    await self._wait()
+                else:
+                    await self._send(record)
+            await self._last_words()
             await self._transport.close(self.link, self.closed_cause)
         except TransportError as error:
             await self.close(error.cause)
+        except Exception as error:
+            log.error("a link's writer ended with %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+            await self.close(Cause.OTHER)
         finally:
             self._room.set()
 
@@ -96,52 +86,25 @@ class LinkSession:
         """One record from the transport. A bad one closes the link."""
         if self.closed_cause is not None:
             return
-        self.bytes_in += len(record)
         try:
-            for event in self._seal.receive_record(record, unix_ms() // 1000):
-                if isinstance(event, Sealed):
-                    self.peer = member_token(event.identity_key)
-                    self.peer_name = peer_name(self.peer)
-                    self._on_sealed(self)
-                elif isinstance(event, FrameOpened):
-                    self._receive_frame(event.frame)
+            if len(record) > self._transport.capabilities.max_record_bytes:
+                raise RemoteProtocolError("record too long", Cause.TOO_LARGE)
+            self.speech.receive_record(record, self._clock())
         except RemoteProtocolError as error:
             log.warning("link closed: %s", error.cause.value)
+            self._after()
+            self.fault = error.cause
             self.close_soon(error.cause)
-            return
-        self._handshake.extend(self._seal.data_to_send())
-        self._wake.set()
-
-    def send_control(self, frame: bytes | None) -> None:
-        """Queue a small frame ahead of bodies; None (nothing to say) is let go."""
-        if frame is None or self.closed_cause is not None:
-            return
-        if len(self._control) >= CONTROL_QUEUE_FRAMES:
-            self.close_soon(Cause.BUSY)
-            return
-        self._control.append(frame)
-        self._wake.set()
-
-    async def send_body(self, frame: bytes) -> None:
-        """Queue a body frame. Back-pressure: waits for room. Raises: TransportError(CLOSED) on a closed link."""
-        while len(self._bodies) >= BODY_QUEUE_FRAMES and self.closed_cause is None:
-            self._room.clear()
-            await self._room.wait()
-        if self.closed_cause is not None:
-            raise TransportError(Cause.CLOSED)
-        self._bodies.append(frame)
-        self._wake.set()
-
-    async def flush(self) -> None:
-        """Wait until everything queued has been handed to the transport, or the link is closed."""
-        while (self._control or self._bodies or self._handshake) and self.closed_cause is None:
-            self._room.clear()
-            await self._room.wait()
+        except Exception as error:  # a bug of ours costs this link, not the transport that called us
+            log.error("a record could not be read: %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+            self.close_soon(Cause.OTHER)
+        else:
+            self._after()
 
     async def dismiss(self, cause: Cause) -> None:
         """Tell the peer why the link ends and let it close it; close it ourselves after PARTING_S."""
         self.parting_cause = cause
-        self.send_control(self.native.goodbye(cause))
+        self.goodbye(cause)
         try:
             async with asyncio.timeout(PARTING_S):
                 while self.closed_cause is None:
@@ -152,11 +115,8 @@ class LinkSession:
 
     async def close(self, cause: Cause) -> None:
         """Close the link with the transport; the transport's LinkDown follows."""
-        if self.closed_cause is None:
-            self.closed_cause = cause
-        self._wake.set()
-        self._room.set()
-        await self._transport.close(self.link, self.closed_cause)
+        self.close_soon(cause)
+        await self._transport.close(self.link, self.closed_cause or cause)
 
     def close_soon(self, cause: Cause) -> None:
         """Close the link from where nothing can be awaited: the writer does it."""
@@ -165,52 +125,120 @@ class LinkSession:
         self._wake.set()
         self._room.set()
 
-    def _receive_frame(self, frame: bytes) -> None:
-        for event in self.native.receive_frame(frame, self._clock()):
-            self._on_event(self, event)
-        self._queue_native()
+    async def flush(self) -> None:
+        """Wait until everything queued has been handed to the transport, or the link is closed."""
+        while self.speech.has_more_to_send() and self.closed_cause is None:
+            self._room.clear()
+            await self._room.wait()
 
-    def _queue_native(self) -> None:
-        for frame in self.native.frames_to_send():
-            self.send_control(frame)
+    # ── what is said ──
 
-    def _handle_timers(self) -> None:
-        now = self._clock()
-        if self.peer is None:
-            if now - self._opened_at >= HANDSHAKE_TIMEOUT_S:
-                self.close_soon(Cause.UNAUTHENTICATED)
+    @property
+    def is_open(self) -> bool:
+        """Whether it is known who is there, and the link has not been closed."""
+        return self.peer is not None and self.closed_cause is None
+
+    def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str) -> None:
+        """As the speech's. On a closed link nothing is sent; the owner hears of its LinkDown."""
+        if self.closed_cause is None:
+            self.speech.ask(request_id, request, remaining_ms, traceparent, self._clock())
+            self._after()
+
+    def cancel(self, request_id: bytes) -> None:
+        if self.closed_cause is None:
+            self.speech.cancel(request_id)
+            self._after()
+
+    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
+        """As the speech's. Raises: SwarmbridgeError(TOO_LARGE), (BUSY)."""
+        if self.closed_cause is None:
+            self.speech.answer(request_id, answer, body_bytes)
+            self._after()
+
+    async def send_body(self, request_id: bytes, data: memoryview) -> None:
+        """The next bytes of a body. Back-pressure: waits for room. Raises: TransportError(CLOSED) on a closed link."""
+        while len(data):
+            if self.closed_cause is not None:
+                raise TransportError(Cause.CLOSED)
+            taken = self.speech.take_body(request_id, data)
+            data = data[taken:]
+            self._after()
+            if taken == 0:
+                self._room.clear()
+                await self._room.wait()
+
+    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
+        if self.closed_cause is None:
+            self.speech.fail(request_id, cause, retry_after_ms)
+            self._after()
+
+    def announce(self, manifests: Sequence[str]) -> None:
+        if self.is_open and manifests:
+            self.speech.announce(manifests)
+            self._after()
+
+    def goodbye(self, cause: Cause | None = None) -> None:
+        if self.closed_cause is None:
+            self.speech.goodbye(cause)
+            self._after()
+
+    # ── within ──
+
+    def _after(self) -> None:
+        """After anything was done to the speech: take its events, in order, and wake the writer."""
+        self._wake.set()
+        if self._dispatching:
+            return  # called from an event's handler: the loop below takes what came of it
+        self._dispatching = True
+        try:
+            while events := self.speech.events():
+                for event in events:
+                    self._take(event)
+        finally:
+            self._dispatching = False
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, SpeechEnded):
+            self.close_soon(event.cause)
             return
-        for event in self.native.handle_timer(now):
-            if isinstance(event, PeerFellSilent):
-                self.close_soon(Cause.SILENT)
-            else:
-                self._on_event(self, event)
-        self._queue_native()
+        if isinstance(event, PeerProved):
+            self.peer = event.peer
+            self.peer_name = peer_name(event.peer)
+        self._on_event(self, event)
+
+    def _handle_timer(self) -> None:
+        now = self._clock()
+        deadline = self.speech.next_deadline()
+        if deadline is not None and now >= deadline:
+            self.speech.handle_timer(now)
+            self._after()
 
     async def _wait(self) -> None:
-        if self._handshake or (self.peer is not None and (self._control or self._bodies)):
-            return
         self._wake.clear()
-        deadline = self.native.next_deadline() if self.peer else self._opened_at + HANDSHAKE_TIMEOUT_S
+        deadline = self.speech.next_deadline()
         try:
-            async with asyncio.timeout(max(0.001, deadline - self._clock())):
+            async with asyncio.timeout(None if deadline is None else max(0.001, deadline - self._clock())):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
-    async def _write_queued(self) -> None:
-        while self.closed_cause is None:
-            if self._handshake:
-                record = self._handshake.popleft()
-            elif self.peer is not None and self._control:
-                record = self._seal.seal(self._control.popleft())
-            elif self.peer is not None and self._bodies:
-                record = self._seal.seal(self._bodies.popleft())
-            else:
-                break
-            await self._transport.send(self.link, record)
-            self.bytes_out += len(record)
-            self._room.set()
+    async def _send(self, record: bytes) -> None:
+        await self._transport.send(self.link, record)
+        self.bytes_out += len(record)
+        self._room.set()
+
+    async def _last_words(self) -> None:
+        """What a speech still has to say where the peer broke it, so that the peer learns why; then it may close."""
+        if self.fault is None or (record := self.speech.next_record()) is None:
+            return
+        try:
+            async with asyncio.timeout(PARTING_S):
+                while record is not None:
+                    await self._send(record)
+                    record = self.speech.next_record()
+                await asyncio.Event().wait()  # the peer's close ends this task
+        except TimeoutError:
+            pass
 
 
 def cause_of(error: BaseException) -> Cause:

@@ -82,7 +82,7 @@ class SharingBindings(LoopTransport):
 
 
 class Unordered(LoopTransport):
-    capabilities = Capabilities(65_535, ordered=False, reliable=True, confirms=True)
+    capabilities = Capabilities(65_535, ordered=False, reliable=True)
 
 
 class LeavingLinksOpen(LoopTransport):

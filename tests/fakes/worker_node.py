@@ -23,13 +23,14 @@ from shared.bus.messages.envelopes import (
     LinkFailed,
     LinkProgress,
     ManagerMessage,
+    PeerAnnounced,
     Ping,
     Pong,
 )
 from shared.bus.messages.records import WorkerStatus
 from shared.bus.messages.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
 from shared.content.messages import ChunkData, NotFound, RequestChunk
-from shared.ids import PeerToken, member_token
+from shared.ids import PeerToken, guest_token, member_token, peerjs_id
 from shared.process.run import Process
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, NodeSettings, TelemetrySettings, TrustSettings
@@ -39,6 +40,7 @@ from shared.transport.contract import Transport
 from shared.transports import TransportName
 from shared.wire.sealed.certificate import sign_certificate
 from shared.worker.serve import serve_transport
+from tests.fakes.json_speech import TEST_SPEECHES
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
 
 CERTIFICATE_S = 3600
@@ -53,17 +55,21 @@ class WorkerNode:
     bodies: dict[str, bytes] = field(default_factory=dict)
     propagation: str = "join"
     environment: str = "production"
+    sealed: bool = True
+    """False: peers know it as a guest, by its PeerJS id."""
 
     def __post_init__(self) -> None:
         self.key = Ed25519PrivateKey.from_private_bytes(self.seed).public_key().public_bytes_raw()
-        self.token: PeerToken = member_token(self.key)
+        self.token: PeerToken = member_token(self.key) if self.sealed else guest_token(peerjs_id(self.key))
         self.hub = MemoryHub()
         self.subjects = Subjects("node")
         self.asker: MemoryBus = self.hub.bus("manager-1")
         self.said: list[ManagerMessage] = []
         self.asked: list[Inbound] = []
         self.status: WorkerStatus | None = None
+        self.announced: list[PeerAnnounced] = []
         self.holders: list[BodyHolder] = []
+        self.crashed: list[str] = []
         self.serving: asyncio.Task[None] | None = None
 
     async def start(self, transport: Transport, *, chunk_instances: int = 1) -> None:
@@ -82,9 +88,13 @@ class WorkerNode:
         await self.blocklist.start(bus)
         name = transport.name.value
         self.process = Process(
-            name, bus.instance, config, bus, None, self.subjects, self.flags, self.blocklist, Tasks()
+            name, bus.instance, config, bus, None, self.subjects, self.flags, self.blocklist, Tasks(self._crash)
         )
-        self.serving = asyncio.create_task(serve_transport(self.process, transport))
+        self.serving = asyncio.create_task(serve_transport(self.process, transport, speeches=TEST_SPEECHES))
+
+    def _crash(self, task: str) -> None:
+        self.crashed.append(task)
+        self.process.stopping.set()
 
     async def stop(self) -> None:
         if self.serving is not None:
@@ -123,11 +133,15 @@ class WorkerNode:
         async def inbound(call: Inbound, incoming: Incoming) -> InboundAnswer:
             return await self.asker.request(self.subjects.chunk_message, call, InboundAnswer, timeout_s=5.0)
 
+        async def announced(event: PeerAnnounced, incoming: Incoming) -> None:
+            self.announced.append(event)
+
         async def status(event: WorkerStatus, incoming: Incoming) -> None:
             self.status = event
 
         await self.asker.serve(self.subjects.manager(self.asker.instance), ManagerMessage, message)
         await self.asker.serve(self.subjects.event("status"), WorkerStatus, status)
+        await self.asker.serve(self.subjects.announced("*"), PeerAnnounced, announced)
         for transport in TransportName:
             await self.asker.serve(self.subjects.inbound(transport), Inbound, inbound, queue=QUEUE_MANAGER)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from aiohttp import web
 
 from services.gateway.api.chaos import flags_view
@@ -20,6 +18,7 @@ from services.gateway.model.waterfall import waterfall
 from shared.bus.contract import Bus
 from shared.ids import peer_name
 from shared.settings.flags import Flags
+from shared.version import VERSION
 
 DEFAULT_ROWS = 100
 
@@ -78,7 +77,7 @@ class ViewRoutes:
 
     async def _node_view(self, request: web.Request) -> web.Response:
         peer = await self._files.identity()
-        return json_answer(NodeView(self._node, peer, peer_name(peer), metadata.version("swarmbridge")))
+        return json_answer(NodeView(self._node, peer, peer_name(peer), VERSION))
 
     async def _peers(self, request: web.Request) -> web.Response:
         return json_answer(self._feed.peers())

@@ -82,7 +82,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     Cause.SILENT: CauseWords(
         "the peer showed no sign of life over {transport}",
         "The request was sent and neither an ack nor a byte came back in time, so another transport was started",
-        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot acknowledge",
+        "see whether the peer or the network is overloaded or cut off; a remote peer without native links cannot ack",
     ),
     Cause.TIMEOUT: CauseWords(
         "the answer over {transport} did not come in time",
@@ -143,6 +143,21 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "the process that held the bytes was lost",
         "A process died while it held the bytes to be sent, the peer's or this node's own; no transport is to blame",
         "nothing, it is asked again; see the chunk service's log, at the end that sends, if it happens often",
+    ),
+    Cause.STORE_FULL: CauseWords(
+        "this node's store had no room for it",
+        "The file does not fit into what `chunk.quota_bytes` leaves free on this node; no transport is to blame",
+        "remove files with `swarmbridge rm`, or raise `chunk.quota_bytes`",
+    ),
+    Cause.DISK_FULL: CauseWords(
+        "the disk under this node's store was full",
+        "The disk, or the account's quota on it, has no space left for this node's store; no transport is to blame",
+        "free space on the disk that holds the store, or move `chunk.store` to another",
+    ),
+    Cause.STORE_FAILED: CauseWords(
+        "this node's store could not be used",
+        "The folder or bucket behind `chunk.store` cannot be read or written; no transport is to blame",
+        "see the chunk service's log, and whether the folder, its permissions and its disk are in order",
     ),
     Cause.IMPORT_FAILED: CauseWords(
         "a package that {transport} needs is missing",

@@ -1,4 +1,4 @@
-"""Which transport a delivery turns to next: links first, then one round of dials. Pure.
+"""Which transport a delivery turns to next: links first, then one round of dials, and links of doubtful use. Pure.
 
 Owned by the machine of a delivery (services.manager.delivery.machine), which owns the hops; this owns the choice. What
 is passed over because it may not be used is kept in `skips` until the machine has recorded it, once a transport.
@@ -37,10 +37,11 @@ class Course:
         self._skipped: set[TransportName] = set()
         self._retried: set[TransportName] = set()
         self._answered: set[TransportName] = set()
+        self._resorted: set[TransportName] = set()
 
-    def plan(self, routes: Routes, remaining_s: float) -> None:
-        """Line up the hops; none where no usable transport has a link."""
-        self._waiting = [hop.transport for hop in rank(routes, remaining_s)]
+    def plan(self, routes: Routes) -> None:
+        """Line up the transports; none where no usable one has a link."""
+        self._waiting = rank(routes)
 
     def next(self, routes: Routes) -> Turn | None:
         """The next usable transport, a freshly dialled link first; None: nothing is left but dials, if those."""
@@ -59,6 +60,19 @@ class Course:
         for transport in [name for name in self._waiting if routes[name].link is not Known.UNLINKED]:
             self._waiting.remove(transport)
             if not self._skip(transport, routes):
+                return Turn(transport)
+        return None
+
+    def last_resort(self, routes: Routes) -> Turn | None:
+        """A transport whose open circuit keeps traffic away, where no other has a link; each once a delivery.
+
+        A circuit says that a link is doubtful. That is worth a detour, and no reason to fail a delivery.
+        """
+        for transport in ORDER:
+            route = routes[transport]
+            doubtful = route.skip is Cause.CIRCUIT_OPEN and route.link is not Known.UNLINKED
+            if doubtful and transport not in self._resorted | self._answered:
+                self._resorted.add(transport)
                 return Turn(transport)
         return None
 
@@ -95,20 +109,19 @@ class Course:
     def dials_pending(self) -> bool:
         return self._dials is not None and self._dials.pending
 
-    def begin_dials(self, routes: Routes, remaining_s: float, now: float) -> None:
+    def begin_dials(self, routes: Routes, now: float) -> None:
         """Plan the round, without transports over which the peer has answered already: it would again, and the same."""
         for transport in ORDER:
             self._skip(transport, routes)
-        plan = rank_dials(routes, remaining_s)
         self._dials = DialRound(
-            [(hop.transport, now + hop.start_after_s) for hop in plan if hop.transport not in self._answered]
+            [(name, now + after_s) for name, after_s in rank_dials(routes) if name not in self._answered]
         )
 
     def next_dial_at(self) -> float | None:
         return self._dials.next_start() if self._dials is not None else None
 
     def hurry_dials(self, now: float) -> None:
-        """No hop is under way: where no dial is either, the next one does not wait for its time."""
+        """No hop is in flight: where no dial is either, the next one does not wait for its time."""
         if self._dials is not None:
             self._dials.hurry(now)
 
@@ -117,7 +130,7 @@ class Course:
         started: list[TransportName] = []
         while self._dials is not None and (due := self._dials.start_due(now)):
             for transport in due:
-                if self._skip(transport, routes):
+                if routes[transport].barred and self._skip(transport, routes):
                     self._dials.failed(transport, now)
                 else:
                     started.append(transport)
@@ -135,8 +148,8 @@ class Course:
         return started_at
 
     def drop_barred_dials(self, routes: Routes) -> list[tuple[TransportName, Cause, float]]:
-        """Forget dials of transports that are barred now. Returns: those under way, why, and since when they were."""
-        barred = {name: cause for name in ORDER if (cause := routes[name].skip) is not None and cause in BARRED}
+        """Forget dials of transports that are barred now. Returns: those in flight, why, and since when they were."""
+        barred = {name: cause for name in ORDER if (cause := routes[name].barred) is not None}
         dropped = self._dials.drop(barred.__contains__) if self._dials is not None else []
         for name, _ in dropped:
             self._note_barred(name, barred[name])
@@ -150,7 +163,8 @@ class Course:
 
     def _next_opened(self, routes: Routes) -> Turn | None:
         while self._dials is not None and (opened := self._dials.take_opened()):
-            if not self._skip(opened[0], routes):
+            # Whatever its circuit says: the dial has just shown that the link is there.
+            if not (routes[opened[0]].barred and self._skip(opened[0], routes)):
                 return Turn(*opened)
         return None
 

@@ -1,12 +1,19 @@
-"""One hop of a delivery while it lasts: its state, its clocks, and the record it ends as."""
+"""One hop of a delivery: its state and clocks while it lasts, and how it ended. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.manager.delivery.steps import GiveAnswer, HopRecord
-from services.manager.routing.rank import LINK_QUIET_S, STALL_MAX_S
+from services.manager.routing.rank import (
+    ANSWER_LIMIT_FACTOR,
+    HEDGE_MAX_S,
+    LINK_QUIET_S,
+    SILENT_LIMIT_S,
+    STALL_LIMIT_S,
+    STALL_MAX_S,
+    Route,
+)
 from shared.bus.messages.envelopes import BodyRef
 from shared.content.messages import PeerAnswer
 from shared.errors import Cause
@@ -15,7 +22,7 @@ from shared.transports import TransportName
 
 class HopState(StrEnum):
     """SENT: no sign of life yet. ALIVE: acked, or bytes came. WAITING: busy, sent again soon. ANSWERED: the
-    asker has the answer, or will have it when it has judged another. A hop that ended is no longer kept."""
+    caller has the answer, or will have it when it has judged another. An ended hop keeps its last state."""
 
     SENT = "sent"
     ALIVE = "alive"
@@ -26,22 +33,27 @@ class HopState(StrEnum):
 PENDING = (HopState.SENT, HopState.ALIVE, HopState.WAITING)
 """Its request is with a worker, or will be again."""
 
-
 _AT_DEADLINE = {HopState.SENT: Cause.SILENT, HopState.ALIVE: Cause.TIMEOUT, HopState.WAITING: Cause.BUSY}
 
 
 @dataclass(slots=True)
-class LiveHop:
+class Hop:
     """heard_at: the last sign of life, or when the request was sent. link_heard_at: when its link gave anything
     at all; queued: it shares the link with others. A request behind others in a queue is slow, not silent.
+
+    acks: the peer says at once that it has a request; where it cannot, its first sign of life is its answer.
+    reply_delay_s, stall_delay_s: silence after the request, and after a sign of life, that starts a hedge.
+    outcome, cause, ended_at: how it ended; "" and None while it lasts. Cause of a cancelled hop: SILENT where it
+    had been silent for longer than its delay when another won. accepted_at None = no worker took it.
     """
 
     number: int
     transport: TransportName
     started_at: float
     heard_at: float
-    ack_delay_s: float
-    stall_delay_s: float
+    reply_delay_s: float = HEDGE_MAX_S
+    stall_delay_s: float = STALL_MAX_S
+    acks: bool = True
     link_heard_at: float = float("-inf")
     queued: bool = False
     fallback_from: TransportName | None = None
@@ -55,11 +67,23 @@ class LiveHop:
     retry_at: float = 0.0
     answer: PeerAnswer | None = None
     body: BodyRef | None = None
+    outcome: str = ""
+    cause: Cause | None = None
+    ended_at: float = 0.0
+
+    def accepted(self, worker: str, acks: bool, route: Route, now: float) -> None:
+        """A worker has put the request into its link's buffer. route: with what it has just told of the link."""
+        self.worker, self.acks = worker, acks
+        if self.accepted_at is None:
+            self.accepted_at = now
+        # The worker has just told the link's round trip: a first hop is not held to the longest delay. Where the
+        # peer cannot ack, silence means nothing before its answer is late.
+        self.reply_delay_s = route.ack_delay_s if acks else route.answer_delay_s
 
     def overdue_at(self) -> float | None:
         """When its silence becomes a reason to hedge; None while it is answered or waits on purpose."""
         if self.state is HopState.SENT:
-            delay_s = self.ack_delay_s
+            delay_s = self.reply_delay_s
         elif self.state is HopState.ALIVE:
             delay_s = self.stall_delay_s
         else:
@@ -67,6 +91,16 @@ class LiveHop:
         quiet_at = self.link_heard_at + (max(delay_s, LINK_QUIET_S) if self.queued else delay_s)
         queued_until = min(quiet_at, self.heard_at + max(delay_s, STALL_MAX_S))
         return max(self.heard_at + delay_s, queued_until)
+
+    def limit_at(self) -> float | None:
+        """When its silence is given up, where something else is left to try; None as above."""
+        if self.state is HopState.SENT:
+            limit_s = SILENT_LIMIT_S if self.acks else max(SILENT_LIMIT_S, ANSWER_LIMIT_FACTOR * self.reply_delay_s)
+        elif self.state is HopState.ALIVE:
+            limit_s = STALL_LIMIT_S
+        else:
+            return None
+        return self.heard_at + limit_s
 
     def wait_until(self, at: float) -> None:
         """It was told BUSY: its request is sent again then."""
@@ -78,31 +112,16 @@ class LiveHop:
         self.state = HopState.SENT
         self.heard_at = now
 
-    def given(self) -> GiveAnswer:
-        """Its answer, for the asker to judge."""
-        assert self.answer is not None
-        return GiveAnswer(self.number, self.transport, self.answer, self.body)
+    def end(self, outcome: str, cause: Cause | None, now: float) -> None:
+        """Nothing about it changes after this."""
+        self.outcome, self.cause, self.ended_at = outcome, cause, now
 
     @property
     def cause_at_deadline(self) -> Cause:
         """What it ends with where it is still PENDING when the time is up."""
+        if self.state is HopState.SENT and self.accepted_at is not None and not self.acks:
+            return Cause.TIMEOUT  # a peer that cannot ack was not silent: it did not answer in time
         return _AT_DEADLINE[self.state]
-
-    def record(self, outcome: str, cause: Cause | None, now: float) -> HopRecord:
-        """The hop as it ended now."""
-        return HopRecord(
-            number=self.number,
-            transport=self.transport,
-            outcome=outcome,
-            cause=cause,
-            fallback_from=self.fallback_from,
-            fallback_cause=self.fallback_cause,
-            hedged=self.hedged,
-            started_at=self.started_at,
-            ended_at=now,
-            accepted_after_s=None if self.accepted_at is None else self.accepted_at - self.started_at,
-            bytes=self.bytes,
-        )
 
     def was_silent(self, now: float) -> bool:
         """Whether it gave no sign of life within its delay: what a loser is charged with."""

@@ -1,48 +1,45 @@
-"""The hops of one delivery: those under way, and the records of those that ended. Pure bookkeeping."""
+"""The hops of one delivery that are in flight, and what the last failure was. Pure bookkeeping."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from services.manager.delivery.course import Turn
-from services.manager.delivery.hop import PENDING, HopState, LiveHop
-from services.manager.delivery.steps import HopRecord
-from services.manager.routing.rank import SILENT_LIMIT_S, STALL_LIMIT_S, Routes
+from services.manager.delivery.hop import PENDING, Hop, HopState
+from services.manager.routing.rank import Routes
 from shared.attempts.fold import OUTCOME_FAILED
 from shared.errors import Cause
 from shared.transports import ORDER, TransportName
 
-LIMITS_S = {HopState.SENT: SILENT_LIMIT_S, HopState.ALIVE: STALL_LIMIT_S}
-"""Silence after which a hop is given up, where something else is left to try."""
-
 
 class Hops:
-    """records: the ended ones, in that order. Iterating gives those under way, safe to end while it goes on.
-
-    next_number: of the next hop.
-    """
+    """Iterating gives those in flight, safe to end while it goes on. next_number: of the next hop."""
 
     def __init__(self, first_number: int = 1) -> None:
-        self.records: list[HopRecord] = []
-        self.last_failure: HopRecord | None = None
-        self._live: dict[int, LiveHop] = {}
+        self.last_failure: Hop | None = None
         self.next_number = first_number
+        self._live: dict[int, Hop] = {}
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def __iter__(self) -> Iterator[LiveHop]:
+    def __iter__(self) -> Iterator[Hop]:
         return iter(list(self._live.values()))
 
-    def get(self, number: int) -> LiveHop | None:
+    def get(self, number: int) -> Hop | None:
         return self._live.get(number)
 
-    def workers(self) -> set[str]:
-        """Workers that hold a request of ours."""
-        return {hop.worker for hop in self if hop.worker is not None and hop.state in PENDING}
+    def workers(self) -> dict[str, float]:
+        """Workers that hold a request of ours, and when each last gave a sign of life for one of these."""
+        heard: dict[str, float] = {}
+        for hop in self:
+            if hop.worker is not None and hop.state in PENDING:
+                sign_at = max(hop.heard_at, hop.accepted_at or hop.heard_at)
+                heard[hop.worker] = max(sign_at, heard.get(hop.worker, sign_at))
+        return heard
 
     def hedge_at(self) -> float | None:
-        """When every hop under way has been silent for its delay; None while one is answered or waits."""
+        """When every hop in flight has been silent for its delay; None while one is answered or waits."""
         overdue = [hop.overdue_at() for hop in self]
         known = [time for time in overdue if time is not None]
         return max(known) if known and len(known) == len(overdue) else None
@@ -56,18 +53,19 @@ class Hops:
     def timers(self) -> list[float]:
         """When a waiting hop is to be sent again, and when a silent one reaches its limit."""
         times = [hop.retry_at for hop in self if hop.state is HopState.WAITING]
-        return times + [hop.heard_at + LIMITS_S[hop.state] for hop in self if hop.state in LIMITS_S]
+        return times + [limit_at for hop in self if (limit_at := hop.limit_at()) is not None]
 
-    def start(self, turn: Turn, routes: Routes, now: float, silent: LiveHop | None) -> LiveHop:
+    def start(self, turn: Turn, routes: Routes, now: float, silent: Hop | None) -> Hop:
         """A new hop. silent: the one beside which it is started as a hedge, None after a failure or at first."""
         route = routes[turn.transport]
-        hop = LiveHop(
+        hop = Hop(
             number=self._take_number(),
             transport=turn.transport,
             started_at=now if turn.dialled_at is None else turn.dialled_at,
             heard_at=now,
-            ack_delay_s=route.ack_delay_s,
+            reply_delay_s=route.ack_delay_s,
             stall_delay_s=route.stall_delay_s,
+            acks=route.acks,
             link_heard_at=route.heard_at,
             hedged=silent is not None,
         )
@@ -78,14 +76,13 @@ class Hops:
         self._live[hop.number] = hop
         return hop
 
-    def end(self, hop: LiveHop, outcome: str, cause: Cause | None, now: float) -> HopRecord:
+    def end(self, hop: Hop, outcome: str, cause: Cause | None, now: float) -> Hop:
         del self._live[hop.number]
-        return self._write(hop.record(outcome, cause, now))
+        return self._ended(hop, outcome, cause, now)
 
-    def unsent(self, transport: TransportName, outcome: str, cause: Cause, started_at: float, now: float) -> HopRecord:
+    def unsent(self, transport: TransportName, outcome: str, cause: Cause, started_at: float, now: float) -> Hop:
         """A hop that never came to send: skipped, or failed in its dial."""
-        hop = LiveHop(self._take_number(), transport, started_at, started_at, 0.0, 0.0)
-        return self._write(hop.record(outcome, cause, now))
+        return self._ended(Hop(self._take_number(), transport, started_at, started_at), outcome, cause, now)
 
     def _left_transport(self) -> tuple[TransportName, Cause] | None:
         last = self.last_failure
@@ -93,11 +90,11 @@ class Hops:
             return None
         return last.transport, last.cause
 
-    def _write(self, record: HopRecord) -> HopRecord:
-        if record.outcome == OUTCOME_FAILED:
-            self.last_failure = record
-        self.records.append(record)
-        return record
+    def _ended(self, hop: Hop, outcome: str, cause: Cause | None, now: float) -> Hop:
+        hop.end(outcome, cause, now)
+        if outcome == OUTCOME_FAILED:
+            self.last_failure = hop
+        return hop
 
     def _take_number(self) -> int:
         number = self.next_number

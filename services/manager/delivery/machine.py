@@ -4,11 +4,12 @@ Driven by: `start`, then `handle(event, routes, now)` for whatever happens, and 
 has come. `routes` is what is known of each transport at that moment (flags, circuits, links, learnt delays).
 
     hop state    event                     what happens
+    SENT         HopAccepted(no confirms)  accepted: no answer can come; the next link, or the end
     SENT         HopProgress               ALIVE
-    SENT ALIVE   HopAnswered               ANSWERED; the asker judges one answer at a time
+    SENT ALIVE   HopAnswered               ANSWERED; the caller judges one answer at a time
     ANSWERED     HopVerdict(None)          confirmed: the others are cancelled, the delivery is done
     ANSWERED     HopVerdict(cause)         failed; next hop
-    SENT ALIVE   HopFailed(busy)           the asker is slowed; WAITING where that is shorter than a hedge, else failed
+    SENT ALIVE   HopFailed(busy)           the caller is slowed; WAITING where that is shorter than a hedge, else failed
     SENT ALIVE   HopFailed(cause)          failed; next hop at once
     SENT         HopUnaccepted             failed (worker_lost); next hop
     not ANSWERED WorkerLost, off, blocked  failed; next hop at once
@@ -16,9 +17,13 @@ has come. `routes` is what is known of each transport at that moment (flags, cir
     SENT ALIVE   silence for its limit     failed (silent), where something else is left to try
     WAITING      retry_at                  SENT again, the same hop
 
+Silence is judged by what a peer can: one that acks is silent without an ack, one that cannot ack is late when its
+answers are known to come sooner.
+
 Invariants: exactly one Finish, by the deadline; every SendOnLink has exactly one RecordHop; nothing after
-Finish; no SendOnLink or DialTransport on a transport that may not be used. What does not fit a hop's state
-(late, doubled, of a hop that ended) is ignored.
+Finish; no SendOnLink or DialTransport on a transport that is switched off or to a blocked peer, and on one whose
+circuit is open only where no hop is in flight and no other link is left. What does not fit a hop's state (late,
+doubled, of a hop that ended) is ignored.
 """
 
 from __future__ import annotations
@@ -26,8 +31,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.manager.delivery.course import Course, Turn
-from services.manager.delivery.hop import PENDING, HopState, LiveHop
-from services.manager.delivery.hops import LIMITS_S, Hops
+from services.manager.delivery.hop import PENDING, Hop, HopState
+from services.manager.delivery.hops import Hops
 from services.manager.delivery.steps import (
     AskedAgain,
     CancelHop,
@@ -38,22 +43,22 @@ from services.manager.delivery.steps import (
     DialTransport,
     Event,
     Finish,
+    GiveAnswer,
     HopAccepted,
     HopAnswered,
     HopEvent,
     HopFailed,
     HopProgress,
-    HopRecord,
     HopUnaccepted,
     HopVerdict,
     RecordHop,
     RulesChanged,
     SendOnLink,
-    SlowAsker,
+    SlowCaller,
     TimerFired,
     WorkerLost,
 )
-from services.manager.routing.rank import BARRED, DIAL_LIMIT_S, MIN_RETRY_S, RECHECK_S, Routes
+from services.manager.routing.rank import HEDGE_MAX_S, MIN_RETRY_S, RECHECK_S, Routes
 from shared.attempts.fold import (
     OUTCOME_ACCEPTED,
     OUTCOME_CANCELLED,
@@ -80,8 +85,10 @@ class Delivery:
         self.finished: Finish | None = None
         self._deadline = deadline
         self._course = Course()
-        self._verifying: LiveHop | None = None
+        self._verifying: Hop | None = None
         self._hops = Hops(first_hop)
+        self._unconfirmable = False
+        """A peer has the request that cannot answer it: no failure, and no answer either."""
         self._recheck_at = now
         self._now = now
         self._out: list[Command] = []
@@ -91,7 +98,7 @@ class Delivery:
     def start(self, routes: Routes, now: float) -> list[Command]:
         """Begin: hops in rank order, or a round of dials where no usable transport has a link."""
         self._now = now
-        self._course.plan(routes, self._deadline - now)
+        self._course.plan(routes)
         return self._settle(routes, now)
 
     def handle(self, event: Event, routes: Routes, now: float) -> list[Command]:
@@ -115,7 +122,7 @@ class Delivery:
                 self._cancelled(now)
             case AskedAgain():
                 if self._verifying is not None:
-                    self._out.append(self._verifying.given())
+                    self._give(self._verifying)
             case TimerFired():
                 pass
             case _:
@@ -140,17 +147,12 @@ class Delivery:
     def next_hop(self) -> int:
         return self._hops.next_number
 
-    @property
-    def records(self) -> list[HopRecord]:
-        """The hops that ended, in that order."""
-        return self._hops.records
-
-    def hop(self, number: int) -> LiveHop | None:
+    def hop(self, number: int) -> Hop | None:
         """A hop that has not ended, for what the glue learns from its clocks."""
         return self._hops.get(number)
 
-    def workers(self) -> set[str]:
-        """Workers that hold a request of ours: to be pinged."""
+    def workers(self) -> dict[str, float]:
+        """Workers that hold a request of ours, and when each last gave a sign of life."""
         return self._hops.workers()
 
     # ── events of a hop ──
@@ -161,39 +163,38 @@ class Delivery:
         if hop is not None and action is not None:
             action(self, hop, event, routes, now)
 
-    def _accepted(self, hop: LiveHop, event: HopAccepted, routes: Routes, now: float) -> None:
-        hop.worker = event.worker
-        if hop.accepted_at is None:
-            hop.accepted_at = now
-        # The worker has just told the link's round trip: a first hop is not held to the longest delay.
-        hop.ack_delay_s = routes[hop.transport].ack_delay_s
+    def _accepted(self, hop: Hop, event: HopAccepted, routes: Routes, now: float) -> None:
+        hop.accepted(event.worker, event.acks, routes[hop.transport], now)
+        if not event.confirms and hop.state is HopState.SENT:
+            self._unconfirmable = True
+            self._end(hop, OUTCOME_ACCEPTED, None, now)
 
-    def _progressed(self, hop: LiveHop, event: HopProgress, routes: Routes, now: float) -> None:
+    def _progressed(self, hop: Hop, event: HopProgress, routes: Routes, now: float) -> None:
         hop.state = HopState.ALIVE
         hop.heard_at = now
         hop.bytes = max(hop.bytes, event.bytes)
 
-    def _answered(self, hop: LiveHop, event: HopAnswered, routes: Routes, now: float) -> None:
+    def _answered(self, hop: Hop, event: HopAnswered, routes: Routes, now: float) -> None:
         hop.state = HopState.ANSWERED
         hop.heard_at = now
         hop.answer, hop.body = event.answer, event.body
         if event.body is not None:
             hop.bytes = event.body.length
 
-    def _unaccepted(self, hop: LiveHop, event: HopUnaccepted, routes: Routes, now: float) -> None:
+    def _unaccepted(self, hop: Hop, event: HopUnaccepted, routes: Routes, now: float) -> None:
         self._cancel(hop)
         self._fail(hop, Cause.WORKER_LOST, now)
 
-    def _failed(self, hop: LiveHop, event: HopFailed, routes: Routes, now: float) -> None:
+    def _failed(self, hop: Hop, event: HopFailed, routes: Routes, now: float) -> None:
         busy = event.cause in BUSY_CAUSES
         if busy:
-            self._out.append(SlowAsker(event.retry_after_s))
+            self._out.append(SlowCaller(event.retry_after_s))
         if busy and self._worth_waiting(hop, event.retry_after_s, routes, now):
             hop.wait_until(now + max(MIN_RETRY_S, event.retry_after_s))
         else:
             self._fail(hop, event.cause, now)
 
-    def _verdict(self, hop: LiveHop, event: HopVerdict, routes: Routes, now: float) -> None:
+    def _verdict(self, hop: Hop, event: HopVerdict, routes: Routes, now: float) -> None:
         if self._verifying is not hop:
             return
         self._verifying = None
@@ -219,8 +220,8 @@ class Delivery:
 
     def _rules_changed(self, routes: Routes, now: float) -> None:
         for hop in self._hops:
-            cause = routes[hop.transport].skip
-            if cause is not None and cause in BARRED and hop.state in PENDING:
+            cause = routes[hop.transport].barred
+            if cause is not None and hop.state in PENDING:
                 self._cancel(hop)
                 self._fail(hop, cause, now)
         for transport, cause, started_at in self._course.drop_barred_dials(routes):
@@ -252,7 +253,7 @@ class Delivery:
                 self._fail(hop, hop.cause_at_deadline, now)
         for transport, started_at in self._course.drop_dials():
             self._write_unsent(transport, OUTCOME_FAILED, dial_cause, started_at, now)
-        self._finish(OUTCOME_FAILED, cause)
+        self._give_up(cause, stopped=stopped)
 
     # ── what to do next ──
 
@@ -267,17 +268,18 @@ class Delivery:
         while self.finished is None and not self._hops:
             turn = self._course.next(routes)
             self._write_skips(now)
-            if turn is not None:
+            if turn is None and not self._course.dialled and not self._unconfirmable:
+                self._course.begin_dials(routes, now)
+                self._start_dials(routes, now)
+            elif turn is not None or (turn := self._course.last_resort(routes)) is not None:
                 self._send(turn, routes, now)
             elif self._course.dials_pending:
                 self._course.hurry_dials(now)
                 self._start_dials(routes, now)
                 break
-            elif self._course.dialled:
-                self._fail_delivery()
             else:
-                self._course.begin_dials(routes, self._deadline - now, now)
-                self._start_dials(routes, now)
+                last = self._hops.last_failure
+                self._give_up(last.cause if last is not None else self._course.last_skip)
         if self.finished is None and self._hops:
             self._hedge_if_due(routes, now)
         return self._take_out()
@@ -286,7 +288,8 @@ class Delivery:
         for hop in self._hops:
             if hop.state is not HopState.WAITING or now < hop.retry_at:
                 continue
-            skip = routes[hop.transport].skip
+            route = routes[hop.transport]
+            skip = route.skip if self._course.has_next(routes) else route.barred
             if skip is not None:
                 self._fail(hop, skip, now)
                 continue
@@ -296,8 +299,8 @@ class Delivery:
     def _give_up_silent(self, routes: Routes, now: float) -> None:
         """A hop that stays silent is not waited for to the end, if there is anything else."""
         for hop in self._hops:
-            limit_s = LIMITS_S.get(hop.state)
-            if limit_s is None or now < hop.heard_at + limit_s:
+            limit_at = hop.limit_at()
+            if limit_at is None or now < limit_at:
                 continue
             options = len(self._hops) > 1 or self._course.has_next_linked(routes)
             if hop.state is HopState.SENT:
@@ -312,11 +315,11 @@ class Delivery:
         for hop in self._hops:
             if hop.state is HopState.ANSWERED:
                 self._verifying = hop
-                self._out.append(hop.given())
+                self._give(hop)
                 return
 
     def _hedge_if_due(self, routes: Routes, now: float) -> None:
-        """Start one more hop where every one under way has been silent for its link's delay."""
+        """Start one more hop where every one in flight has been silent for its link's delay."""
         hedge_at = self._hops.hedge_at()
         if hedge_at is None or now < max(hedge_at, self._recheck_at):
             return
@@ -329,13 +332,13 @@ class Delivery:
         if turn is not None:
             self._send(turn, routes, now, silent=silent)
 
-    def _send(self, turn: Turn, routes: Routes, now: float, *, silent: LiveHop | None = None) -> None:
+    def _send(self, turn: Turn, routes: Routes, now: float, *, silent: Hop | None = None) -> None:
         hop = self._hops.start(turn, routes, now, silent)
         self._out.append(SendOnLink(hop.number, turn.transport))
 
     def _start_dials(self, routes: Routes, now: float) -> None:
         for transport in self._course.start_dials(routes, now):
-            self._out.append(DialTransport(transport, min(DIAL_LIMIT_S, self._deadline - now)))
+            self._out.append(DialTransport(transport))
         self._write_skips(now)
 
     # ── small steps ──
@@ -350,28 +353,36 @@ class Delivery:
     ) -> None:
         self._out.append(RecordHop(self._hops.unsent(transport, outcome, cause, started_at, now)))
 
-    def _worth_waiting(self, hop: LiveHop, retry_after_s: float, routes: Routes, now: float) -> bool:
+    def _worth_waiting(self, hop: Hop, retry_after_s: float, routes: Routes, now: float) -> bool:
         if now + max(MIN_RETRY_S, retry_after_s) >= self._deadline:
             return False
         if len(self._hops) == 1 and not self._course.has_next(routes) and not self._course.dials_pending:
             return True
-        return retry_after_s <= hop.ack_delay_s and hop.busy_count < MAX_BUSY_RETRIES
+        return retry_after_s <= min(HEDGE_MAX_S, hop.reply_delay_s) and hop.busy_count < MAX_BUSY_RETRIES
 
-    def _fail(self, hop: LiveHop, cause: Cause, now: float) -> None:
+    def _fail(self, hop: Hop, cause: Cause, now: float) -> None:
         self._course.hop_failed(hop.transport, cause)
         self._end(hop, OUTCOME_FAILED, cause, now)
 
-    def _end(self, hop: LiveHop, outcome: str, cause: Cause | None, now: float) -> None:
+    def _end(self, hop: Hop, outcome: str, cause: Cause | None, now: float) -> None:
         if self._verifying is hop:
             self._verifying = None
         self._out.append(RecordHop(self._hops.end(hop, outcome, cause, now)))
 
-    def _cancel(self, hop: LiveHop) -> None:
+    def _cancel(self, hop: Hop) -> None:
         self._out.append(CancelHop(hop.number, hop.worker))
 
-    def _fail_delivery(self) -> None:
-        cause = self._hops.last_failure.cause if self._hops.last_failure is not None else self._course.last_skip
-        self._finish(OUTCOME_FAILED, cause or Cause.NO_LINK)
+    def _give(self, hop: Hop) -> None:
+        """Its answer, for the caller to judge."""
+        assert hop.answer is not None
+        self._out.append(GiveAnswer(hop.number, hop.transport, hop.answer, hop.body))
+
+    def _give_up(self, cause: Cause | None, *, stopped: bool = False) -> None:
+        """Nothing is left to try, or no time. What a peer accepted that cannot answer has not failed."""
+        if self._unconfirmable and not stopped:
+            self._finish(OUTCOME_ACCEPTED, None)
+        else:
+            self._finish(OUTCOME_FAILED, cause or Cause.NO_LINK)
 
     def _finish(self, outcome: str, cause: Cause | None) -> None:
         self.finished = Finish(outcome, cause)

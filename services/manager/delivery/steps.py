@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.manager.delivery.hop import Hop
 from shared.bus.messages.envelopes import BodyRef
 from shared.content.messages import PeerAnswer
 from shared.errors import Cause
@@ -17,10 +18,15 @@ from shared.transports import TransportName
 
 @dataclass(frozen=True, slots=True)
 class HopAccepted:
-    """A worker has put the request into its link's buffer: no sign of life from the peer yet."""
+    """A worker has put the request into its link's buffer: no sign of life from the peer yet.
+
+    acks, confirms: what the link's peer can (shared.bus.messages.envelopes.Accepted).
+    """
 
     hop: int
     worker: str
+    acks: bool = True
+    confirms: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class HopAnswered:
 
 @dataclass(frozen=True, slots=True)
 class HopVerdict:
-    """The asker's word: None = verified and kept. bytes: of the verified body."""
+    """The caller's word: None = verified and kept. bytes: of the verified body."""
 
     hop: int
     cause: Cause | None
@@ -89,12 +95,12 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryCancelled:
-    """The asker does not want it any more."""
+    """The caller does not want it any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """The asker asked with the same id (it lost sight of us): what it may have missed is told again."""
+    """The caller asked with the same id (it lost sight of us): what it may have missed is told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,6 @@ class SendOnLink:
 @dataclass(frozen=True, slots=True)
 class DialTransport:
     transport: TransportName
-    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +137,8 @@ class CancelHop:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowAsker:
-    """A link or its far end has no room: the asker is to ask this peer for less at a time."""
+class SlowCaller:
+    """A link or its remote peer has no room: the caller is to ask this peer for less at a time."""
 
     retry_after_s: float
 
@@ -147,38 +152,19 @@ class GiveAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class HopRecord:
-    """One hop as it ended. accepted_after_s, None = no worker took it. fallback_from None = no fallback.
-
-    cause of a cancelled hop: SILENT where it had shown no sign of life when another won, else None.
-    """
-
-    number: int
-    transport: TransportName
-    outcome: str
-    cause: Cause | None
-    fallback_from: TransportName | None
-    fallback_cause: Cause | None
-    hedged: bool
-    started_at: float
-    ended_at: float
-    accepted_after_s: float | None
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class RecordHop:
-    """Write the attempt down: span, stream, diagnostics."""
+    """The hop has ended: write its attempt down in span, stream and diagnostics."""
 
-    record: HopRecord
+    hop: Hop
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The one outcome: confirmed, failed, or cancelled (by the asker). Nothing comes after it."""
+    """The one outcome: confirmed, accepted (no peer could answer), failed, or cancelled (by the caller). Nothing
+    comes after it."""
 
     outcome: str
     cause: Cause | None
 
 
-Command = SendOnLink | DialTransport | CancelHop | SlowAsker | GiveAnswer | RecordHop | Finish
+Command = SendOnLink | DialTransport | CancelHop | SlowCaller | GiveAnswer | RecordHop | Finish

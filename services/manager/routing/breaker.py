@@ -1,13 +1,14 @@
 """Circuit breakers a (peer, transport), folded from the attempts stream: all managers agree, a new one knows.
 
     CLOSED      ── 5 failures in a row, or half of the last 20 ──▶ OPEN   (traffic goes elsewhere)
-    OPEN        ── back-off over, or a probe found a link ──▶ one trial delivery at a time
+    OPEN        ── back-off over, or the link was proved good ──▶ one trial delivery at a time
     trial       ── as many good ones in a row as times it opened, at most 3 ──▶ CLOSED
     trial       ── failure ──▶ OPEN, back-off doubled
     CLOSED      ── failure within 30 s of its return ──▶ OPEN, back-off doubled (hysteresis)
 
-Breakers gate traffic only; probes (services.manager.routing.peers) go on regardless, so that a transport is back within
-10 s of its recovery however long its back-off has become. Failures that began before the last counted one had
+Breakers gate traffic only; probes (services.manager.routing.peers) go on regardless. A probe that finds a link proves
+it good, and so does a request of the peer's own that came over it: a transport is back within 10 s of its recovery
+however long its back-off has become. Failures that began before the last counted one had
 ended are the same incident and count once: a closed link with 64 requests on it is one failure.
 
 Pure: records in stream order, wall-clock milliseconds as arguments. Which trial is under way is each manager's
@@ -24,7 +25,7 @@ from shared.bus.messages.records import Attempt
 from shared.errors import Cause
 
 FAILURES_TO_OPEN = 5
-"""In a row (swarm-space's circuit, FACTS 2)."""
+"""In a row (swarm-space's circuit)."""
 
 BUDGET_WINDOW = 20
 BUDGET_FAILURES = 10
@@ -32,7 +33,11 @@ BUDGET_FAILURES = 10
 
 BACKOFF_FIRST_MS = 2_000
 BACKOFF_CAP_MS = 300_000
-"""2 s doubling to 5 min (FACTS 2)."""
+"""2 s doubling to 5 min, as in swarm-space."""
+
+PROOF_INTERVAL_MS = 2_000
+"""Between two trials that proofs let through: a link that brings the peer's requests and loses ours costs one
+delivery a detour this often, and no more."""
 
 MAX_TRIALS_TO_CLOSE = 3
 STABLE_MS = 30_000
@@ -58,7 +63,7 @@ CHARGEABLE = frozenset(
     }
 )
 """What says that a link cannot be relied on. No link at all costs a millisecond and says nothing of the next
-link; busy, draining and disabled are orderly; source_lost is our own (DESIGN 3); the rest is about one request."""
+link; busy, draining and disabled are orderly; source_lost is our own; the rest is about one request."""
 
 
 @dataclass(slots=True)
@@ -75,6 +80,7 @@ class _Circuit:
     window: deque[bool] = field(default_factory=lambda: deque(maxlen=BUDGET_WINDOW))
     trial_until_ms: int = 0
     trial_granted: bool = False
+    proved_ms: int = 0
 
 
 class Breakers:
@@ -120,10 +126,13 @@ class Breakers:
             circuit.trial_until_ms = now_ms + TRIAL_TIMEOUT_MS
             circuit.trial_granted = False
 
-    def probe_succeeded(self, peer: str, transport: str) -> None:
-        """A probe found a link: one trial may go, whatever is left of the back-off."""
+    def proved(self, peer: str, transport: str, now_ms: int) -> None:
+        """The link is there and carries something: one trial may go, whatever is left of the back-off."""
         circuit = self._circuits.get((peer, transport))
-        if circuit is not None and circuit.opened_ms:
+        if circuit is None or not circuit.opened_ms:
+            return
+        if now_ms - max(circuit.opened_ms, circuit.proved_ms) >= PROOF_INTERVAL_MS:
+            circuit.proved_ms = now_ms
             circuit.trial_granted = True
 
     def _end_trial(self, key: tuple[str, str], record: Attempt) -> None:

@@ -1,4 +1,4 @@
-"""The byte budget of hedges: what is fetched twice may be at most 5 % of what is fetched (DESIGN 3). Pure."""
+"""The byte budget of hedges: what is fetched twice may be at most 5 % of what is fetched. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class HedgeBudget:
     def __init__(self) -> None:
         self._answered_bytes = 0
         self._duplicate_bytes = 0
-        self._under_way = 0
+        self._in_flight = 0
 
     def allows(self) -> bool:
-        """Whether one more hedge stays within the budget, if it and those under way cost a chunk each."""
-        at_worst = self._duplicate_bytes + EXPECTED_ANSWER_BYTES * (self._under_way + 1)
+        """Whether one more hedge stays within the budget, if it and those in flight cost a chunk each."""
+        at_worst = self._duplicate_bytes + EXPECTED_ANSWER_BYTES * (self._in_flight + 1)
         return at_worst <= self._answered_bytes * DUPLICATE_SHARE + START_ALLOWANCE_BYTES
 
     def hedge_started(self) -> None:
-        self._under_way += 1
+        self._in_flight += 1
 
     def delivery_ended(self, hedges: int, answered_bytes: int, duplicate_bytes: int) -> None:
         """hedges: how many of its hops were hedges. answered_bytes: all that came, duplicates included."""
-        self._under_way -= hedges
+        self._in_flight -= hedges
         self._answered_bytes += answered_bytes
         self._duplicate_bytes += duplicate_bytes
 

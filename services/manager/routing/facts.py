@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from services.manager.routing.breaker import Breakers
 from services.manager.routing.budget import HedgeBudget
-from services.manager.routing.peers import Link, PeerBook
+from services.manager.routing.peers import LinkFacts, PeerBook
 from services.manager.routing.rank import Route, Routes
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
 from shared.settings.blocklist import Blocklist, Direction
 from shared.settings.flags import Flags
-from shared.transports import TransportName
+from shared.transports import ORDER, TransportName
 
 
 class Routing:
@@ -27,6 +27,17 @@ class Routing:
         """One record of the attempts stream."""
         self.breakers.apply(record, stored_ms)
         self.book.apply(record, stored_ms)
+
+    def heard_from(self, peer: str, transport: TransportName, now: float, now_ms: int) -> None:
+        """A request of the peer came over the transport: there is a link both ways, and it carries something."""
+        self.book.linked(peer, transport, now)
+        self.breakers.proved(self.book.name(peer), transport.value, now_ms)
+
+    def due_probes(self, now: float) -> list[tuple[str, TransportName]]:
+        """Which (peer, transport) to dial now, blocked peers left out."""
+        enabled = [transport for transport in ORDER if self.enabled(transport)]
+        due = self.book.due_probes(enabled, now, lambda name, transport: self.breakers.is_open(name, transport.value))
+        return [(peer, transport) for peer, transport in due if not self.blocked(peer, Direction.OUTBOUND)]
 
     def enabled(self, transport: TransportName) -> bool:
         return self._flags.enabled(transport)
@@ -51,5 +62,15 @@ class Routing:
         return None if self.breakers.allows(name, transport.value, now_ms) else Cause.CIRCUIT_OPEN
 
 
-def _route(transport: TransportName, link: Link, skip: Cause | None) -> Route:
-    return Route(transport, link.known, skip, link.ack_delay_s(), link.stall_delay_s(), link.heard_at, link.in_flight)
+def _route(transport: TransportName, link: LinkFacts, skip: Cause | None) -> Route:
+    return Route(
+        transport,
+        link.known,
+        skip,
+        link.ack_delay_s(),
+        link.stall_delay_s(),
+        link.heard_at,
+        link.in_flight,
+        link.acks,
+        link.answer_delay_s(),
+    )

@@ -1,7 +1,9 @@
 """How much peers may ask of this manager, over all transports together: for each peer, and in all. Pure.
 
     member                         its own rate; MAX_OPEN_A_PEER requests at a time
-    guest                          its own, smaller rate, and the one that all guests share: an identity costs nothing
+    guest                          its own, smaller rate; MAX_OPEN_A_GUEST requests at a time
+    all guests                     a rate and MAX_OPEN_GUESTS requests at a time, which they share: an identity costs
+                                   nothing, so whatever strangers do, half of the places are the members'
     in all                         MAX_OPEN requests at a time
 
 A refusal is BUSY or RATE_LIMITED with the time after which to ask again; the worker that brought the request tells
@@ -23,20 +25,24 @@ MEMBER_BURST = 2_000.0
 
 GUEST_REQUESTS_PER_S = 50.0
 GUEST_BURST = 100.0
-"""50 MiB/s in chunks of 1 MiB: several times what a browser's data channel carries (FACTS 1)."""
+"""50 MiB/s in chunks of 1 MiB: several times what a browser's data channel carries."""
 
 ALL_GUESTS_PER_S = 500.0
 ALL_GUESTS_BURST = 500.0
 
 MAX_OPEN_A_PEER = 128
-"""Requests of one peer that a chunk instance has not answered yet: as two full links may hold (TRUST: 64 a link)."""
+"""Requests of one peer that a chunk instance has not answered yet: as two full links of 64 requests may hold."""
+
+MAX_OPEN_A_GUEST = 32
+"""An answer takes milliseconds: a browser with 64 requests on its link rarely has half of them open at once."""
 
 MAX_OPEN = 512
+MAX_OPEN_GUESTS = 256
 BUSY_RETRY_S = 0.1
 """An instance answers within milliseconds."""
 
 MAX_RATES = 4_096
-"""Peers whose rate is remembered; the one that asked longest ago is forgotten first, and starts anew."""
+"""Peers whose rate is remembered; the one that asked longest ago is forgotten first, and starts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +57,29 @@ class Intake:
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
         self._open_count = 0
+        self._guest_count = 0
         self._rates: OrderedDict[str, TokenBucket] = OrderedDict()
         self._all_guests = TokenBucket(ALL_GUESTS_PER_S, ALL_GUESTS_BURST)
 
     def refusal(self, peer: str, role: str, now: float) -> Refusal | None:
         """Why one more request of the peer (a token) is not taken; None = it is, and counts as open."""
-        if self._open_count >= MAX_OPEN or self._open[peer] >= MAX_OPEN_A_PEER:
+        guest = role != ROLE_MEMBER
+        if self._open_count >= MAX_OPEN or self._open[peer] >= (MAX_OPEN_A_GUEST if guest else MAX_OPEN_A_PEER):
+            return Refusal(Cause.BUSY, BUSY_RETRY_S)
+        if guest and self._guest_count >= MAX_OPEN_GUESTS:
             return Refusal(Cause.BUSY, BUSY_RETRY_S)
         for rate in self._rates_of(peer, role):
             if not rate.take(now):
                 return Refusal(Cause.RATE_LIMITED, rate.wait_s(now))
         self._open[peer] += 1
         self._open_count += 1
+        self._guest_count += guest
         return None
 
-    def done(self, peer: str) -> None:
+    def done(self, peer: str, role: str) -> None:
         """One of the peer's requests has been answered, or refused by somebody else."""
         self._open_count -= 1
+        self._guest_count -= role != ROLE_MEMBER
         self._open[peer] -= 1
         if not self._open[peer]:
             del self._open[peer]

@@ -8,13 +8,15 @@ a primary is back within a probe of its recovery, and a second link is open when
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from services.manager.routing.rank import (
+    ANSWER_DEFAULT_S,
     HEDGE_MAX_S,
     STALL_MAX_S,
     Known,
+    answer_delay_s,
     hedge_delay_s,
     stall_delay_s,
 )
@@ -28,7 +30,7 @@ WANTED_S = 300.0
 """A peer is kept warm this long after its last delivery."""
 
 PROBE_INTERVAL_S = 5.0
-"""Between two dials of one peer on one transport, whatever the breakers say (DESIGN 3)."""
+"""Between two dials of one peer on one transport, whatever the breakers say."""
 
 DIAL_RETRY_S = 1.0
 """A dial that failed is not tried again sooner, even for a delivery: its cause is told instead. But for a worker that
@@ -47,7 +49,9 @@ DEVIATION_GAIN = 1 / 4
 
 FIRST_ACK_DEVIATION_S = 0.025
 FIRST_GAP_DEVIATION_S = 0.1
-"""After one sample nothing is known of its spread: a busy machine's scheduling, a queue on the link."""
+FIRST_ANSWER_DEVIATION_S = 0.5
+"""After one sample nothing is known of its spread: a busy machine's scheduling, a queue on the link, the size
+of an answer."""
 
 
 @dataclass(slots=True)
@@ -70,9 +74,9 @@ class Estimate:
 
 
 @dataclass(slots=True)
-class Link:
+class LinkFacts:
     """One transport towards one peer. heard_at: when anything last came over it, for whichever request of ours;
-    in_flight: our requests on it without an end.
+    in_flight: our requests on it without an end. acks: whether its peer acks requests, as the worker last said.
     """
 
     known: Known = Known.UNKNOWN
@@ -84,6 +88,8 @@ class Link:
     dial_cause: Cause | None = None
     ack: Estimate = field(default_factory=lambda: Estimate(FIRST_ACK_DEVIATION_S))
     gap: Estimate = field(default_factory=lambda: Estimate(FIRST_GAP_DEVIATION_S))
+    acks: bool = True
+    answer: Estimate = field(default_factory=lambda: Estimate(FIRST_ANSWER_DEVIATION_S))
 
     def ack_delay_s(self) -> float:
         """Silence after a request that starts a hedge."""
@@ -94,13 +100,19 @@ class Link:
         learnt_s = stall_delay_s(self.gap.smoothed_s, self.gap.deviation_s) if self.gap.known else STALL_MAX_S / 2
         return max(learnt_s, self.ack_delay_s())
 
+    def answer_delay_s(self) -> float:
+        """Silence that starts a hedge where the peer cannot ack."""
+        return (
+            answer_delay_s(self.answer.smoothed_s, self.answer.deviation_s) if self.answer.known else ANSWER_DEFAULT_S
+        )
+
 
 @dataclass(slots=True)
 class _Peer:
     name: str
     dialable: bool
     wanted_at: float = float("-inf")
-    links: dict[TransportName, Link] = field(default_factory=lambda: {name: Link() for name in ORDER})
+    links: dict[TransportName, LinkFacts] = field(default_factory=lambda: {name: LinkFacts() for name in ORDER})
 
 
 class PeerBook:
@@ -136,10 +148,15 @@ class PeerBook:
         for entry in self._peers.values():
             entry.links[transport].known = Known.UNLINKED
 
-    def round_trip(self, peer: str, transport: TransportName, rtt_s: float) -> None:
-        """The worker told its link's round trip: good enough until acks have been timed."""
+    def accepted(self, peer: str, transport: TransportName, rtt_s: float, acks: bool, now: float) -> None:
+        """A worker has a request of ours in its link's buffer. rtt_s: the link's round trip, 0 = not known.
+
+        It is good enough until acks have been timed; of a peer that cannot ack it says nothing.
+        """
+        self.linked(peer, transport, now)
         link = self._peer(peer).links[transport]
-        if rtt_s > 0 and not link.ack.known:
+        link.acks = acks
+        if acks and rtt_s > 0 and not link.ack.known:
             link.ack.learn(rtt_s)
 
     def heard(self, peer: str, transport: TransportName, now: float) -> None:
@@ -156,6 +173,17 @@ class PeerBook:
 
     def acked(self, peer: str, transport: TransportName, after_s: float) -> None:
         self._peer(peer).links[transport].ack.learn(after_s)
+
+    def answered(self, peer: str, transport: TransportName, after_s: float) -> None:
+        """The first sign of life that a peer that cannot ack gives: its answer, or the beginning of it."""
+        self._peer(peer).links[transport].answer.learn(after_s)
+
+    def unanswered(self, peer: str, transport: TransportName, waited_s: float) -> None:
+        """No answer came in this time. Where that is longer than they take, they have become slower than was thought:
+        without this, each would be hedged and cancelled indefinitely, and nothing learnt."""
+        answer = self._peer(peer).links[transport].answer
+        if answer.known and waited_s > answer.smoothed_s:
+            answer.learn(waited_s)
 
     def gap(self, peer: str, transport: TransportName, gap_s: float) -> None:
         """Between two signs of life of one request, after its ack."""
@@ -185,7 +213,7 @@ class PeerBook:
         """The peer's name (kept: deriving it hashes)."""
         return self._peer(peer).name
 
-    def links(self, peer: str) -> Mapping[TransportName, Link]:
+    def links(self, peer: str) -> Mapping[TransportName, LinkFacts]:
         """Every transport's, in order; to be read at once, and not to be changed."""
         return self._peer(peer).links
 
@@ -195,14 +223,25 @@ class PeerBook:
         remembered = link.dial_cause is not Cause.WORKER_LOST and now - link.dial_failed_at < DIAL_RETRY_S
         return link.dial_cause if remembered else None
 
-    def due_probes(self, enabled: list[TransportName], now: float) -> list[tuple[str, TransportName]]:
-        """Which (peer, transport) to dial now: wanted, not seen and not dialled for PROBE_INTERVAL_S."""
+    def due_probes(
+        self, enabled: list[TransportName], now: float, doubted: Callable[[str, TransportName], bool]
+    ) -> list[tuple[str, TransportName]]:
+        """Which (peer, transport) to dial now: wanted, and not dialled nor seen for PROBE_INTERVAL_S.
+
+        doubted: whether the circuit of a peer's name and a transport is open. Being seen is no probe then: the peer's
+        own requests would keep its link out of use for as long as they come.
+        """
+
+        def last_at(entry: _Peer, transport: TransportName) -> float:
+            link = entry.links[transport]
+            return link.probed_at if doubted(entry.name, transport) else max(link.seen_at, link.probed_at)
+
         return [
             (peer, transport)
             for peer, entry in self._peers.items()
             if entry.dialable and now - entry.wanted_at < WANTED_S
             for transport in enabled
-            if now - max(entry.links[transport].seen_at, entry.links[transport].probed_at) >= PROBE_INTERVAL_S
+            if now - last_at(entry, transport) >= PROBE_INTERVAL_S
         ]
 
     def _peer(self, peer: str) -> _Peer:

@@ -1,7 +1,8 @@
-"""In which order, and how far apart, the transports are tried. Pure: facts in, hops out.
+"""In which order, and how far apart, the transports are tried. Pure: facts in, an order out.
 
-The order is fixed (DESIGN 3): what changes is which transport may be used now, which has a link, and how long
-one is given before the next starts beside it.
+The order is fixed: what changes is which transport may be used now, which has a link, and how long one is given
+before the next starts beside it. An open circuit puts a transport last and never refuses: a doubtful link is better
+than none.
 """
 
 from __future__ import annotations
@@ -17,25 +18,38 @@ DIAL_STAGGER_S = 0.25
 """Between the starts of two dials: RFC 8305's Connection Attempt Delay, and libp2p's for the next transport."""
 
 DIAL_LIMIT_S = 5.0
-"""A dial's own time: ICE and signalling on a good day take 1-3 s, PeerJS's EXPIRE 5 s (FACTS 1)."""
+"""A dial's own time: ICE and signalling on a good day take 1-3 s, PeerJS's EXPIRE 5 s."""
 
 HEDGE_MIN_S = 0.03
-"""Shorter than this is within a busy machine's own jitter (DESIGN 3)."""
+"""Shorter than this is within a busy machine's own jitter."""
 
 HEDGE_MAX_S = 0.3
-"""The longest that silence is waited out, and what is used for a link that nothing is known of (DESIGN 3)."""
+"""The longest that silence of a peer that acks is waited out, and what is used for a link that nothing is known of."""
 
 STALL_MIN_S = 0.3
 STALL_MAX_S = 2.0
 """Silence after an ack: the peer works or queues. A MiB behind five others on a 5 MB/s link waits 1.2 s, on a
-14 MB/s one (stock aiortc, FACTS 1) 0.4 s; where a worker died its ping, at 250 ms, is sooner than this."""
+14 MB/s one (stock aiortc, measured) 0.4 s; where a worker died its ping, at 250 ms, is sooner than this."""
 
 LINK_QUIET_S = 0.25
 """A link with other requests of ours that gave anything for any of them within this is at work, not silent: workers
-tell of progress each 50 ms, and on a machine with more processes than cores a few of those come late together."""
+report progress every 50 ms, and on a machine with more processes than cores a few of those come late together."""
+
+ANSWER_DEFAULT_S = 5.0
+"""How long the answer of a peer that cannot ack may take before anything is learnt of it: a chunk of 1 MiB in one
+message takes 4 s on a 2 Mbit/s uplink, and shows nothing of itself before it is complete."""
+
+ANSWER_MIN_S = 1.0
+"""Quick answers to small requests say little of a chunk: this is 1 MiB at 8 Mbit/s."""
+
+ANSWER_MAX_S = 10.0
+"""Of a request's usual 30 s this leaves the other transports most."""
+
+ANSWER_LIMIT_FACTOR = 2.0
+"""An answer that is late by as much again will not come: its hop is given up, where something else is left to try."""
 
 SILENT_LIMIT_S = 2.0
-"""A hop without any sign of life is given up after this, where something else is left to try."""
+"""A hop without any sign of life from a peer that acks is given up after this, where something else is left to try."""
 
 STALL_LIMIT_S = 4.0
 """The same for one that was acked: the links' own keep-alive closes a dead link after 4 s."""
@@ -48,7 +62,8 @@ MIN_RETRY_S = 0.05
 
 
 BARRED = frozenset({Cause.BLOCKED, Cause.DISABLED})
-"""Skips that also end what is under way; an open circuit keeps only new hops away."""
+"""Skips that also end what is in flight, and that nothing overrules; an open circuit keeps only new hops away, and
+only where there is another link."""
 
 
 class Known(StrEnum):
@@ -65,7 +80,8 @@ class Route:
 
     skip: why it may not be used (BLOCKED, DISABLED, CIRCUIT_OPEN), None = it may. ack_delay_s: silence after a request
     that starts a hedge; stall_delay_s: the same after a sign of life. heard_at: when anything last came over the
-    link, for whichever request; in_flight: our requests on it.
+    link, for whichever request; in_flight: our requests on it. acks: whether its peer says at once that it has a
+    request; answer_delay_s: silence that starts a hedge where it cannot.
     """
 
     transport: TransportName
@@ -75,6 +91,13 @@ class Route:
     stall_delay_s: float = STALL_MAX_S / 2
     heard_at: float = float("-inf")
     in_flight: int = 0
+    acks: bool = True
+    answer_delay_s: float = ANSWER_DEFAULT_S
+
+    @property
+    def barred(self) -> Cause | None:
+        """Why it may not be used at all; an open circuit is no such reason."""
+        return self.skip if self.skip in BARRED else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,40 +111,28 @@ class Routes:
         return self.routes[transport]
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """One planned attempt.
-
-    start_after_s: how long the hop before must have been silent (its link's learnt delay); an explicit
-    failure starts it at once. For a dial: after the round's start. deadline_s: silence, counted from its own
-    start, after which it is given up.
-    """
-
-    transport: TransportName
-    start_after_s: float
-    deadline_s: float
-
-
-def rank(routes: Routes, remaining_s: float) -> list[Hop]:
-    """The hops of a delivery to a peer with a link, in order; empty where no usable transport has one (dial then).
+def rank(routes: Routes) -> list[TransportName]:
+    """The order of a delivery to a peer with a link; empty where no usable transport has one (dial then).
 
     A transport that may not be used keeps its place, so that the skip is recorded when its turn comes, and so
     does one without a link: asking the bus costs a millisecond and is always right.
     """
-    if not any(routes[transport].link is Known.LINKED and routes[transport].skip is None for transport in ORDER):
-        return []
-    hops: list[Hop] = []
-    start_after_s = 0.0
-    for transport in ORDER:
-        hops.append(Hop(transport, start_after_s, min(SILENT_LIMIT_S, remaining_s)))
-        start_after_s = routes[transport].ack_delay_s
-    return hops
+    linked = any(routes[transport].link is Known.LINKED and routes[transport].skip is None for transport in ORDER)
+    return list(ORDER) if linked else []
 
 
-def rank_dials(routes: Routes, remaining_s: float) -> list[Hop]:
-    """The dials of a round: usable transports in order, DIAL_STAGGER_S apart."""
+def rank_dials(routes: Routes) -> list[tuple[TransportName, float]]:
+    """The dials of a round as (transport, seconds after its start): DIAL_STAGGER_S apart, open circuits last.
+
+    A transport whose circuit is open though it has a link needs none: the link is its delivery's last resort.
+    """
     usable = [transport for transport in ORDER if routes[transport].skip is None]
-    return [Hop(transport, DIAL_STAGGER_S * index, remaining_s) for index, transport in enumerate(usable)]
+    doubtful = [
+        transport
+        for transport in ORDER
+        if routes[transport].skip is Cause.CIRCUIT_OPEN and routes[transport].link is not Known.LINKED
+    ]
+    return [(transport, DIAL_STAGGER_S * index) for index, transport in enumerate(usable + doubtful)]
 
 
 def hedge_delay_s(smoothed_s: float, deviation_s: float) -> float:
@@ -132,3 +143,8 @@ def hedge_delay_s(smoothed_s: float, deviation_s: float) -> float:
 def stall_delay_s(smoothed_s: float, deviation_s: float) -> float:
     """The same for gaps after the ack, within STALL_MIN_S..STALL_MAX_S."""
     return min(STALL_MAX_S, max(STALL_MIN_S, smoothed_s + 4 * deviation_s))
+
+
+def answer_delay_s(smoothed_s: float, deviation_s: float) -> float:
+    """The same for answers of peers that cannot ack, within ANSWER_MIN_S..ANSWER_MAX_S."""
+    return min(ANSWER_MAX_S, max(ANSWER_MIN_S, smoothed_s + 4 * deviation_s))

@@ -30,6 +30,7 @@ from services.supervisor.machine.gateway_client import GatewayError
 from services.supervisor.machine.interrupts import unbroken
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.pair import NAMES, Pair
+from services.supervisor.nursery.client import Nursery
 
 TRACE_SETTLE_S = 3.0
 """Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus."""
@@ -55,12 +56,15 @@ class DemoOptions:
     nats_url: str = ""
 
 
-async def demo(options: DemoOptions) -> int:
-    """Show it. Returns: the exit code. Raises: CannotStart; CancelledError after everything is cleaned up."""
+async def demo(options: DemoOptions, nursery: Nursery | None = None) -> int:
+    """Show it; nursery: as for `Pair`.
+
+    Returns: the exit code. Raises: CannotStart; CancelledError after everything is cleaned up.
+    """
     binary = None if options.nats_url else find_binary(options.nats_binary)
     view = choose_view(json=options.json)
     work = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX))
-    pair = Pair(work)
+    pair = Pair(work, nursery=nursery, fork=False)
     try:
         (work / "sources").mkdir()
         report = await _play(pair, view, options, binary, work / "sources")

@@ -3,6 +3,9 @@
 Three phases: while modules load there is nothing to clean (exit at once); while the work runs its task is
 cancelled and cleans up in its `finally`; from then on, further signals are ignored, since cleaning up is
 bounded in time and the best thing to wait for.
+
+A SIGHUP that was ignored when we were started stays ignored: that is all that `nohup` does. An ignored SIGINT does
+not: a script's shell ignores it for whatever it runs with `&`, and who sends it then means us.
 """
 
 from __future__ import annotations
@@ -24,9 +27,14 @@ class Interrupted(Exception):
     """A stop signal ended the work, and everything is cleaned up."""
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Those that end us."""
+    return [n for n in STOP_SIGNALS if not (n == signal.SIGHUP and signal.getsignal(n) is signal.SIG_IGN)]
+
+
 def exit_quietly_when_interrupted() -> None:
     """For the time before `run`: nothing is started, so there is nothing to do but go."""
-    for number in STOP_SIGNALS:
+    for number in stop_signals():
         signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
 
 
@@ -48,7 +56,8 @@ async def _cancellable(work: Coroutine[object, object, T]) -> T:
             interrupted = True
             task.cancel()
 
-    for number in STOP_SIGNALS:
+    numbers = stop_signals()
+    for number in numbers:
         loop.add_signal_handler(number, interrupt)
     task = loop.create_task(work)
     try:
@@ -56,7 +65,7 @@ async def _cancellable(work: Coroutine[object, object, T]) -> T:
     except asyncio.CancelledError:
         raise Interrupted from None
     finally:
-        for number in STOP_SIGNALS:
+        for number in numbers:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 

@@ -7,8 +7,6 @@ A node's home holds data that outlives a run (`root.key`, `store/`, `nats/`, `ga
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 import shutil
 import sys
 import time
@@ -20,11 +18,12 @@ import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.gateway_client import GatewayClient, GatewayError
+from services.supervisor.machine.home_secrets import ensure_token
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection
 from shared.bus.nats.layout import ensure_layout, remove_layout
-from shared.bus.nats.users import ADMIN, Seeds, write_private
+from shared.bus.nats.users import ADMIN, Seeds, read_seed, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
 from shared.ids import new_instance_id
@@ -39,7 +38,6 @@ ENV_MESH_SEED_FILE = "SWARMBRIDGE_BUS_MESH_SEED_FILE"
 READY_TIMEOUT_S = 60.0
 """A cold machine compiles every module on the first start; a warm one takes 5 to 8 s."""
 POLL_INTERVAL_S = 0.1
-TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Node:
     async def start(self) -> None:
         """Lay out the bus and start every process. Raises: CannotStart."""
         home = self.plan.config.home
-        self._token_file = _ensure_token(self.plan.config, home)
+        self._token_file = ensure_token(self.plan.config, home)
         config = msgspec.structs.replace(
             self.plan.config,
             bus=msgspec.structs.replace(self.plan.config.bus, url=self.plan.nats_url, scoped=self.plan.scope != ""),
@@ -96,7 +94,8 @@ class Node:
         config_file = self.plan.run_dir / "node.toml"
         write_private(config_file, config_toml(config).encode())
         (home / "gateway.json").unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
-        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, _own_seed(config), scope=self.plan.scope)
+        own_seed = read_seed("bus.seed_file", config.bus.seed_file)
+        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope)
         for service in SERVICES:
             for number in range(self.plan.counts.get(service, 1)):
                 program = self._program(service, number + 1, config_file)
@@ -155,6 +154,7 @@ class Node:
             name=f"{self.name}/{name}",
             arguments=service_command(service),
             environment=child_environment(settings),
+            module=service_module(service),
             log=self.plan.config.home / "logs" / f"{name}.log",
         )
 
@@ -180,9 +180,14 @@ class Node:
         return [name for name in ORDER if workers.get(name, 0) < self.plan.counts.get(name, 1)]
 
 
+def service_module(service: str) -> str:
+    """The module that is a service's process."""
+    return f"services.{service}"
+
+
 def service_command(service: str) -> Sequence[str]:
     """How a service is run. -P: never import from whatever directory we were started in."""
-    return [sys.executable, "-P", "-m", f"services.{service}"]
+    return [sys.executable, "-P", "-m", service_module(service)]
 
 
 def seed_settings(seeds: Seeds | None) -> dict[str, str]:
@@ -219,18 +224,3 @@ async def lay_out(
             await connection.close()
     except (BusError, OSError) as error:
         raise CannotStart(f"node {node}: the NATS server does not let us in or has no JetStream") from error
-
-
-def _own_seed(config: Config) -> str | None:
-    return Path(config.bus.seed_file).read_text().strip() if config.bus.seed_file else None
-
-
-def _ensure_token(config: Config, home: Path) -> Path:
-    """The operator's token: the configured file, else one in the home, made at the first start."""
-    if config.gateway.token_file:
-        return Path(config.gateway.token_file)
-    path = home / "gateway.token"
-    if not path.exists() or not os.path.getsize(path):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, secrets.token_urlsafe(TOKEN_BYTES).encode())
-    return path

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import socket
 from collections import Counter
@@ -17,14 +16,16 @@ from pathlib import Path
 import msgspec
 
 from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.home_secrets import ensure_identity
 from services.supervisor.machine.nats_process import start_nats
 from services.supervisor.machine.node import SERVICES, Node, NodePlan, lay_out
 from services.supervisor.machine.ports import free_port, usable_host
 from services.supervisor.machine.processes import Children
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
-from shared.bus.nats.users import ADMIN, make_users, write_private
-from shared.content.keys import ROOT_BYTES, identity_seed, public_key
-from shared.ids import PeerToken, member_token
+from services.supervisor.nursery.client import Nursery
+from services.supervisor.nursery.start import start_nursery
+from shared.bus.nats.users import ADMIN, make_users
+from shared.ids import PeerToken
 from shared.settings.config import (
     Config,
     NodeSettings,
@@ -45,7 +46,8 @@ class Pair:
     """Nodes A and B. `start`, then always `clear`, also where `start` raised or was cancelled.
 
     counts: processes a service on each node, one where none is said. otlp_endpoint: where spans go as well.
-    environment: production, or development, in which chaos flags act.
+    environment: production, or development, in which chaos flags act. nursery: that is loading already, ours
+    from here on; without one, `start` starts one, or with fork=False everything is executed.
     """
 
     def __init__(
@@ -55,12 +57,15 @@ class Pair:
         otlp_endpoint: str = "",
         *,
         environment: str = "production",
+        nursery: Nursery | None = None,
+        fork: bool = True,
     ) -> None:
         self._work = work
         self._environment = environment
         self._telemetry = TelemetrySettings(propagation="join", otlp_endpoint=otlp_endpoint)
         self._counts = dict(counts or {})
-        self._children = Children()
+        self._fork = fork and nursery is None
+        self._children = Children(nursery)
         self._nodes: list[Node] = []
 
     @property
@@ -86,8 +91,10 @@ class Pair:
 
         nats_url: of a server of one's own, where no binary is given.
         """
+        if self._fork:
+            self._children.use(start_nursery())
         homes = {name: self._work / f"node-{name}" for name in NAMES}
-        members = {name: _new_identity(home) for name, home in homes.items()}
+        members = {name: ensure_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
         base = Config(node=NodeSettings(environment=self._environment), telemetry=self._telemetry)
         if binary is not None:
@@ -100,7 +107,7 @@ class Pair:
                 accounts=users.accounts,
             )
             nats_url = nats.url
-        dht = {name: (_host(name), free_port(_host(name), socket.SOCK_DGRAM)) for name in NAMES}
+        dht = {name: (_host(name), free_port("webtorrent", _host(name), socket.SOCK_DGRAM)) for name in NAMES}
         document_file = await self._meeting_place(base, dht)
         for name in NAMES:
             config = _node_config(base, name, homes[name], members, document_file, dht[name])
@@ -143,14 +150,6 @@ class Pair:
         document_file = self._work / "rendezvous.json"
         write_document(document_file, rendezvous.document([f"{host}:{port}" for host, port in dht.values()]))
         return document_file
-
-
-def _new_identity(home: Path) -> PeerToken:
-    """Make a node's root key before the node starts, to know its peer token. Returns: the token."""
-    home.mkdir(mode=0o700, parents=True)
-    root = os.urandom(ROOT_BYTES)
-    write_private(home / "root.key", root)
-    return member_token(public_key(identity_seed(root)))
 
 
 def _node_config(

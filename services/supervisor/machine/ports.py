@@ -1,26 +1,51 @@
-"""Ports of this machine: whether one is free, and one that is."""
+"""Ports of this machine: whether one can be listened on, and one that is free.
+
+Only EADDRINUSE means that somebody else has it. What else can be wrong (no such host, an address of another
+machine, a port that needs privileges) is said as what it is.
+"""
 
 from __future__ import annotations
 
+import errno
 import socket
 
+from services.supervisor.machine.errors import CannotStart
 
-def port_taken(host: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
-    """Whether nobody can listen on host:port now. Port 0 (any) never is."""
-    if port == 0:
-        return False
+
+def check_port(setting: str, host: str, port: int, option: str) -> None:
+    """Whether host:port can be listened on now; port 0, any, checks the host alone.
+
+    Args:   setting: the section of host and port. option: what chooses another port.
+    Raises: CannotStart saying why it cannot.
+    """
     try:
-        with _bound(host, port, kind):
-            return False
+        _bound(host, port, socket.SOCK_STREAM).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CannotStart(f"port {port} is taken; choose another with {option}") from None
+        raise CannotStart(_why_not(setting, host, port, error)) from None
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether host:port can be listened on now, whatever the reason."""
+    try:
+        _bound(host, port, socket.SOCK_STREAM).close()
     except OSError:
-        return True
+        return False
+    return True
 
 
-def free_port(host: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that was free a moment ago; whoever gets it must be ready to lose it to somebody else."""
-    with _bound(host, 0, kind) as held:
-        port: int = held.getsockname()[1]
-        return port
+def free_port(setting: str, host: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that was free a moment ago; whoever gets it must be ready to lose it to somebody else.
+
+    Raises: CannotStart: nobody can listen on that host.
+    """
+    try:
+        with _bound(host, 0, kind) as held:
+            port: int = held.getsockname()[1]
+            return port
+    except OSError as error:
+        raise CannotStart(_why_not(setting, host, 0, error)) from None
 
 
 def usable_host(host: str) -> bool:
@@ -32,13 +57,26 @@ def usable_host(host: str) -> bool:
         return False
 
 
+def _why_not(setting: str, host: str, port: int, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return f"{setting}.host: {host!r} is no address and cannot be resolved"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{setting}.host: {host} is no address of this machine"
+    if error.errno == errno.EACCES:
+        return f"{setting}.port: this user may not listen on port {port}; choose one of 1024 or more"
+    return f"{setting}: cannot listen on {host}, port {port}: {error.strerror}"
+
+
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)[0]
+    except UnicodeError as error:  # a label that no name can have: longer than 63, or empty
+        raise socket.gaierror(socket.EAI_NONAME, "no name") from error
     held = socket.socket(family, kind)
     try:
         if kind == socket.SOCK_STREAM:
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind((host, port))
+        held.bind(address)
         if kind == socket.SOCK_STREAM:
             held.listen(1)
     except OSError:

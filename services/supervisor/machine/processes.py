@@ -3,6 +3,9 @@
 Nothing survives its supervisor: `close` ends every child, and on Linux the kernel ends them where the
 supervisor itself is killed (PR_SET_PDEATHSIG). Elsewhere a SIGKILLed supervisor leaves its children behind.
 
+Our own services are forked by a nursery that has loaded what they share (`services.supervisor.nursery`), where
+there is one; anything else is executed. Who handles a child need not know which it was.
+
 asyncio's own subprocesses are not used: spawning with them is cancellable half-way, and a child whose pid
 nobody noted could not be ended.
 """
@@ -10,17 +13,18 @@ nobody noted could not be ended.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from services.supervisor.machine.process_log import ProcessLog
+from services.supervisor.nursery.client import Forked, Nursery, NurseryLost, die_with_parent
 from shared.backoff import delays_s
 
 STOP_GRACE_S = 5.0
@@ -29,23 +33,16 @@ RESTART_FIRST_S = 0.2
 RESTART_CAP_S = 10.0
 STEADY_AFTER_S = 30.0
 """A process that ran this long and then died starts its back-off afresh."""
-LOG_TAIL_LINES = 12
-LOG_TAIL_BYTES = 8192
-MAX_LOG_BYTES = 8 * 2**20
-"""A log is truncated when its process starts and when it has grown beyond this."""
 LOG_CHECK_INTERVAL_S = 30.0
-LOG_MODE = 0o600
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h"""
-
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run. environment: the whole of it. log: stdout and stderr, truncated at each start.
+    """What to run. environment: the whole of it. log: stdout and stderr (`ProcessLog`).
 
     restart: start it again, after a back-off, whenever it ends without being told to.
+    module: of ours, that `arguments` run; it may be forked instead. "" for any other program.
     """
 
     name: str
@@ -53,18 +50,39 @@ class Program:
     environment: Mapping[str, str]
     log: Path
     restart: bool = True
+    module: str = ""
+
+
+class Running(Protocol):
+    """What is needed of a process, executed or forked: as much of `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+
+
+Launch = Callable[[Program, int], Running]
+"""Start a program with its output going to a descriptor. Raises: OSError where it cannot be run at all."""
 
 
 class Child:
     """One supervised program. Made by `Children.start`."""
 
-    def __init__(self, program: Program, on_exit: Callable[[Child], None]) -> None:
+    def __init__(self, program: Program, launch: Launch, on_exit: Callable[[Child], None]) -> None:
         self.program = program
+        self.log = ProcessLog(program.log)
+        self._launch = launch
         self.start_count = 0
         self.exit_code: int | None = None
         self._on_exit = on_exit
         self._wanted = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
         self._ended = asyncio.Event()
         self._restarting: asyncio.Task[None] | None = None
         self._delays: Iterator[float] = delays_s(RESTART_FIRST_S, RESTART_CAP_S)
@@ -86,34 +104,47 @@ class Child:
         self.exit_code = None
         self.start_count += 1
         self._started_s = time.monotonic()
-        self.program.log.parent.mkdir(parents=True, exist_ok=True)
-        # Appending, so that truncating a grown log makes it start again at its beginning.
-        output = os.open(self.program.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, LOG_MODE)
+        self._launch_with_log(self._launch)
+
+    def _launch_with_log(self, launch: Launch) -> None:
+        if self.start_count == 1:
+            output = self.log.begin_run()
+        else:
+            output = self.log.go_on(f"started again (start {self.start_count} of this run)")
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
-                list(self.program.arguments),
-                env=dict(self.program.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_before_exec(),
-            )
+            self._process = launch(self.program, output)
         finally:
             os.close(output)
 
     def reap(self) -> None:
         """Notice that it has ended; called on SIGCHLD."""
-        if self._process is None or self._process.poll() is None:
+        if self._process is None:
             return
-        self.exit_code = self._process.returncode
+        never_forked = isinstance(self._process, Forked) and self._process.never_forked
+        if never_forked and self._wanted:
+            self._launch_with_log(execute)
+            return
+        if never_forked:
+            self.exit_code = -signal.SIGKILL  # ended before it began
+        elif self._process.poll() is None:
+            return
+        else:
+            self.exit_code = self._process.returncode
         self._process = None
         self._ended.set()
         if self._wanted:
-            log.warning("%s ended with code %s", self.program.name, self.exit_code)
-            if self.program.restart:
-                self._restarting = asyncio.get_running_loop().create_task(self._restart())
+            self._answer_to_crash()
         self._on_exit(self)
+
+    def _answer_to_crash(self) -> None:
+        if not self.program.restart:
+            log.warning("%s ended with code %s", self.program.name, self.exit_code)
+            return
+        if time.monotonic() - self._started_s > STEADY_AFTER_S:
+            self._delays = delays_s(RESTART_FIRST_S, RESTART_CAP_S)
+        delay_s = next(self._delays)
+        log.warning("%s ended with code %s; restarting it in %.1f s", self.program.name, self.exit_code, delay_s)
+        self._restarting = asyncio.get_running_loop().create_task(self._restart(delay_s))
 
     async def kill(self, *, restart: bool = False) -> None:
         """SIGKILL, as a crash would end it. restart False: it stays down until `start`."""
@@ -149,21 +180,7 @@ class Child:
 
     def log_tail(self) -> list[str]:
         """The last lines that it wrote, for a person who wants to know why it failed."""
-        try:
-            with self.program.log.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - LOG_TAIL_BYTES))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return []
-        return [line for line in lines if line.strip()][-LOG_TAIL_LINES:]
-
-    def bound_log(self) -> None:
-        """Forget a log that has grown too long."""
-        try:
-            if self.program.log.stat().st_size > MAX_LOG_BYTES:
-                os.truncate(self.program.log, 0)
-        except OSError:
-            log.debug("no log of %s", self.program.name)
+        return self.log.tail()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -184,10 +201,8 @@ class Child:
         if self._process is not None and self._process.poll() is not None:
             self.reap()
 
-    async def _restart(self) -> None:
-        if time.monotonic() - self._started_s > STEADY_AFTER_S:
-            self._delays = delays_s(RESTART_FIRST_S, RESTART_CAP_S)
-        await asyncio.sleep(next(self._delays))
+    async def _restart(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         self._restarting = None
         if self._wanted and not self.running:
             self.spawn()
@@ -196,14 +211,24 @@ class Child:
 class Children:
     """Every child of this process. One a process: it owns SIGCHLD.
 
+    nursery: where our own services are forked; ours from here on. None: everything is executed.
+
     Cancellation: `close` may be awaited after a cancellation and ends everything within the grace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nursery: Nursery | None = None) -> None:
+        self._nursery = nursery
+        self._nursery_fd: int | None = None
         self._children: list[Child] = []
         self._watchers: set[asyncio.Future[Child]] = set()
         self._log_task: asyncio.Task[None] | None = None
         self._open = False
+
+    def use(self, nursery: Nursery | None) -> None:
+        """Fork our own services there, from the next one on; for a `Children` that has started none."""
+        assert self._nursery is None
+        assert not self._open
+        self._nursery = nursery
 
     def __iter__(self) -> Iterator[Child]:
         return iter(tuple(self._children))
@@ -215,7 +240,11 @@ class Children:
             loop.add_signal_handler(signal.SIGCHLD, self._reap)
             self._log_task = loop.create_task(self._bound_logs())
             self._open = True
-        child = Child(program, self._child_ended)
+            if self._nursery is not None and not self._nursery.lost:
+                self._nursery.on_change = self._nursery_changed
+                self._nursery_fd = self._nursery.fileno()
+                loop.add_reader(self._nursery_fd, self._nursery.receive)
+        child = Child(program, self._launch, self._child_ended)
         child.spawn()
         self._children.append(child)
         return child
@@ -251,6 +280,29 @@ class Children:
         if self._open:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
             self._open = False
+        if self._nursery is not None:
+            self._let_go_of_nursery()
+            await asyncio.to_thread(self._nursery.close)
+
+    def _launch(self, program: Program, output: int) -> Running:
+        if program.module and self._nursery is not None:
+            try:
+                return self._nursery.fork(program.module, program.arguments, program.environment, output)
+            except NurseryLost:
+                log.debug("%s is executed: there is no nursery", program.name)
+        return execute(program, output)
+
+    def _nursery_changed(self) -> None:
+        assert self._nursery is not None
+        if self._nursery.lost:
+            self._let_go_of_nursery()
+        self._reap()
+
+    def _let_go_of_nursery(self) -> None:
+        """At once: a closed descriptor's number may soon be somebody else's."""
+        if self._nursery_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._nursery_fd)
+            self._nursery_fd = None
 
     def _reap(self) -> None:
         for child in tuple(self._children):
@@ -265,19 +317,17 @@ class Children:
         while True:
             await asyncio.sleep(LOG_CHECK_INTERVAL_S)
             for child in tuple(self._children):
-                child.bound_log()
+                child.log.bound()
 
 
-def _before_exec() -> Callable[[], None] | None:
-    """What the child does between fork and exec: ask the kernel to be killed when its parent dies."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl  # looked up before the fork: no imports after it
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
-
-    return ask
+def execute(program: Program, output: int) -> Running:
+    """Fork and exec. Raises: OSError where the program cannot be run at all."""
+    return subprocess.Popen(  # noqa: S603 - our own programs, no shell
+        list(program.arguments),
+        env=dict(program.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+    )

@@ -17,8 +17,8 @@ import msgspec
 
 from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.gateway_client import AddressFile
-from services.supervisor.machine.node import service_command
-from services.supervisor.machine.ports import port_taken
+from services.supervisor.machine.node import service_command, service_module
+from services.supervisor.machine.ports import check_port
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
 from shared.bus.nats.users import write_private
@@ -58,8 +58,7 @@ async def start_rendezvous(
     children: Children, *, settings: RendezvousSettings, log_level: str, home: Path, log_file: Path
 ) -> Rendezvous:
     """Start it where `settings` say (port 0: any free one) and wait until it listens. Raises: CannotStart."""
-    if port_taken(settings.host, settings.port):
-        raise CannotStart(f"port {settings.port} for the rendezvous is taken; set another as rendezvous.port")
+    check_port("rendezvous", settings.host, settings.port, "the setting rendezvous.port")
     os.makedirs(home, mode=0o700, exist_ok=True)
     config_file = home / "rendezvous.toml"
     config = Config(
@@ -69,7 +68,8 @@ async def start_rendezvous(
     )
     write_private(config_file, config_toml(config).encode())
     environment = child_environment({ENV_CONFIG_FILE: str(config_file)})
-    child = children.start(Program(SERVICE, service_command(SERVICE), environment, log_file))
+    program = Program(SERVICE, service_command(SERVICE), environment, log_file, module=service_module(SERVICE))
+    child = children.start(program)
     listening = asyncio.create_task(_listening(child, home / "rendezvous.json"))
     ended = asyncio.create_task(children.first_exit([child]))
     try:

@@ -299,6 +299,22 @@ class Inbound(msgspec.Struct, array_like=True, frozen=True):
     request: PeerRequest
 
 
+class PeerAnnounced(msgspec.Struct, array_like=True, frozen=True):
+    """A peer says that it holds these manifests: its word alone."""
+
+    stamp: Stamp
+    manifests: list[str]
+
+
+class AnnounceManifests(msgspec.Struct, array_like=True, frozen=True):
+    """The manifests that peers may hear of, all of them: workers say it on open links, and when a link opens.
+
+    Of class `shared` only. A worker that starts later knows nothing of it until it is said again.
+    """
+
+    manifests: list[str]
+
+
 class InboundAnswer(msgspec.Struct, array_like=True, frozen=True):
     """Header and where to pull the body from; the worker pulls it when its link has room."""
 

@@ -64,13 +64,22 @@ class Subjects:
         """Request, queue `manager`: Inbound -> InboundAnswer."""
         return f"{self._prefix}.inbound.{transport}"
 
+    def announced(self, transport: str) -> str:
+        """Publish: PeerAnnounced, for whoever fetches what peers say they hold."""
+        return f"{self._prefix}.announced.{transport}"
+
+    @property
+    def announce(self) -> str:
+        """Publish: AnnounceManifests, to every transport worker."""
+        return f"{self._prefix}.announce"
+
     @property
     def chunk_message(self) -> str:
         """Request, queue `chunk`: Inbound -> InboundAnswer (the manager forwards it)."""
         return f"{self._prefix}.chunk.message"
 
     def chunk(self, call: str) -> str:
-        """Request, queue `chunk`: the local API; call is put, get, fetch or status."""
+        """Request, queue `chunk`: the local API; call is put, get, fetch, status, remove or usage."""
         return f"{self._prefix}.chunk.{call}"
 
     def chunk_instance(self, instance: str) -> str:

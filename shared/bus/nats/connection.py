@@ -28,6 +28,7 @@ from shared.backoff import delays_s
 from shared.bus.serving import BusCounts
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
 from shared.tasks.ending import end_tasks
+from shared.version import VERSION
 
 CONNECT_TIMEOUT_S = 3.0
 PING_INTERVAL_S = 1
@@ -52,7 +53,6 @@ LOST_POLL_S = 0.25
 
 CLOSE_TIMEOUT_S = 2.0
 MAX_FLUSHES = 3
-VERSION = "0.1.0"
 
 OnMessage = Callable[[str, bytes, str, Mapping[str, str] | None], None]
 """(subject, data, reply, headers). Synchronous and quick; headers None where there are none."""

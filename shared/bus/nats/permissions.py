@@ -102,6 +102,7 @@ def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
         subjects.deliver,
+        subjects.announce,
         subjects.manager("*"),
         subjects.reply("*"),
         subjects.body("*"),
@@ -109,6 +110,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
     ]
     subscribe = [
         subjects.chunk_message,
+        subjects.announced("*"),
         subjects.chunk("*"),
         subjects.chunk_instance("*"),
         subjects.certify,
@@ -122,6 +124,7 @@ def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
 def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     publish = [
         subjects.inbound(transport),
+        subjects.announced(transport),
         subjects.manager("*"),
         subjects.body("*"),
         subjects.certify,
@@ -129,6 +132,7 @@ def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
     subscribe = [
         subjects.link(transport, "*"),
         subjects.dial(transport),
+        subjects.announce,
         subjects.worker("*"),
         subjects.body("*"),
     ]
@@ -144,7 +148,7 @@ def _webrtc(subjects: Subjects) -> tuple[list[str], list[str]]:
 
 def _gateway(subjects: Subjects) -> tuple[list[str], list[str]]:
     publish = [
-        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status")),
+        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status", "remove", "usage")),
         subjects.chunk_instance("*"),
         subjects.body("*"),
         *_stream(STREAM_ATTEMPTS),

@@ -44,7 +44,7 @@ class AccountEntry:
 
 @dataclass(frozen=True, slots=True)
 class ServerLayout:
-    """port: RANDOM_PORT or a port. store_dir: JetStream's files. ports_dir: where the ports file is written."""
+    """port: RANDOM_PORT or a port. store_dir: JetStream's files. ports_dir: for the ports file, "" = none."""
 
     name: str
     store_dir: str
@@ -61,7 +61,7 @@ def server_config(layout: ServerLayout) -> str:
         f"server_name: {_quoted(layout.name)}",
         f"host: {_quoted(layout.host)}",
         f"port: {layout.port}",
-        f"ports_file_dir: {_quoted(layout.ports_dir)}",
+        *([f"ports_file_dir: {_quoted(layout.ports_dir)}"] if layout.ports_dir else []),
         f"max_payload: {MAX_PAYLOAD_BYTES}",
         f"max_pending: {MAX_PENDING_BYTES}",
         f"max_connections: {MAX_CONNECTIONS_A_NODE * nodes}",

@@ -1,7 +1,7 @@
-"""The bus users of one server: a fresh nkey for each service of each node, its seed in a file of its own.
+"""The bus users of one server: an nkey for each service of each node, its seed in a directory of its own.
 
-Seeds live as long as the server: they are made anew at each start and removed at its end, so that none is
-worth stealing from a backup.
+A seed that is there is kept. `up` removes them all with each run, so that none is worth stealing from a backup;
+`init` keeps them, since the containers that read them start and end on their own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import nkeys
 
 from shared.bus.nats.permissions import MESH_SERVICES, mesh_permissions, permissions
 from shared.bus.nats.server_config import AccountEntry, UserEntry
+from shared.errors import ConfigError
 
 MESH_ACCOUNT = "mesh"
 ADMIN = "admin"
+BUS_SEED = "bus.seed"
+MESH_SEED = "mesh.seed"
 SEED_FILE_MODE = 0o600
 SEED_BYTES = 32
 
@@ -46,19 +49,25 @@ def make_users(directory: Path, nodes: dict[str, Sequence[str]]) -> BusUsers:
     """Make a user for each service of each node (node id -> services) and for those of them with a part in the mesh.
 
     Every node has an `admin` beside them, who lays out streams and buckets and is then not used again.
+    A seed is in `<directory>/<node>/<service>/`: what a service's container has to see, and nothing else.
+
+    Raises: ConfigError: a seed file holds no seed. OSError: it cannot be read or written.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_directory(directory)
     seeds: dict[tuple[str, str], Seeds] = {}
     accounts: list[AccountEntry] = []
     mesh_users: list[UserEntry] = []
     for node, services in nodes.items():
         users: list[UserEntry] = []
         for service in (*services, ADMIN):
-            node_seed = directory / f"{node}.{service}.seed"
+            own = directory / node / service
+            private_directory(own.parent)
+            private_directory(own)
+            node_seed = own / BUS_SEED
             users.append(_user(node_seed, service, node))
             mesh_seed: Path | None = None
             if service in MESH_SERVICES:
-                mesh_seed = directory / f"{node}.{service}.mesh.seed"
+                mesh_seed = own / MESH_SEED
                 mesh_users.append(_mesh_user(mesh_seed, service))
             seeds[node, service] = Seeds(node_seed, mesh_seed)
         accounts.append(AccountEntry(account_of(node), jetstream=True, users=users))
@@ -73,20 +82,53 @@ def account_of(node: str) -> str:
 
 def _user(seed_file: Path, service: str, node: str) -> UserEntry:
     allowed = permissions(service, node)
-    return UserEntry(_new_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
+    return UserEntry(_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
 
 
 def _mesh_user(seed_file: Path, service: str) -> UserEntry:
     allowed = mesh_permissions(service)
-    return UserEntry(_new_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
+    return UserEntry(_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
 
 
-def _new_nkey(seed_file: Path) -> str:
-    """Write a new user seed, 0600 from its first byte on. Returns: its public key."""
-    seed = nkeys.encode_seed(os.urandom(SEED_BYTES), nkeys.PREFIX_BYTE_USER)
-    write_private(seed_file, seed)
-    public: bytes = nkeys.from_seed(bytearray(seed)).public_key
+def _nkey(seed_file: Path) -> str:
+    """The user of a seed file, which is made where it is missing. Returns: its public key."""
+    try:
+        seed = seed_file.read_bytes().strip()
+    except FileNotFoundError:
+        seed = nkeys.encode_seed(os.urandom(SEED_BYTES), nkeys.PREFIX_BYTE_USER)
+        write_private(seed_file, seed)
+    return _public_key(seed, str(seed_file))
+
+
+def read_seed(setting: str, path: str) -> str | None:
+    """The seed in the file that a setting names; None where it names none.
+
+    Raises: ConfigError naming the setting: the file cannot be read, or holds no seed.
+    """
+    if not path:
+        return None
+    try:
+        seed = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise ConfigError([f"{setting}: cannot read {path}: {error.strerror}"]) from None
+    _public_key(seed, f"{setting}: {path}")
+    return seed.decode()
+
+
+def _public_key(seed: bytes, where: str) -> str:
+    """Raises: ConfigError: it is no seed."""
+    try:
+        public: bytes = nkeys.from_seed(bytearray(seed)).public_key
+    except (nkeys.NkeysError, ValueError):
+        # Replacing it would lock out whoever still runs with what it held.
+        raise ConfigError([f"{where}: holds no nkey seed"]) from None
     return public.decode()
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory that only its owner can enter, whatever the umask."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.chmod(0o700)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ Layout:   kind:u8 | rest
     7 PING      token:u64      8 PONG  token:u64
     9 GOODBYE   (empty)                        draining: open another link
                 the cause's word, ASCII        close this link: there is to be none, for this cause
+   10 ANNOUNCE  msgpack [[manifest id, …]]     which manifests the sender holds
 
 An unknown kind is skipped, so that later versions may add some. Integers are big-endian.
 """
@@ -19,10 +20,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
-from shared.content.messages import PeerAnswer, PeerRequest
+from shared.content.messages import MAX_ANNOUNCED, MAX_BODY_BYTES, MAX_MANIFEST_ID_CHARS, PeerAnswer, PeerRequest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import REQUEST_ID_BYTES
 from shared.undecodable import UNDECODABLE
@@ -32,16 +34,16 @@ MAX_FRAME_BYTES = 65_519
 
 BODY_HEADER = struct.Struct(">B16sI")
 MAX_BODY_SLICE_BYTES = MAX_FRAME_BYTES - BODY_HEADER.size
-MAX_BODY_BYTES = 4 * 2**20
-"""TRUST's reassembly limit a message; a chunk is 1 MiB and 16 bytes."""
 
 MAX_TRACEPARENT_CHARS = 55
 MAX_CAUSE_BYTES = 32
 """Longer than every word of ours; a newer version's is read as OTHER."""
 
+ManifestId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MANIFEST_ID_CHARS)]
+
 _PING = struct.Struct(">BQ")
 _KIND_REQUEST, _KIND_ACK, _KIND_ANSWER, _KIND_BODY, _KIND_FAILED = 1, 2, 3, 4, 5
-_KIND_CANCEL, _KIND_PING, _KIND_PONG, _KIND_GOODBYE = 6, 7, 8, 9
+_KIND_CANCEL, _KIND_PING, _KIND_PONG, _KIND_GOODBYE, _KIND_ANNOUNCE = 6, 7, 8, 9, 10
 
 
 class RequestFrame(msgspec.Struct, array_like=True, frozen=True):
@@ -101,14 +103,28 @@ class GoodbyeFrame:
     cause: Cause | None = None
 
 
+class AnnounceFrame(msgspec.Struct, array_like=True, frozen=True):
+    manifests: Annotated[tuple[ManifestId, ...], msgspec.Meta(max_length=MAX_ANNOUNCED)]
+
+
 Frame = (
-    RequestFrame | AckFrame | AnswerFrame | BodyFrame | FailedFrame | CancelFrame | PingFrame | PongFrame | GoodbyeFrame
+    RequestFrame
+    | AckFrame
+    | AnswerFrame
+    | BodyFrame
+    | FailedFrame
+    | CancelFrame
+    | PingFrame
+    | PongFrame
+    | GoodbyeFrame
+    | AnnounceFrame
 )
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(RequestFrame)
 _answer_decoder = msgspec.msgpack.Decoder(AnswerFrame)
 _failed_decoder = msgspec.msgpack.Decoder(FailedFrame)
+_announce_decoder = msgspec.msgpack.Decoder(AnnounceFrame)
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -120,6 +136,8 @@ def encode_frame(frame: Frame) -> bytes:
             return bytes((_KIND_ANSWER,)) + _encoder.encode(frame)
         case FailedFrame():
             return bytes((_KIND_FAILED,)) + _encoder.encode(frame)
+        case AnnounceFrame():
+            return bytes((_KIND_ANNOUNCE,)) + _encoder.encode(frame)
         case AckFrame():
             return bytes((_KIND_ACK,)) + frame.request_id
         case CancelFrame():
@@ -154,6 +172,8 @@ def decode_frame(data: bytes) -> Frame | None:
         return PingFrame(token) if kind == _KIND_PING else PongFrame(token)
     if kind == _KIND_GOODBYE:
         return _decode_goodbye(data[1:])
+    if kind == _KIND_ANNOUNCE:
+        return _decode_announce(data)
     if kind in (_KIND_REQUEST, _KIND_ANSWER, _KIND_FAILED):
         return _decode_packed(kind, data)
     return None
@@ -193,6 +213,13 @@ def _decode_packed(kind: int, data: bytes) -> Frame:
     if isinstance(frame, RequestFrame) and len(frame.traceparent) > MAX_TRACEPARENT_CHARS:
         raise RemoteProtocolError("traceparent too long", Cause.TOO_LARGE)
     return frame
+
+
+def _decode_announce(data: bytes) -> AnnounceFrame:
+    try:
+        return _announce_decoder.decode(memoryview(data)[1:])
+    except UNDECODABLE:
+        raise RemoteProtocolError("an announcement that does not decode, or is too long") from None
 
 
 def _decode_goodbye(word: bytes) -> GoodbyeFrame:

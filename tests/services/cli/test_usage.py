@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
-from importlib import metadata
+import subprocess
+import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from services.cli import exit_codes
-from services.cli.__main__ import swarmbridge
+from services.cli import exit_codes, supervisor
+from services.cli.__main__ import main
+from services.cli.commands import MODULES
 from services.cli.failures import failure_of
 from shared.errors import ConfigError
+from shared.version import VERSION
 from tests.services.cli.run_cli import run_cli
 
 Capsys = pytest.CaptureFixture[str]
@@ -22,11 +25,11 @@ LINK = "swarmbridge:" + "ab" * 32
 async def test_without_a_command_it_shows_what_there_is(capsys: Capsys) -> None:
     shown = await run_cli(capsys)
     assert shown.code == exit_codes.OK
-    for name in ("up", "demo", "put", "get", "peers", "blocklist", "stats", "flags", "trace", "why", "version"):
+    for name in ("up", "demo", "put", "get", "peers", "blocklist", "stats", "flags", "trace", "why", "version", "init"):
         assert f"\n  {name} " in shown.out
 
 
-@pytest.mark.parametrize("name", sorted(swarmbridge.commands))
+@pytest.mark.parametrize("name", sorted(MODULES))
 async def test_every_command_has_help_with_examples_and_json(capsys: Capsys, name: str) -> None:
     shown = await run_cli(capsys, name, "--help")
     assert shown.code == exit_codes.OK
@@ -59,7 +62,6 @@ async def test_every_command_has_help_with_examples_and_json(capsys: Capsys, nam
         (["blocklist", "--url", "http://x", "remove", "peer-0123456789abcdef"], "blocklist remove"),
         (["blocklist", "--json", "add", "peer-0123456789abcdef"], "blocklist add"),
         (["stats", "--url", "nonsense"], "no http address"),
-        (["up", "--port", "70000"], "70000"),
         (["stats", "extra"], "extra"),
     ],
 )
@@ -105,25 +107,40 @@ async def test_a_bad_setting_in_the_environment_is_named(capsys: Capsys, monkeyp
 
 
 async def test_version(capsys: Capsys) -> None:
-    found = metadata.version("swarmbridge")
+    found = VERSION
     assert (await run_cli(capsys, "version")).out == f"swarmbridge {found}\n"
     assert (await run_cli(capsys, "version", "--json")).json == {"version": found}
 
 
-async def test_up_and_demo_become_the_supervisor(
-    capsys: Capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("command", sorted(supervisor.COMMANDS))
+async def test_what_is_the_supervisors_is_handed_on_as_it_is(
+    capsys: Capsys, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
+    """Its command line has one home; `--help` and mistakes are answered there."""
     became: list[list[str]] = []
-    monkeypatch.setattr("os.execv", lambda path, arguments: became.append(arguments[2:]))
-    real = tmp_path / "a file"
-    real.write_text("x")
-    up = ["up", "--home", "h", "--port", "0", "--member", "k1", "--member", "k2", "--json"]
-    assert (await run_cli(capsys, *up)).code == exit_codes.OK
-    assert (await run_cli(capsys, "demo", "--size-mib", "12", "--file", str(real), "--keep")).code == exit_codes.OK
-    assert became == [
-        ["services.supervisor", "up", "--home=h", "--port=0", "--member", "k1", "--member", "k2", "--json"],
-        ["services.supervisor", "demo", "--size-mib=12", "--file", str(real), "--keep"],
-    ]
+    monkeypatch.setattr("os.execv", lambda path, arguments: became.append(arguments[1:]))
+    line = [command, "--home", "h", "--nonsense=x", "--help", "--member", "k1", "-x", "--json"]
+    assert (await run_cli(capsys, *line)).code == exit_codes.OK
+    monkeypatch.setattr("sys.argv", ["swarmbridge", *line])
+    with pytest.raises(SystemExit):  # as execv would not return, main goes on in this test alone
+        main()
+    assert became[0] == became[1] == ["-P", "-m", "services.supervisor", *line]
+
+
+def test_a_supervisors_command_loads_nothing_and_no_command_what_it_does_not_use() -> None:
+    """Imports are nearly all that a command costs."""
+    assert not loaded("services.cli.__main__") & {"click", "rich", "aiohttp", "msgspec", "asyncio"}
+    assert not loaded("services.cli.commands") & {"rich", "aiohttp", "msgspec", "asyncio"}
+    assert "rich" not in loaded("services.cli.version_command")
+    assert "rich.progress" not in loaded("services.cli.file_commands")
+    assert not loaded("services.supervisor.nursery.start") & {"asyncio", "aiohttp", "rich"}
+
+
+def loaded(module: str) -> set[str]:
+    """What importing a module in a fresh process loads."""
+    code = f"import sys, {module}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def test_whatever_happens_there_are_words_for_it() -> None:

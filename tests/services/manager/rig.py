@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from services.manager.delivery.hop import Hop
 from services.manager.delivery.machine import Delivery
 from services.manager.delivery.steps import (
     CancelHop,
@@ -13,12 +14,11 @@ from services.manager.delivery.steps import (
     Event,
     Finish,
     GiveAnswer,
-    HopRecord,
     RecordHop,
     SendOnLink,
     TimerFired,
 )
-from services.manager.routing.rank import Known, Route, Routes
+from services.manager.routing.rank import ANSWER_DEFAULT_S, Known, Route, Routes
 from shared.content.messages import ManifestData
 from shared.errors import Cause
 from shared.transports import ORDER, TransportName
@@ -47,6 +47,12 @@ def with_link(routes: Routes, transport: TransportName, known: Known) -> Routes:
 def with_heard(routes: Routes, transport: TransportName, at: float, in_flight: int = 2) -> Routes:
     """A link that gave something at `at`, with that many requests on it."""
     route = replace(routes[transport], heard_at=at, in_flight=in_flight)
+    return replace(routes, routes={**routes.routes, transport: route})
+
+
+def without_acks(routes: Routes, transport: TransportName, answer_delay_s: float = ANSWER_DEFAULT_S) -> Routes:
+    """A link whose peer cannot ack, as it is known once a worker has said so."""
+    route = replace(routes[transport], acks=False, answer_delay_s=answer_delay_s)
     return replace(routes, routes={**routes.routes, transport: route})
 
 
@@ -95,8 +101,8 @@ class Rig:
         return [command.hop for command in self.of(CancelHop)]
 
     @property
-    def records(self) -> list[HopRecord]:
-        return [command.record for command in self.of(RecordHop)]
+    def records(self) -> list[Hop]:
+        return [command.hop for command in self.of(RecordHop)]
 
     @property
     def story(self) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.manager import deliveries
+from services.manager import runs
 from services.manager.routing import intake
 from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import InboundAnswer, Slowed
@@ -109,7 +109,7 @@ async def test_deliveries_to_one_peer_and_in_all_are_bounded(node: Node, monkeyp
     await node.warm()
     for limit in ("MAX_DELIVERIES_A_PEER", "MAX_DELIVERIES"):
         with monkeypatch.context() as patched:
-            patched.setattr(deliveries, limit, 1)
+            patched.setattr(runs, limit, 1)
             node.workers[WEBRTC].behave = only_ack
             first = asyncio.create_task(node.deliver())
             await until(lambda: node.workers[WEBRTC].asked[-1] not in node.answers)
@@ -144,7 +144,7 @@ async def test_a_manager_tells_what_it_has_and_what_it_refused(node: Node, monke
 
     await node.start()
     await node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
-    monkeypatch.setattr(deliveries, "MAX_DELIVERIES", 0)
+    monkeypatch.setattr(runs, "MAX_DELIVERIES", 0)
     with pytest.raises(BusTimeout):
         await node.deliver(timeout_s=0.1)
     await until(lambda: told and told[-1].refused.get("busy", 0) > 0)

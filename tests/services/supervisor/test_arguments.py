@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from services.supervisor.arguments import DEFAULT_SIZE_MIB, parse
+from services.supervisor.arguments import DEFAULT_SIZE_MIB, MAX_SIZE_MIB, MIN_SIZE_MIB, parse
 from shared.ids import guest_token, member_token
 
 MEMBER = member_token(bytes(32))
@@ -32,13 +33,13 @@ def test_demo_has_defaults() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "up|demo"),
+        ([], "up|demo|init"),
         (["up", "--port", "70000"], "must be 0 to 65535"),
         (["up", "--port", "x"], "whole number"),
         (["up", "--member", "nonsense"], "peer token"),
         (["up", "--member", guest_token("someone")], "peer token"),
         (["up", "--rendezvous", "/nowhere/at/all"], "is no file"),
-        (["demo", "--size-mib", "2"], "must be 24 to"),
+        (["demo", "--size-mib", "2"], "must be "),
         (["demo", "--file", "/nowhere/at/all"], "is no file"),
         (["demo", "--nonsense"], "unrecognized"),
     ],
@@ -47,10 +48,34 @@ def test_a_wrong_argument_is_named(arguments: list[str], said: str, capsys: pyte
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.err.startswith("error: ")
+    assert (told.err.count("\n"), told.out) == (1, "")
 
 
-@pytest.mark.parametrize("command", ["up", "demo"])
+def test_a_wrong_argument_is_one_object_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["up", "--port", "x", "--json"])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (2, "")
+    assert json.loads(told.out)["error"]["hint"] == "see `swarmbridge up --help`"
+
+
+def test_a_path_may_start_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "r.json").write_text("{}")
+    options = parse(["up", "--home", "~/node", "--rendezvous", "~/r.json"])
+    assert (options.home, options.rendezvous) == (tmp_path / "node", tmp_path / "r.json")
+
+
+def test_the_bounds_that_help_tells_are_those_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["demo", "--help"])
+    assert f"{MIN_SIZE_MIB} to {MAX_SIZE_MIB}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["up", "demo", "init"])
 def test_help_tells_exit_codes_and_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse([command, "--help"])

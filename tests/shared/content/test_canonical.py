@@ -28,7 +28,7 @@ def test_equal_to_the_client(name: str) -> None:
     vector = CANONICAL[name]
     expected = bytes.fromhex(vector["utf8_hex"])
     assert encode_canonical(json.loads(expected)) == expected
-    assert encode_canonical(decode_json(expected, len(expected))) == expected
+    assert encode_canonical(decode_json(expected, len(expected), len(expected))) == expected
 
 
 @pytest.mark.parametrize("name", BY_LOCALE)
@@ -43,7 +43,7 @@ def test_keys_that_a_locale_sorts_otherwise_are_the_known_difference(name: str) 
 
 def test_undefined_is_not_json_and_is_never_written() -> None:
     with pytest.raises(RemoteProtocolError):
-        decode_json(CANONICAL["undefined_member"]["canonical"].encode(), 100)
+        decode_json(CANONICAL["undefined_member"]["canonical"].encode(), 100, 100)
 
 
 def test_every_vector_is_used() -> None:
@@ -82,14 +82,14 @@ def test_numbers_as_ecmascript_writes_them(value: float, text: str) -> None:
 @settings(max_examples=100, deadline=None)
 def test_canonical_text_is_a_fixed_point(value: Any) -> None:
     once = encode_canonical(value)
-    assert encode_canonical(decode_json(once, len(once))) == once
+    assert encode_canonical(decode_json(once, len(once), len(once))) == once
 
 
 @given(raw=st.binary(max_size=60) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
 @settings(max_examples=100, deadline=None)
 def test_arbitrary_bytes_raise_nothing_but_remote_protocol_errors(raw: bytes) -> None:
     try:
-        encode_canonical(decode_json(raw, 1000))
+        encode_canonical(decode_json(raw, 1000, 1000))
     except RemoteProtocolError:
         pass
 
@@ -108,7 +108,7 @@ def test_arbitrary_bytes_raise_nothing_but_remote_protocol_errors(raw: bytes) ->
 )
 def test_hostile_json_is_refused(raw: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        decode_json(raw, 10_000)
+        decode_json(raw, 10_000, 10_000)
 
 
 def test_a_number_beyond_a_double_is_refused() -> None:
@@ -119,3 +119,20 @@ def test_a_number_beyond_a_double_is_refused() -> None:
         nested = [nested]
     with pytest.raises(RemoteProtocolError):
         encode_canonical(nested)
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a":[' + b"[]," * 50 + b"[]]}", b"[" + b"1," * 60 + b"1]", b'{"' + b"{" * 60 + b'":1}']
+)
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode_json(text, 1000, 110)
+    monkeypatch.setattr("json.loads", None)
+    with pytest.raises(RemoteProtocolError):
+        decode_json(text, 1000, 50)
+
+
+def test_long_lists_of_text_are_written_as_any_other() -> None:
+    texts = ["é", "\ud800", '"', "\u2028", ""]
+    assert encode_canonical(texts) == encode_canonical(tuple(texts))
+    assert encode_canonical([*texts, 1])[:-3] == encode_canonical(texts)[:-1]
+    assert encode_canonical(texts) == b'["\xc3\xa9","\\ud800","\\"","\xe2\x80\xa8",""]'

@@ -22,6 +22,8 @@ from shared.content.manifest import (
     Manifest,
     ManifestDraft,
     chunk_count,
+    is_file_id,
+    is_manifest_id,
     new_file_id,
     parse_manifest,
     read_manifest,
@@ -254,3 +256,32 @@ def test_file_ids_have_the_clients_form() -> None:
     assert new_file_id(1_700_000_000_000, bytes(8)) == "file-1700000000000-000000"
     name = new_file_id(1_700_000_000_000, b"\xff" * 8)
     assert len(name) == len(SIGNED["fileId"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"padding": ["x"] * 2000},
+        {"padding": [[[1] * 100] * 100] * 100},
+        {"padding": {f"{number:x}": 0 for number in range(2000)}},
+        {"padding": ["\ud800" * 1000] * 100},
+        {f"field-{number}": None for number in range(2000)},
+        {"owner": "x" * 100_000},
+        {"chunks": None},
+        {"size": -1},
+    ],
+    ids=["list", "nested", "object", "text", "fields", "known", "chunks", "size"],
+)
+def test_what_is_no_manifest_is_refused_before_it_is_written_canonically(
+    change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.content.manifest.encode_canonical", None)
+    with pytest.raises(RemoteProtocolError):
+        read_manifest(FILE_MANIFEST | change)
+
+
+def test_what_a_manifest_may_be_asked_for_by() -> None:
+    good = ["a" * 64, "file-1-abc", "Bericht\u202f2026 \U0001f469\u200d\U0001f4bb", "x" * 128]
+    bad = ["", "\n", "a\x00b", "\u202ebad", "x" * 129, "\ud800"]
+    assert [is_manifest_id(text) for text in good + bad] == [True] * len(good) + [False] * len(bad)
+    assert not is_file_id("a" * 64)

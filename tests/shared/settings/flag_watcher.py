@@ -19,7 +19,7 @@ from shared.transports import TransportName
 
 async def main(instance: str) -> None:
     config = load()
-    bus = await nats_bus.connect(config.bus.url, instance)
+    bus = await nats_bus.connect(config.bus.server, instance)
     flags = Flags(config.flags)
 
     def tell() -> None:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shared.errors import ConfigError
 from shared.ids import guest_token, member_token
-from shared.settings.config import Config, child_environment, default_home, load
+from shared.settings.config import (
+    DEFAULT_BUS_URL,
+    FOREIGN_ENV,
+    PATHS,
+    BusSettings,
+    Config,
+    NodeSettings,
+    checked,
+    child_environment,
+    default_home,
+    load,
+)
 
 MEMBER = member_token(bytes(32))
 
@@ -54,7 +66,7 @@ def test_every_kind_of_value(tmp_path: Path) -> None:
     assert load(write(tmp_path, f'[trust]\nmembers = ["{MEMBER}"]\n')).trust.members == [MEMBER]
 
 
-@pytest.mark.parametrize("word", ["0", "false", "no", "off", "", "FALSE"])
+@pytest.mark.parametrize("word", ["0", "false", "no", "off", "FALSE"])
 def test_foreign_names_switch_webtorrent(word: str) -> None:
     assert load({"VITE_FEATURE_WEBTORRENT": word}).flags.webtorrent is False
     assert load({"FEATURE_WEBTORRENT": word}).flags.webtorrent is False
@@ -128,12 +140,12 @@ def test_a_section_that_is_no_table_and_the_environment_over_it(tmp_path: Path) 
     assert "[node]: must be a table" in problems({**environ, "SWARMBRIDGE_NODE_ID": "x"})
 
 
-@pytest.mark.parametrize("node", ["", "a.b", "a>", "*", "a b", "ä", "-", "a\n"])
+@pytest.mark.parametrize("node", ["a.b", "a>", "*", "a b", "ä", "-", "a\n", 'a"b', "a" * 65])
 def test_a_node_id_must_be_safe_in_subjects(node: str) -> None:
     assert any("node.id" in problem for problem in problems({"SWARMBRIDGE_NODE_ID": node}))
 
 
-@pytest.mark.parametrize("number", ["", "1.5", "0x10", "-1", "99999", "٣"])
+@pytest.mark.parametrize("number", ["1.5", "0x10", "-1", "99999", "٣"])
 def test_ports(number: str) -> None:
     assert problems({"SWARMBRIDGE_GATEWAY_PORT": number})
 
@@ -158,3 +170,52 @@ def test_a_child_gets_only_the_settings_it_is_given() -> None:
         "PATH": "/bin",
         "SWARMBRIDGE_NODE_ID": "child",
     }
+
+
+def test_an_empty_variable_says_nothing(tmp_path: Path) -> None:
+    """Every setting, and the names that others gave: what compose passes on of a variable that nobody set."""
+    names = [
+        *(
+            f"SWARMBRIDGE_{section.name}_{field.name}".upper()
+            for section in msgspec.structs.fields(Config)
+            for field in msgspec.structs.fields(section.type)
+        ),
+        *FOREIGN_ENV,
+    ]
+    environ = write(tmp_path, "[flags]\nwebrtc = false\n[gateway]\nport = 81\n")
+    config = load({**environ, **dict.fromkeys(names, " ")})
+    assert config == load(environ)
+    assert (config.flags.webrtc, config.flags.webtorrent, config.gateway.port) == (False, True, 81)
+
+
+def test_every_path_may_start_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    sections = {section: "".join(f'{field} = "~/x"\n' for of, field in PATHS if of == section) for section, _ in PATHS}
+    text = "".join(f"[{section}]\n{fields}" for section, fields in sections.items())
+    config = load(write(tmp_path, text))
+    assert str(config.home) == "/home/somebody/x"
+    for section, field in PATHS:
+        assert getattr(getattr(config, section), field) == "/home/somebody/x", field
+    assert "~" not in checked(Config(bus=BusSettings(mesh_seed_file="~/x"))).bus.mesh_seed_file
+    assert problems(write(tmp_path, '[node]\nhome = "~nobody-of-that-name/x"\n'))
+
+
+def test_every_setting_that_sounds_like_a_path_is_treated_as_one() -> None:
+    sounding = {
+        (section.name, field.name)
+        for section in msgspec.structs.fields(Config)
+        for field in msgspec.structs.fields(section.type)
+        if field.name.endswith(("file", "home", "document", "store", "dir"))
+    }
+    assert sounding == set(PATHS)
+
+
+def test_a_url_that_equals_the_default_is_still_said() -> None:
+    assert Config().bus.url == ""
+    assert Config().bus.server == DEFAULT_BUS_URL
+    assert load({"SWARMBRIDGE_BUS_URL": DEFAULT_BUS_URL}).bus.url == DEFAULT_BUS_URL
+
+
+def test_what_a_command_line_changed_is_checked_as_well() -> None:
+    with pytest.raises(ConfigError, match="--name"):
+        checked(Config(node=NodeSettings(id='a"b')))

@@ -1,9 +1,11 @@
-"""Two nodes with one worker each, sealed, over a transport in memory: `near` asks `far`."""
+"""Two nodes with one worker each, over a transport in memory, in any speech: `near` asks `far`."""
 
 from __future__ import annotations
 
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
+from shared.transport.contract import Capabilities
+from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES, SEALED_NATIVE
 from tests.fakes.loop_transport import LoopNet, LoopTransport
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
@@ -12,20 +14,39 @@ BODY = bytes(range(256)) * 4096 + b"the tag of 16 by"
 ID = b"r" * 16
 
 
-class Couple:
-    """Node `near` asks node `far`, which holds BODY as `chunk-a`."""
+class WholeLoop(LoopTransport):
+    """Takes records as long as a whole body in JSON."""
 
-    def __init__(self) -> None:
+    capabilities = Capabilities(MAX_RECORD_BYTES, ordered=True, reliable=True, dials_guests=True)
+
+
+class Couple:
+    """Node `near` asks node `far`, which holds BODY as `chunk-a`. `link` has one of them dial the other."""
+
+    def __init__(self, speech: str = SEALED_NATIVE, *, near_dials: bool = True) -> None:
         self.net = LoopNet()
-        self.near, self.far = WorkerNode(b"\x01" * 32), WorkerNode(b"\x02" * 32)
+        self.speech, self.near_dials = speech, near_dials
+        self.sealed = speech == SEALED_NATIVE
+        self.near = WorkerNode(b"\x01" * 32, sealed=self.sealed)
+        self.far = WorkerNode(b"\x02" * 32, sealed=self.sealed)
+        # In trust.members whatever they are: an id that no seal proves must not make anybody a member.
         self.near.members, self.far.members = [self.far.token], [self.near.token]
         self.far.bodies["chunk-a"] = BODY
-        self.near_transport, self.far_transport = LoopTransport(self.net), LoopTransport(self.net)
+        kind = WholeLoop if speech == JSON else LoopTransport
+        self.near_transport = kind(self.net, speech=speech)
+        self.far_transport = kind(self.net, speech=speech)
 
     async def start(self, *, chunk_instances: int = 1) -> None:
         await self.near.start(self.near_transport)
         await self.far.start(self.far_transport, chunk_instances=chunk_instances)
         await until(lambda: len(self.net.listening) == 2)
+
+    async def link(self) -> None:
+        """A link over which near may ask, dialled by whichever of them is to."""
+        if not self.near_dials:
+            await self.far.dial(self.near.token)
+            await until(lambda: self.near.status and self.near.status.peers)
+        await self.near.dial(self.far.token)
 
     async def stop(self) -> None:
         await self.near.stop()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
 import aiohttp
@@ -8,6 +7,7 @@ import aiohttp
 from shared.bus.messages.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
 from shared.errors import Cause
 from shared.ids import member_token, peer_name
+from shared.version import VERSION
 from tests.fakes.waiting import until
 from tests.services.gateway.fake_chunk import IDENTITY
 from tests.services.gateway.model.test_traces import _attempt
@@ -40,7 +40,7 @@ async def test_who_the_node_is(node: GatewayNode) -> None:
         "node": "n",
         "peer": IDENTITY,
         "name": peer_name(IDENTITY),
-        "version": metadata.version("swarmbridge"),
+        "version": VERSION,
     }
 
 

@@ -1,4 +1,4 @@
-"""The machine of one delivery, as the rules of DESIGN 3, under a fake clock."""
+"""The machine of one delivery, under a fake clock."""
 
 from __future__ import annotations
 
@@ -22,10 +22,19 @@ from services.manager.delivery.steps import (
     HopVerdict,
     RulesChanged,
     SendOnLink,
-    SlowAsker,
+    SlowCaller,
     WorkerLost,
 )
-from services.manager.routing.rank import DIAL_STAGGER_S, LINK_QUIET_S, MIN_RETRY_S, SILENT_LIMIT_S, Known
+from services.manager.routing.rank import (
+    ANSWER_DEFAULT_S,
+    ANSWER_LIMIT_FACTOR,
+    DIAL_STAGGER_S,
+    HEDGE_MAX_S,
+    LINK_QUIET_S,
+    MIN_RETRY_S,
+    SILENT_LIMIT_S,
+    Known,
+)
 from shared.bus.messages.envelopes import BodyRef
 from shared.errors import Cause
 from shared.transports import ORDER
@@ -40,6 +49,7 @@ from tests.services.manager.rig import (
     with_heard,
     with_link,
     with_skip,
+    without_acks,
 )
 
 BODY = BodyRef("worker", b"token", 1000)
@@ -62,7 +72,7 @@ def test_a_plain_delivery_is_one_confirmed_hop() -> None:
     assert rig.finish == ("confirmed", None)
     assert rig.story == [("webrtc", "confirmed", "")]
     assert (rig.records[0].bytes, rig.records[0].fallback_from) == (1000, None)
-    assert rig.records[0].accepted_after_s == pytest.approx(0)
+    assert rig.records[0].accepted_at == rig.records[0].started_at
 
 
 @pytest.mark.parametrize(
@@ -161,7 +171,7 @@ def test_a_hedge_leaves_transports_without_a_link_alone() -> None:
 @pytest.mark.parametrize("retry_after_s", [0.0, 0.08])
 def test_busy_for_a_moment_is_waited_out_on_the_same_hop(retry_after_s: float) -> None:
     rig = Rig(all_linked())
-    assert rig.happens(HopFailed(1, Cause.BUSY, retry_after_s)) == [SlowAsker(retry_after_s)]
+    assert rig.happens(HopFailed(1, Cause.BUSY, retry_after_s)) == [SlowCaller(retry_after_s)]
     assert rig.passes(max(retry_after_s, MIN_RETRY_S) - 0.001) == []
     assert rig.passes(0.002) == [SendOnLink(1, WEBRTC, retry=True)]
     confirm(rig, 1)
@@ -225,7 +235,7 @@ def test_a_lost_worker_fails_its_hops_at_once() -> None:
     rig = Rig(all_linked())
     rig.happens(HopAccepted(1, "worker-1"))
     rig.happens(HopProgress(1, 0))
-    assert rig.machine.workers() == {"worker-1"}
+    assert rig.machine.workers() == {"worker-1": rig.now}
     rig.happens(WorkerLost("another"))
     assert rig.sent == [(1, WEBRTC)]
     rig.happens(WorkerLost("worker-1"))
@@ -519,3 +529,160 @@ def test_a_verdict_on_an_answer_that_was_not_given_is_ignored() -> None:
     assert rig.happens(HopVerdict(1, None, 1000)) == []
     rig.happens(HopVerdict(2, None, 1000))
     assert rig.finish == ("confirmed", None)
+
+
+# ── peers that cannot ack, and peers that cannot answer ──
+
+
+def accepted_without_acks(hop: int = 1) -> HopAccepted:
+    return HopAccepted(hop, f"worker-{hop}", acks=False)
+
+
+def test_a_peer_that_cannot_ack_is_not_hedged_against_before_its_answer_is_late() -> None:
+    rig = Rig(all_linked(), timeout_s=30.0)
+    rig.happens(accepted_without_acks())
+    rig.passes(ANSWER_DEFAULT_S - 0.01)
+    assert rig.sent == [(1, WEBRTC)], "nothing was learnt yet: the default is generous"
+    confirm(rig, 1)
+    assert rig.story == [("webrtc", "confirmed", "")]
+
+
+def test_the_delay_of_a_peer_that_cannot_ack_is_learnt_from_its_answers() -> None:
+    rig = Rig(without_acks(all_linked(), WEBRTC, 1.5), timeout_s=30.0)
+    rig.happens(accepted_without_acks())
+    rig.passes(1.49)
+    assert rig.sent == [(1, WEBRTC)]
+    rig.passes(0.02)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+    confirm(rig, 2)
+    assert rig.story == [("webtorrent", "confirmed", ""), ("webrtc", "cancelled", "silent")]
+
+
+def test_a_peer_that_cannot_ack_is_not_given_up_as_silent_where_hedges_are_not_allowed() -> None:
+    rig = Rig(replace(without_acks(all_linked(), WEBRTC, 1.5), hedge_allowed=False), timeout_s=30.0)
+    rig.happens(accepted_without_acks())
+    rig.passes(max(SILENT_LIMIT_S, 1.5 * ANSWER_LIMIT_FACTOR) - 0.01)
+    assert rig.records == []
+    rig.passes(0.02)
+    assert rig.story == [("webrtc", "failed", "silent")]
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+
+
+def test_a_worker_that_says_nothing_is_hedged_against_whatever_its_peer_can() -> None:
+    rig = Rig(without_acks(all_linked(), WEBRTC))
+    rig.passes(0.11)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+
+
+def test_bytes_of_an_answer_are_a_sign_of_life_of_a_peer_that_cannot_ack_too() -> None:
+    rig = Rig(all_linked(), timeout_s=30.0)
+    rig.happens(accepted_without_acks())
+    rig.passes(4.0)
+    rig.happens(HopProgress(1, 1000))
+    rig.passes(0.49)
+    assert rig.sent == [(1, WEBRTC)]
+    rig.passes(0.02)
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)], "that it fell quiet in the middle says something"
+
+
+def test_at_the_deadline_a_peer_that_cannot_ack_was_not_silent() -> None:
+    rig = Rig(all_linked(), timeout_s=3.0)
+    rig.happens(accepted_without_acks())
+    rig.passes(3.0)
+    assert rig.story == [("webrtc", "failed", "timeout")]
+
+
+def test_busy_is_not_waited_out_for_longer_because_a_peer_cannot_ack() -> None:
+    rig = Rig(all_linked())
+    rig.happens(accepted_without_acks())
+    rig.happens(HopFailed(1, Cause.BUSY, HEDGE_MAX_S + 0.1))
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+
+
+def test_a_peer_that_cannot_answer_ends_accepted() -> None:
+    routes = with_link(with_link(all_linked(), WEBTORRENT, Known.UNLINKED), BROADCAST, Known.UNLINKED)
+    rig = Rig(routes)
+    rig.happens(HopAccepted(1, "worker-1", acks=False, confirms=False))
+    for hop in (2, 3):
+        rig.happens(HopFailed(hop, Cause.NO_LINK))
+    assert rig.finish == ("accepted", None)
+    assert rig.story == [
+        ("webrtc", "accepted", ""),
+        ("webtorrent", "failed", "no_link"),
+        ("broadcast", "failed", "no_link"),
+    ]
+    assert rig.dialled == [], "what it was asked it has"
+    assert [record.fallback_from for record in rig.records[:2]] == [None, None], "nothing had failed"
+
+
+def test_where_another_link_can_bring_an_answer_it_is_asked() -> None:
+    rig = Rig(all_linked())
+    rig.happens(HopAccepted(1, "worker-1", acks=False, confirms=False))
+    assert rig.sent == [(1, WEBRTC), (2, WEBTORRENT)]
+    confirm(rig, 2)
+    assert rig.finish == ("confirmed", None)
+    assert rig.story == [("webrtc", "accepted", ""), ("webtorrent", "confirmed", "")]
+
+
+def test_accepted_at_the_deadline_is_not_failed() -> None:
+    rig = Rig(all_linked(), timeout_s=1.0)
+    rig.happens(HopAccepted(1, "worker-1", acks=False, confirms=False))
+    rig.happens(HopProgress(2, 0))
+    rig.passes(1.0)
+    assert rig.finish == ("accepted", None)
+
+
+# ── open circuits ──
+
+
+@pytest.mark.parametrize("others", [Cause.DISABLED, Cause.CIRCUIT_OPEN])
+def test_an_open_circuit_on_the_last_usable_transport_does_not_refuse(others: Cause) -> None:
+    routes = with_skip(all_linked(), WEBRTC, Cause.CIRCUIT_OPEN)
+    for transport in (WEBTORRENT, BROADCAST):
+        routes = with_skip(routes, transport, others)
+    rig = Rig(routes)
+    assert [transport for _, transport in rig.sent] == [WEBRTC]
+    assert {(outcome, cause) for _, outcome, cause in rig.story} == {
+        ("skipped", "circuit_open"),
+        ("skipped", others.value),
+    }
+    confirm(rig, rig.sent[0][0])
+    assert rig.finish == ("confirmed", None)
+
+
+def test_an_open_circuit_does_not_refuse_where_no_other_transport_has_a_link() -> None:
+    rig = Rig(with_skip(with_link(none_linked(), WEBRTC, Known.LINKED), WEBRTC, Cause.CIRCUIT_OPEN))
+    assert rig.dialled == [WEBTORRENT], "a better link is looked for"
+    assert [transport for _, transport in rig.sent] == [WEBRTC], "and meanwhile the doubtful one is asked"
+    rig.passes(0.1)
+    rig.happens(DialSucceeded(WEBTORRENT))
+    rig.passes(0.21)
+    assert [transport for _, transport in rig.sent] == [WEBRTC, WEBTORRENT]
+
+
+def test_a_transport_whose_circuit_is_open_is_dialled_last() -> None:
+    routes = with_skip(none_linked(), WEBRTC, Cause.CIRCUIT_OPEN)
+    for transport in (WEBTORRENT, BROADCAST):
+        routes = with_skip(routes, transport, Cause.DISABLED)
+    rig = Rig(routes)
+    assert rig.dialled == [WEBRTC]
+    rig.happens(DialSucceeded(WEBRTC))
+    assert [transport for _, transport in rig.sent] == [WEBRTC]
+
+
+def test_with_another_link_an_open_circuit_keeps_traffic_away_and_is_asked_when_that_failed() -> None:
+    rig = Rig(with_skip(with_link(all_linked(), BROADCAST, Known.UNLINKED), WEBRTC, Cause.CIRCUIT_OPEN))
+    assert [transport for _, transport in rig.sent] == [WEBTORRENT]
+    rig.happens(HopFailed(2, Cause.CLOSED))
+    rig.happens(HopFailed(3, Cause.NO_LINK))
+    assert [transport for _, transport in rig.sent] == [WEBTORRENT, BROADCAST, WEBRTC]
+
+
+def test_busy_on_the_last_resort_is_waited_out() -> None:
+    routes = with_skip(all_linked(), WEBRTC, Cause.CIRCUIT_OPEN)
+    for transport in (WEBTORRENT, BROADCAST):
+        routes = with_skip(routes, transport, Cause.DISABLED)
+    rig = Rig(routes)
+    number = rig.sent[0][0]
+    rig.happens(HopFailed(number, Cause.BUSY, 0.5))
+    assert rig.passes(0.51) == [SendOnLink(number, WEBRTC, retry=True)]

@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: one outcome, by the deadline, every hop accounted for (issue 4, item 2)."""
+"""Whatever happens, in whatever order: one outcome, by the deadline, every hop accounted for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from services.manager.delivery.hop import Hop, HopState
 from services.manager.delivery.machine import Delivery
 from services.manager.delivery.steps import (
     AskedAgain,
@@ -31,13 +32,14 @@ from services.manager.delivery.steps import (
     TimerFired,
     WorkerLost,
 )
-from services.manager.routing.rank import Known, Route, Routes
+from services.manager.routing.rank import ANSWER_MIN_S, Known, Route, Routes
 from shared.bus.messages.envelopes import BodyRef
 from shared.errors import Cause
 from shared.transports import ORDER, TransportName
 from tests.services.manager.rig import ANSWER
 
 TIMEOUT_S = 5.0
+ROUNDING_S = 1e-9
 HOPS = st.integers(1, 4)
 TRANSPORTS = st.sampled_from(ORDER)
 CAUSES = st.sampled_from([Cause.NO_LINK, Cause.CLOSED, Cause.BUSY, Cause.SOURCE_LOST, Cause.REFUSED, Cause.DRAINING])
@@ -55,12 +57,17 @@ class DeliveryStory(RuleBasedStateMachine):
         self.seen: list[Command] = []
         self.after_end: list[Command] = []
         self.asked_on_forbidden: list[TransportName] = []
+        self.cannot_ack: dict[int, bool] = {}
+        self.unanswerable = False
+        self.hastily: list[int] = []
 
     @initialize(links=st.lists(LINKS, min_size=3, max_size=3), off=st.sets(TRANSPORTS), hedge=st.booleans())
     def begin(self, links: list[Known], off: set[TransportName], hedge: bool) -> None:
         self.routes = Routes(
             {
-                transport: Route(transport, link, Cause.DISABLED if transport in off else None, 0.1, 0.4)
+                transport: Route(
+                    transport, link, Cause.DISABLED if transport in off else None, 0.1, 0.4, answer_delay_s=ANSWER_MIN_S
+                )
                 for transport, link in zip(ORDER, links, strict=True)
             },
             hedge,
@@ -77,17 +84,29 @@ class DeliveryStory(RuleBasedStateMachine):
 
     def take(self, commands: list[Command]) -> None:
         for command in commands:
-            if isinstance(command, SendOnLink | DialTransport) and self.routes[command.transport].skip is not None:
+            if isinstance(command, SendOnLink | DialTransport) and self.routes[command.transport].barred:
                 self.asked_on_forbidden.append(command.transport)
+            if isinstance(command, RecordHop):
+                self.check_patience(command.hop)
         self.seen += commands
+
+    def check_patience(self, hop: Hop) -> None:
+        """A hop whose peer cannot ack was not called silent before its answer was late."""
+        silent = hop.cause is Cause.SILENT and hop.state is HopState.SENT
+        if silent and self.cannot_ack.get(hop.number) and hop.ended_at - hop.heard_at < ANSWER_MIN_S - ROUNDING_S:
+            self.hastily.append(hop.number)
 
     @property
     def finishes(self) -> list[Finish]:
         return [command for command in self.seen if isinstance(command, Finish)]
 
-    @rule(hop=HOPS, worker=WORKERS)
-    def accepted(self, hop: int, worker: str) -> None:
-        self.happens(HopAccepted(hop, worker))
+    @rule(hop=HOPS, worker=WORKERS, acks=st.booleans(), confirms=st.sampled_from([True, True, True, False]))
+    def accepted(self, hop: int, worker: str, acks: bool, confirms: bool) -> None:
+        self.cannot_ack[hop] = not acks
+        live = self.machine.hop(hop)
+        if live is not None and live.state is HopState.SENT and not confirms:
+            self.unanswerable = True
+        self.happens(HopAccepted(hop, worker, acks, confirms))
 
     @rule(hop=HOPS, count=st.integers(0, 10_000))
     def progressed(self, hop: int, count: int) -> None:
@@ -165,6 +184,15 @@ class DeliveryStory(RuleBasedStateMachine):
         assert self.asked_on_forbidden == []
 
     @invariant()
+    def nobody_is_called_silent_for_want_of_acks(self) -> None:
+        assert self.hastily == []
+
+    @invariant()
+    def accepted_means_that_a_peer_has_it_which_cannot_answer(self) -> None:
+        if self.finishes and self.finishes[0].outcome == "accepted":
+            assert self.unanswerable
+
+    @invariant()
     def one_outcome_and_nothing_after_it(self) -> None:
         assert len(self.finishes) <= 1
         assert self.after_end == []
@@ -173,7 +201,7 @@ class DeliveryStory(RuleBasedStateMachine):
 
     @invariant()
     def every_hop_is_recorded_once(self) -> None:
-        numbers = [command.record.number for command in self.seen if isinstance(command, RecordHop)]
+        numbers = [command.hop.number for command in self.seen if isinstance(command, RecordHop)]
         assert len(numbers) == len(set(numbers))
         if self.finishes:
             sent = {command.hop for command in self.seen if isinstance(command, SendOnLink)}
@@ -182,7 +210,7 @@ class DeliveryStory(RuleBasedStateMachine):
 
     @invariant()
     def confirmed_means_exactly_one_confirmed_hop_that_was_given(self) -> None:
-        confirmed = [c.record for c in self.seen if isinstance(c, RecordHop) and c.record.outcome == "confirmed"]
+        confirmed = [c.hop for c in self.seen if isinstance(c, RecordHop) and c.hop.outcome == "confirmed"]
         if self.finishes and self.finishes[0].outcome == "confirmed":
             assert len(confirmed) == 1
             assert confirmed[0].number in {c.hop for c in self.seen if isinstance(c, GiveAnswer)}

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.manager.routing.breaker import BACKOFF_CAP_MS, BACKOFF_FIRST_MS, STABLE_MS, Breakers
+from services.manager.routing.breaker import BACKOFF_CAP_MS, BACKOFF_FIRST_MS, PROOF_INTERVAL_MS, STABLE_MS, Breakers
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause
 
@@ -149,7 +149,8 @@ def test_a_probe_that_finds_a_link_grants_a_trial_whatever_the_back_off() -> Non
         stream.now_ms += BACKOFF_CAP_MS
         stream.fails()
     assert not stream.allows
-    stream.breakers.probe_succeeded(PEER, WEBRTC)
+    stream.now_ms += PROOF_INTERVAL_MS
+    stream.breakers.proved(PEER, WEBRTC, stream.now_ms)
     assert stream.allows
     stream.works()
     assert stream.is_open, "one good trial is not enough for one that opened seven times"

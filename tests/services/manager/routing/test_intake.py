@@ -15,7 +15,7 @@ def burst(taking: Intake, peer: str, role: str, now: float) -> int:
     """How many requests are let in at one moment, each answered at once."""
     count = 0
     while taking.refusal(peer, role, now) is None:
-        taking.done(peer)
+        taking.done(peer, role)
         count += 1
     return count
 
@@ -55,8 +55,24 @@ def test_so_many_are_open_for_one_peer_and_in_all() -> None:
     for number in range(intake.MAX_OPEN - intake.MAX_OPEN_A_PEER):
         assert taking.refusal(f"m{number}", ROLE_MEMBER, 0.0) is None
     assert taking.refusal("k2", ROLE_MEMBER, 0.0) == busy
-    taking.done("k1")
+    taking.done("k1", ROLE_MEMBER)
     assert taking.refusal("k2", ROLE_MEMBER, 0.0) is None
+
+
+def test_strangers_whose_requests_stay_open_leave_places_to_everybody_else() -> None:
+    """Four of them, each with as many as it may have; identities cost nothing, so then forty."""
+    taking = Intake()
+    for strangers in (4, 40):
+        for number in range(strangers):
+            while taking.refusal(f"g{number}", ROLE_GUEST, float(strangers)) is None:
+                pass
+        assert taking._guest_count == min(strangers * intake.MAX_OPEN_A_GUEST, intake.MAX_OPEN_GUESTS)
+        if strangers == 4:
+            assert taking.refusal("another", ROLE_GUEST, float(strangers)) is None
+            taking.done("another", ROLE_GUEST)
+    assert taking._open_count == intake.MAX_OPEN_GUESTS < intake.MAX_OPEN
+    for number in range(intake.MAX_OPEN - intake.MAX_OPEN_GUESTS):
+        assert taking.refusal(f"m{number}", ROLE_MEMBER, 0.0) is None, "the members' places are not theirs"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans(), st.floats(0, 0.05)), max_size=300))
@@ -66,11 +82,16 @@ def test_what_is_open_is_never_more_than_it_says(steps: list[tuple[str, bool, fl
     for peer, answer, wait_s in steps:
         now += wait_s
         if answer and opened:
-            taking.done(opened.pop())
-        elif taking.refusal(peer, ROLE_GUEST if peer < "d" else ROLE_MEMBER, now) is None:
+            taking.done(last := opened.pop(), role_of(last))
+        elif taking.refusal(peer, role_of(peer), now) is None:
             opened.append(peer)
         assert all(opened.count(one) <= intake.MAX_OPEN_A_PEER for one in set(opened))
+        assert all(opened.count(one) <= intake.MAX_OPEN_A_GUEST for one in "abc")
     for peer in opened:
-        taking.done(peer)
+        taking.done(peer, role_of(peer))
     assert taking._open == {}
-    assert taking._open_count == 0
+    assert (taking._open_count, taking._guest_count) == (0, 0)
+
+
+def role_of(peer: str) -> str:
+    return ROLE_GUEST if peer < "d" else ROLE_MEMBER

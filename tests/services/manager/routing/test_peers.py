@@ -10,7 +10,7 @@ from services.manager.routing.rank import HEDGE_MAX_S, HEDGE_MIN_S, Known
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import guest_token, member_token, peer_name
-from shared.transports import ORDER
+from shared.transports import ORDER, TransportName
 from tests.services.manager.rig import WEBRTC, WEBTORRENT
 
 PEER = member_token(bytes(32))
@@ -20,6 +20,11 @@ NOW_MS = 1_700_000_000_000
 def confirmed(transport: str, outcome: str = "confirmed", cause: Cause | None = None) -> Attempt:
     name = peer_name(PEER)
     return Attempt("d", 1, transport, name, outcome, cause, "", None, False, NOW_MS, 10.0, 0, "", "", "m")
+
+
+def trusted(name: str, transport: TransportName) -> bool:
+    """No circuit is open."""
+    return False
 
 
 def test_links_are_learnt_from_what_happens() -> None:
@@ -48,12 +53,12 @@ def test_a_new_manager_knows_links_from_the_stream() -> None:
 def test_the_hedge_delay_is_learnt_from_acks() -> None:
     book = PeerBook()
     assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MAX_S
-    book.round_trip(PEER, WEBRTC, 0.002)
+    book.accepted(PEER, WEBRTC, 0.002, True, 0.0)
     assert 0.05 < book.links(PEER)[WEBRTC].ack_delay_s() < HEDGE_MAX_S
     for _ in range(40):
         book.acked(PEER, WEBRTC, 0.002)
     assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S
-    book.round_trip(PEER, WEBRTC, 5.0)
+    book.accepted(PEER, WEBRTC, 5.0, True, 0.0)
     assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S, "timed acks count for more than a told round trip"
     for _ in range(20):
         book.acked(PEER, WEBRTC, 2.0)
@@ -70,19 +75,19 @@ def test_the_stall_delay_is_never_shorter_than_the_hedge_delay() -> None:
 def test_wanted_peers_are_probed_on_every_enabled_transport() -> None:
     book = PeerBook()
     book.want(PEER, 100.0, NOW_MS)
-    due = book.due_probes([WEBRTC, WEBTORRENT], 100.0)
+    due = book.due_probes([WEBRTC, WEBTORRENT], 100.0, trusted)
     assert due == [(PEER, WEBRTC), (PEER, WEBTORRENT)]
     book.dialled(PEER, WEBRTC, 100.0)
     book.linked(PEER, WEBTORRENT, 101.0)
-    assert book.due_probes([WEBRTC, WEBTORRENT], 100.0 + PROBE_INTERVAL_S) == [(PEER, WEBRTC)]
-    assert book.due_probes([WEBRTC], 100.0 + WANTED_S) == []
+    assert book.due_probes([WEBRTC, WEBTORRENT], 100.0 + PROBE_INTERVAL_S, trusted) == [(PEER, WEBRTC)]
+    assert book.due_probes([WEBRTC], 100.0 + WANTED_S, trusted) == []
 
 
 def test_nobody_dials_a_guest_or_a_peer_that_no_delivery_wants() -> None:
     book = PeerBook()
     book.want(guest_token("someone"), 0.0, NOW_MS)
     book.linked(PEER, WEBRTC, 0.0)
-    assert book.due_probes([WEBRTC], 50.0) == []
+    assert book.due_probes([WEBRTC], 50.0, trusted) == []
 
 
 def test_a_failed_dial_is_told_again_for_a_second() -> None:

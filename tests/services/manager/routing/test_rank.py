@@ -17,34 +17,28 @@ from services.manager.routing.rank import (
 )
 from shared.errors import Cause
 from shared.transports import ORDER
-from tests.services.manager.rig import BROADCAST, WEBRTC, WEBTORRENT, all_linked, none_linked, with_link, with_skip
+from tests.services.manager.rig import BROADCAST, WEBRTC, WEBTORRENT, none_linked, with_link, with_skip
 
 
 def test_with_a_link_every_transport_has_its_turn_in_order() -> None:
-    hops = rank(with_link(none_linked(), BROADCAST, Known.LINKED), 10.0)
-    assert [hop.transport for hop in hops] == list(ORDER)
-    assert [hop.start_after_s for hop in hops] == [0.0, 0.3, 0.3]
+    assert rank(with_link(none_linked(), BROADCAST, Known.LINKED)) == list(ORDER)
 
 
 def test_without_a_usable_link_there_are_no_hops() -> None:
-    assert rank(none_linked(), 10.0) == []
+    assert rank(none_linked()) == []
     only_a_forbidden_link = with_skip(with_link(none_linked(), WEBRTC, Known.LINKED), WEBRTC, Cause.DISABLED)
-    assert rank(only_a_forbidden_link, 10.0) == []
-
-
-def test_no_hop_outlasts_the_delivery() -> None:
-    assert {hop.deadline_s for hop in rank(all_linked(), 0.5)} == {0.5}
+    assert rank(only_a_forbidden_link) == []
 
 
 def test_dials_start_apart_and_leave_out_what_may_not_be_used() -> None:
-    dials = rank_dials(none_linked(), 10.0)
-    assert [(dial.transport, dial.start_after_s) for dial in dials] == [
-        (WEBRTC, 0.0),
-        (WEBTORRENT, DIAL_STAGGER_S),
-        (BROADCAST, 2 * DIAL_STAGGER_S),
-    ]
-    without = rank_dials(with_skip(none_linked(), WEBRTC, Cause.DISABLED), 10.0)
-    assert [(dial.transport, dial.start_after_s) for dial in without] == [(WEBTORRENT, 0.0), (BROADCAST, 0.25)]
+    assert rank_dials(none_linked()) == [(WEBRTC, 0.0), (WEBTORRENT, DIAL_STAGGER_S), (BROADCAST, 2 * DIAL_STAGGER_S)]
+    without = rank_dials(with_skip(none_linked(), WEBRTC, Cause.DISABLED))
+    assert without == [(WEBTORRENT, 0.0), (BROADCAST, DIAL_STAGGER_S)]
+
+
+def test_an_open_circuit_puts_a_dial_last() -> None:
+    dials = rank_dials(with_skip(none_linked(), WEBRTC, Cause.CIRCUIT_OPEN))
+    assert dials == [(WEBTORRENT, 0.0), (BROADCAST, DIAL_STAGGER_S), (WEBRTC, 2 * DIAL_STAGGER_S)]
 
 
 @pytest.mark.parametrize(

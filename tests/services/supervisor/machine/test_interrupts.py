@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +45,25 @@ def test_a_signal_ends_the_work_and_not_the_cleaning(number: signal.Signals) -> 
         assert process.stdout.readline() == "cleaning\n"
         process.send_signal(number)  # an impatient person
         assert process.stdout.read() == "clean\ninterrupted\n"
+        assert process.wait(10) == EXIT_INTERRUPTED
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nohup_is_kept() -> None:
+    """An ignored SIGHUP at the start is all that nohup does."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "long"],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "working\n"
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        ignored = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
+        assert ignored & 1 << (signal.SIGHUP - 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "cleaning\nclean\ninterrupted\n"
         assert process.wait(10) == EXIT_INTERRUPTED
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from services.supervisor.machine.process_log import ProcessLog
 from services.supervisor.machine.processes import Child, Children, Program
 from tests.services.supervisor.waiting import until
 
@@ -42,7 +43,7 @@ def alive(pid: int) -> bool:
 
 
 async def said_here(child: Child) -> None:
-    await until(lambda: child.log_tail() == ["here"])
+    await until(lambda: child.log_tail()[-1:] == ["here"])
 
 
 async def test_a_dead_child_is_started_again(children: Children, tmp_path: Path) -> None:
@@ -91,10 +92,42 @@ async def test_the_first_exit_is_told(children: Children, tmp_path: Path) -> Non
     assert await children.first_exit([sleeper, brief]) is brief
 
 
-async def test_the_log_is_truncated_at_each_start(children: Children, tmp_path: Path) -> None:
+async def test_a_run_begins_with_an_empty_log_and_keeps_the_one_before(children: Children, tmp_path: Path) -> None:
     (tmp_path / "tiny.log").write_text("of an older run\n")
     child = children.start(program(tmp_path, SLEEPER))
-    await said_here(child)
+    await until(lambda: child.log_tail() == ["here"])
+    assert (tmp_path / "tiny.log.1").read_text() == "of an older run\n"
+
+
+async def test_what_a_crashed_process_said_last_is_kept(children: Children, tmp_path: Path) -> None:
+    child = children.start(program(tmp_path, "print('last words', flush=True); raise SystemExit(9)"))
+    await until(lambda: child.start_count >= 3)
+    lines = child.log_tail()
+    assert lines.count("last words") >= 2
+    assert "started again (start 2 of this run)" in lines[1]
+
+
+def test_a_log_that_grew_too_long_moves_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.supervisor.machine.process_log.MAX_LOG_BYTES", 10)
+    kept = ProcessLog(tmp_path / "x.log")
+    descriptor = kept.begin_run()
+    try:
+        os.write(descriptor, b"something long\n")
+        kept.bound()
+        os.write(descriptor, b"and so on\n")
+        kept.bound()
+    finally:
+        os.close(descriptor)
+    assert (tmp_path / "x.log").read_text() == "and so on\n"
+    assert (tmp_path / "x.log.1").read_text() == "something long\n"
+
+
+async def test_the_word_of_a_restart_says_when(
+    children: Children, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    child = children.start(program(tmp_path, "raise SystemExit(9)"))
+    await until(lambda: child.start_count == 2)
+    assert "tiny ended with code 9; restarting it in 0." in caplog.text
 
 
 async def test_closing_ends_everything(tmp_path: Path) -> None:

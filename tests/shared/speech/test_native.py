@@ -6,18 +6,32 @@ from hypothesis import strategies as st
 
 from shared.content.messages import ChunkData, NotFound, RequestChunk
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.wire.native import link as native
-from shared.wire.native.frames import AnswerFrame, BodyFrame, body_frames, encode_frame
-from shared.wire.native.link import (
+from shared.speech import native
+from shared.speech.budget import ByteBudget
+from shared.speech.contract import (
+    Announced,
     AnswerProgressed,
     AnswerReceived,
-    NativeLink,
-    PeerFellSilent,
+    Event,
     PeerLeft,
     RequestCancelled,
     RequestFailed,
     RequestReceived,
     RequestRefused,
+    SpeechEnded,
+)
+from shared.speech.native import NativeLink
+from shared.wire.native.frames import (
+    AckFrame,
+    AnswerFrame,
+    BodyFrame,
+    CancelFrame,
+    FailedFrame,
+    Frame,
+    PingFrame,
+    PongFrame,
+    body_frames,
+    encode_frame,
 )
 
 ID = b"0123456789abcdef"
@@ -25,11 +39,11 @@ ASK = RequestChunk("chunk-x")
 DATA = ChunkData("chunk-x", 0, 1, 5, b"i" * 12, "text/plain", "x")
 
 
-def carry(source: NativeLink, target: NativeLink, now: float = 0.0) -> list[native.Event]:
+def carry(source: NativeLink, target: NativeLink, now: float = 0.0) -> list[Event]:
     return [event for frame in source.frames_to_send() for event in target.receive_frame(frame, now)]
 
 
-def answer_with(server: NativeLink, client: NativeLink, body: bytes, now: float = 0.0) -> list[native.Event]:
+def answer_with(server: NativeLink, client: NativeLink, body: bytes, now: float = 0.0) -> list[Event]:
     header = server.answer(ID, DATA, len(body))
     assert header is not None
     events = client.receive_frame(header, now)
@@ -73,7 +87,7 @@ def test_a_refusal_carries_its_cause() -> None:
     assert server.fail(ID, Cause.BUSY) is None
 
 
-def test_a_cancel_stops_the_server_and_late_bodies_are_strays() -> None:
+def test_a_cancel_stops_the_server_and_what_crosses_it_is_late_and_not_useless() -> None:
     client, server = asked_pair()
     header = server.answer(ID, DATA, 10)
     cancel = client.cancel(ID)
@@ -82,9 +96,89 @@ def test_a_cancel_stops_the_server_and_late_bodies_are_strays() -> None:
     assert server.receive_frame(cancel, 0.0) == [RequestCancelled(ID)]
     assert not server.is_open(ID)
     assert client.receive_frame(header, 0.0) == []
-    assert client.receive_frame(encode_frame(BodyFrame(ID, 0, memoryview(b"late"))), 0.0) == []
-    assert client.stray_count == 2
+    for offset in (0, 4):
+        assert client.receive_frame(encode_frame(BodyFrame(ID, offset, memoryview(b"late"))), 0.0) == []
+    assert client.useless_count == 0
+    client.receive_frame(encode_frame(BodyFrame(ID, 8, memoryview(b"more than was announced"))), 0.0)
+    assert client.useless_count == 1
     assert client.cancel(ID) is None
+
+
+def test_a_cancel_that_crosses_the_answer_is_not_useless_once() -> None:
+    client, server = asked_pair()
+    cancel = client.cancel(ID)
+    assert cancel is not None
+    assert server.fail(ID, Cause.BUSY) is not None
+    for useless_count in (0, 1):
+        assert server.receive_frame(cancel, 0.0) == []
+        assert server.useless_count == useless_count
+
+
+USELESS: list[Frame] = [
+    AckFrame(ID),
+    FailedFrame(ID, Cause.BUSY),
+    AnswerFrame(ID, DATA, 4),
+    BodyFrame(ID, 0, memoryview(b"x")),
+    CancelFrame(ID),
+    PingFrame(1),
+    PongFrame(1),
+]
+
+
+@pytest.mark.parametrize("frame", [*map(encode_frame, USELESS), b"\xff of a later version"])
+def test_a_flood_of_frames_that_mean_nothing_ends_the_link(frame: bytes) -> None:
+    link = NativeLink(0.0)
+    with pytest.raises(RemoteProtocolError) as refusal:
+        for _ in range(int(native.USELESS_BURST) + 1):
+            link.receive_frame(frame, 0.0)
+    assert refusal.value.cause is Cause.RATE_LIMITED
+
+
+def test_pings_of_a_whole_day_do_not() -> None:
+    link = NativeLink(0.0)
+    for second in range(24 * 3600):
+        link.receive_frame(encode_frame(PingFrame(second)), float(second))
+
+
+def test_an_answer_over_the_budget_is_busy_and_the_peer_is_told() -> None:
+    worker = ByteBudget(100)
+    client, server = NativeLink(0.0, ByteBudget(80, worker)), NativeLink(0.0)
+    for number in (1, 2):
+        server.receive_frame(client.ask(bytes([number]) * 16, ASK, 5000, "", 0.0), 0.0)
+    carry(server, client)
+    first = server.answer(b"\x01" * 16, DATA, 60)
+    second = server.answer(b"\x02" * 16, DATA, 60)
+    assert first is not None
+    assert second is not None
+    client.receive_frame(first, 0.0)
+    assert worker.used_bytes == 60
+    assert client.receive_frame(second, 0.0) == [RequestFailed(b"\x02" * 16, Cause.BUSY, native.BUSY_RETRY_MS)]
+    assert carry(client, server) == [RequestCancelled(b"\x02" * 16)]
+    client.receive_frame(encode_frame(BodyFrame(b"\x02" * 16, 0, memoryview(bytes(60)))), 0.0)
+    assert client.useless_count == 0
+    [done] = client.receive_frame(encode_frame(BodyFrame(b"\x01" * 16, 0, memoryview(bytes(60)))), 0.0)
+    assert isinstance(done, AnswerReceived)
+    assert worker.used_bytes == 0
+
+
+@pytest.mark.parametrize("end", ["cancel", "failed"])
+def test_what_a_body_had_reserved_is_given_back(end: str) -> None:
+    budget = ByteBudget(100)
+    client, server = NativeLink(0.0, budget), NativeLink(0.0)
+    server.receive_frame(client.ask(ID, ASK, 5000, "", 0.0), 0.0)
+    header = server.answer(ID, DATA, 50)
+    assert header is not None
+    client.receive_frame(header, 0.0)
+    if end == "cancel":
+        client.cancel(ID)
+    else:
+        client.receive_frame(encode_frame(FailedFrame(ID, Cause.SOURCE_LOST)), 0.0)
+    assert budget.used_bytes == 0
+
+
+def test_an_announcement_is_heard() -> None:
+    link = NativeLink(0.0)
+    assert link.receive_frame(NativeLink(0.0).announce(["a", "b"]), 0.0) == [Announced(("a", "b"))]
 
 
 @pytest.mark.parametrize(
@@ -133,11 +227,11 @@ def test_a_quiet_peer_is_pinged_and_a_pong_is_life() -> None:
 def test_a_silent_peer_is_given_up() -> None:
     link = NativeLink(0.0)
     now = 0.0
-    events: list[native.Event] = []
+    events: list[Event] = []
     while not events:
         now = link.next_deadline()
         events = link.handle_timer(now)
-    assert events == [PeerFellSilent()]
+    assert events == [SpeechEnded(Cause.SILENT)]
     assert now == native.SILENT_AFTER_S
     assert len(link.frames_to_send()) == 3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from services.chunk.keys_file import ROOT_FILE, load_or_create_root
 from shared.errors import ConfigError
+from shared.process.root_key import ROOT_FILE, load_or_create_root
 
 
 def test_the_key_is_made_once_and_is_ours_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""All deliveries of one manager: takes them, passes on what concerns them, remembers how they ended.
+"""All delivery runs of one manager: takes deliveries, passes on what concerns them, remembers how they ended.
 
-A manager that was stopped (SIGSTOP, a frozen machine) finds its askers gone to another one; it abandons what it
+A manager that was stopped (SIGSTOP, a frozen machine) finds its callers gone to another one; it abandons what it
 had, so that the two do not work against each other on the same links.
 """
 
@@ -35,22 +35,22 @@ from shared.clock import unix_ms
 from shared.errors import Cause, RemoteFailure
 
 MAX_DELIVERIES = 2_048
-"""Under way in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
+"""In flight in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
 
 MAX_DELIVERIES_A_PEER = 1_024
 """Of these, to one peer: one that answers nothing must not keep the others waiting. One more is told BUSY."""
 
 BUSY_RETRY_S = 0.05
 DEFAULT_TIMEOUT_S = 30.0
-"""Where the asker gave no deadline (swarm-space's request timeout)."""
+"""Where the caller gave no deadline (swarm-space's request timeout)."""
 
 RECEIPT_MARGIN_S = 0.05
 RECEIPT_MARGIN_SHARE = 0.1
-"""A delivery ends this much before the asker's deadline (at most this share of it), so that the receipt arrives."""
+"""A delivery ends this much before the caller's deadline (at most this share of it), so that the receipt arrives."""
 
 MAX_RECEIPTS = 10_000
 RECEIPT_KEPT_S = 60.0
-"""Receipts told again to an asker that missed one."""
+"""Receipts sent again to an caller that missed one."""
 
 HEARTBEAT_S = 0.25
 STOPPED_S = 1.0
@@ -59,13 +59,16 @@ STOPPED_CPU_SHARE = 0.1
 Askers give a silent manager up after two missed pings of 250 ms."""
 
 MAX_MESSAGES = 1_024
-"""Handlers of messages from workers and askers under way; each is short and awaits nothing."""
+"""Handlers of messages from workers and callers in flight; each is short and awaits nothing."""
 
 log = logging.getLogger(__name__)
 
 
-class Deliveries:
-    """Serves `route.deliver` in the queue group of the managers, and `manager.<instance>`."""
+class Runs:
+    """The deliveries in flight, and how the last ones ended.
+
+    Serves `route.deliver` in the queue group of the managers, and `manager.<instance>`.
+    """
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -100,7 +103,7 @@ class Deliveries:
         )
 
     async def drain(self, grace_s: float) -> None:
-        """Take no more; wait until those under way have ended, at most grace_s."""
+        """Take no more; wait until those in flight have ended, at most grace_s."""
         self._draining = True
         if self._taking is not None:
             await self._taking.close()
@@ -110,16 +113,16 @@ class Deliveries:
                     self._none_left.clear()
                     await self._none_left.wait()
         except TimeoutError:
-            log.info("drain ended by its grace with %d deliveries under way", len(self._runs))
+            log.info("drain ended by its grace with %d deliveries in flight", len(self._runs))
 
     async def close(self) -> None:
-        """Abandon what is left: its askers find us gone and ask another manager."""
+        """Abandon what is left: its callers find us gone and ask another manager."""
         self.abandon_all()
         for subscription in self._subscriptions:
             await subscription.close()
 
     def rules_changed(self) -> None:
-        """A flag or the blocklist is another: what is under way may have to stop."""
+        """A flag or the blocklist is another: what is in flight may have to stop."""
         for run in self:
             run.feed(RulesChanged())
 
@@ -127,9 +130,13 @@ class Deliveries:
         for run in self:
             run.feed(WorkerLost(worker))
 
-    def workers(self) -> set[str]:
-        """Every worker that holds a request of ours."""
-        return set().union(*(run.workers() for run in self))
+    def workers(self) -> dict[str, float]:
+        """Every worker that holds a request of ours, and when it last gave a sign of life for any of them."""
+        heard: dict[str, float] = {}
+        for run in self:
+            for worker, at in run.workers().items():
+                heard[worker] = max(at, heard.get(worker, at))
+        return heard
 
     def abandon_all(self) -> None:
         runs, self._runs = self._runs, {}
@@ -141,7 +148,7 @@ class Deliveries:
             self._abandoned.popitem(last=False)
         self._none_left.set()
 
-    # ── from askers ──
+    # ── from callers ──
 
     async def _take(self, call: Deliver, incoming: Incoming) -> Taken:
         self._check_stopped()

@@ -1,0 +1,53 @@
+"""The speeches that a worker can talk, by name: what its transports may ask for in LinkUp.
+
+A transport says which speech a link is for, because it alone saw how the link was asked for (an OFFER's metadata, a
+BEP 10 handshake). A name that is not here is refused before a link is made, where the transport can, or closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from shared.errors import Cause, SwarmbridgeError
+from shared.speech.budget import ByteBudget
+from shared.speech.contract import SEALED_NATIVE, Speech
+from shared.speech.sealed_native import SealedNative
+from shared.transport.contract import Capabilities, LinkUp
+from shared.wire.sealed.sealed_link import MAX_RECORD_BYTES
+from shared.worker.identity import LinkIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a speech is made from.
+
+    budget: for what is put together on this link. now, unix_s: the same moment on the monotonic and the wall clock.
+    """
+
+    up: LinkUp
+    transport: str
+    capabilities: Capabilities
+    identity: LinkIdentity
+    budget: ByteBudget
+    now: float
+    unix_s: float
+
+
+MakeSpeech = Callable[[Opening], Speech]
+"""Raises: SwarmbridgeError: the link cannot carry this speech; close it with the cause."""
+
+
+def sealed_native(opening: Opening) -> Speech:
+    """Native frames under a fresh seal.
+
+    Raises: SwarmbridgeError(INVALID): records that may be lost or overtaken, or be too short, cannot be sealed.
+    """
+    can = opening.capabilities
+    if not (can.ordered and can.reliable and opening.up.ordered and can.max_record_bytes >= MAX_RECORD_BYTES):
+        raise SwarmbridgeError(Cause.INVALID, "a seal numbers its records: they must come whole and in order")
+    seal = opening.identity.seal_for(opening.transport, opening.up)
+    return SealedNative(seal, opening.budget, opening.now, opening.unix_s)
+
+
+SPEECHES: Mapping[str, MakeSpeech] = {SEALED_NATIVE: sealed_native}

@@ -1,0 +1,95 @@
+"""`init` makes what is missing and keeps what is there, and a server that runs from it lets the services in."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from services.supervisor.init import InitOptions, init, told
+from services.supervisor.machine.errors import CannotStart
+from services.supervisor.machine.nats_process import find_binary
+from services.supervisor.machine.node import SERVICES
+from shared.bus.messages.subjects import BUCKET_FLAGS
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.permissions import inbox_prefix
+from shared.errors import ConfigError
+from shared.settings.config import Config, GatewaySettings
+from tests.fakes.ports import free_port
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
+
+
+async def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = await init(Config(), InitOptions(home=home, name="n"))
+    made = contents(home)
+    assert await init(Config(), InitOptions(home=home, name="n")) == first
+    assert contents(home) == made
+    assert set(first.seeds) == {*SERVICES, "admin"}
+    assert all((Path(directory) / "bus.seed").is_file() for directory in first.seeds.values())
+    assert first.peer in told(first)
+
+
+async def test_what_is_lost_is_made_again_and_nothing_else(tmp_path: Path) -> None:
+    where = await init(Config(), InitOptions(home=tmp_path))
+    made = contents(tmp_path)
+    lost = Path(where.seeds["gateway"]) / "bus.seed"
+    lost.unlink()
+    await init(Config(), InitOptions(home=tmp_path))
+    now = contents(tmp_path)
+    changed = {name for name in made if made[name] != now[name]}
+    assert changed == {str(lost.relative_to(tmp_path)), "bus/nats.conf"}
+
+
+async def test_everything_is_its_owners_alone_and_the_server_file_holds_no_seed(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    await init(Config(), InitOptions(home=home))
+    paths = [home, *home.rglob("*")]
+    assert not [str(path) for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+    text = contents(home)["bus/nats.conf"].decode()
+    assert not [1 for path in home.rglob("*.seed") if path.read_text() in text]
+
+
+async def test_a_broken_seed_is_named_and_not_replaced(tmp_path: Path) -> None:
+    where = await init(Config(), InitOptions(home=tmp_path))
+    broken = Path(where.seeds["chunk"]) / "bus.seed"
+    broken.write_text("SUA")
+    with pytest.raises(ConfigError, match="no nkey seed"):
+        await init(Config(), InitOptions(home=tmp_path))
+    assert broken.read_text() == "SUA"
+
+
+async def test_a_token_file_that_is_missing_or_no_token_is_one_line(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    config = Config(gateway=GatewaySettings(token_file=str(token)))
+    with pytest.raises(CannotStart, match="cannot read"):
+        await init(config, InitOptions(home=tmp_path / "home"))
+    token.write_text("one\ntwo\n")
+    with pytest.raises(CannotStart, match="one word"):
+        await init(config, InitOptions(home=tmp_path / "home"))
+
+
+async def test_a_server_from_it_lets_services_in_and_has_the_layout(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"nats://127.0.0.1:{port}"
+    where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
+    server = await asyncio.create_subprocess_exec(
+        str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port, nats_url=url))
+        seed = (Path(where.seeds["gateway"]) / "bus.seed").read_text()
+        bus = await nats_bus.connect(url, "gateway-1", seed=seed, inbox_prefix=inbox_prefix("gateway"))
+        try:
+            flags = await bus.kv(BUCKET_FLAGS)
+            await flags.put("x", b"1")
+        finally:
+            await bus.close()
+    finally:
+        server.kill()
+        await server.wait()
