@@ -9,6 +9,7 @@ from services.chunk.store import ChunkStore
 from shared.bus.bodies import BodyHolder
 from shared.bus.chunk_api import FileList, FileQuery, FileStatus, GetChunk, GotChunk
 from shared.bus.contract import Incoming
+from shared.bus.messages.conversations import GATEWAY
 from shared.content.chunks import decrypt_chunk
 from shared.content.manifest import Manifest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
@@ -56,7 +57,7 @@ class LocalApi:
         except RemoteProtocolError:
             # The cipher fits its ref, so it is the key that does not.
             raise SwarmbridgeError(Cause.UNAUTHENTICATED, "the key is missing or wrong") from None
-        return GotChunk(self._bodies.hold(plain))
+        return GotChunk(self._bodies.hold(plain, GATEWAY))
 
     async def _manifest(self, manifest_id: str) -> Manifest:
         summary = await self._index.find(manifest_id)

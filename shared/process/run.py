@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
+from shared.bus.nats.permissions import SETTINGS_WRITERS
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
@@ -102,11 +102,15 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     mesh_seed = read_seed("bus.mesh_seed_file", config.bus.mesh_seed_file)
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, seed, announce=micro_name(service))
+        bus = await _connect(config, instance, service, seed, announce=True)
         mesh_bus = await _connect(config, instance, service, mesh_seed) if mesh else None
-    except (BusError, OSError) as error:
-        log.error("cannot reach the bus: %s", type(error).__name__)
+    except BusError as error:
+        # Its texts are ours, a sentence a reason, and hold no address.
+        print(f"{service}: the NATS server at bus.url cannot be used: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_CANNOT_START
+    for connected in (bus, mesh_bus):
+        if connected is not None:
+            connected.on_crash(on_crash)
     telemetry = Telemetry(service, instance, config.node.id, config.telemetry)
     tasks = Tasks(on_crash)
     flags = Flags(config.flags)
@@ -142,12 +146,12 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed: str | None, *, announce: str = "") -> Bus:
+async def _connect(config: Config, instance: str, service: str, seed: str | None, *, announce: bool = False) -> Bus:
     return await nats_bus.connect(
         config.bus.server,
         instance,
         seed=seed,
-        inbox_prefix=inbox_prefix(service),
+        service=service,
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
     )

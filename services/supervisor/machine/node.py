@@ -21,9 +21,10 @@ from services.supervisor.machine.gateway_client import GatewayClient, GatewayErr
 from services.supervisor.machine.home_secrets import ensure_token
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
+from shared.bus.messages.conversations import KEEPER
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection
 from shared.bus.nats.layout import ensure_layout, remove_layout
-from shared.bus.nats.users import ADMIN, Seeds, read_seed, write_private
+from shared.bus.nats.users import Seeds, read_seed, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
 from shared.ids import new_instance_id
@@ -209,12 +210,12 @@ async def lay_out(
     scope: str = "",
     remove: bool = False,
 ) -> None:
-    """Make, or remove, the node's streams and buckets, as the account's admin; own_seed: of a user on one's own server.
+    """Make, or remove, the node's streams and buckets, as its keeper; own_seed: of a user on one's own server.
 
     Raises: CannotStart.
     """
-    seed = seeds[ADMIN].node.read_text().strip() if ADMIN in seeds else own_seed
-    options = ConnectionOptions(nats_url, new_instance_id(ADMIN), seed, inbox_prefix=f"_INBOX_{ADMIN}")
+    seed = seeds[KEEPER].node.read_text().strip() if KEEPER in seeds else own_seed
+    options = ConnectionOptions(nats_url, new_instance_id(KEEPER), seed, KEEPER)
     connection = NatsConnection(options, BusCounts())
     try:
         await connection.open()

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from shared.bus.messages.subjects import Subjects
+from shared.bus.messages.subjects import CHUNK_CALLS, Subjects
 from shared.transports import ORDER, TransportName
 
 MANAGER: Final = "manager"
@@ -23,6 +24,9 @@ CHUNK: Final = "chunk"
 GATEWAY: Final = "gateway"
 BROADCAST: Final = "broadcast"
 RENDEZVOUS: Final = "rendezvous"
+KEEPER: Final = "keeper"
+"""Makes streams and buckets, in the account that holds them; the only user there."""
+
 ADMIN: Final = "admin"
 """The operator's own user: it may ask everything of everybody."""
 
@@ -31,6 +35,9 @@ SERVICES: Final = (MANAGER, CHUNK, *WORKERS, GATEWAY)
 STORE: Final = "store"
 """Who answers for JetStream: the server itself."""
 
+MAX_KNOWN: Final = 4_096
+"""Subjects whose row is remembered: most name an instance or a peer, and the same ones come again and again."""
+
 INBOX: Final = "_INBOX"
 UNNAMED: Final = "any"
 """In an inbox, whoever has no name of its own: a process without a user, a subject that is in no row."""
@@ -38,11 +45,16 @@ UNNAMED: Final = "any"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """callers publish on `subject` (wildcards are whole tokens), `server` subscribes to it and may answer them."""
+    """callers publish on `subject` (wildcards are whole tokens), `server` subscribes to it and may answer them.
+
+    answered: False for what is published and not asked. heard: what the server subscribes to, where that is wider.
+    """
 
     subject: str
     callers: tuple[str, ...]
     server: str
+    answered: bool = True
+    heard: str = ""
 
 
 def node_rows(node: str) -> list[Row]:
@@ -55,14 +67,15 @@ def node_rows(node: str) -> list[Row]:
         Row(subjects.reply(f"{GATEWAY}.*"), (CHUNK,), GATEWAY),
         Row(subjects.chunk_message, (MANAGER,), CHUNK),
         Row(subjects.chunk_instance("*"), (GATEWAY,), CHUNK),
-        *(Row(subjects.chunk(call), (GATEWAY,), CHUNK) for call in ("put", "get", "fetch", "status")),
+        *(Row(subjects.chunk(call), (GATEWAY,), CHUNK) for call in CHUNK_CALLS),
         Row(subjects.certify, WORKERS, CHUNK),
         Row(subjects.peerjs_token, (TransportName.WEBRTC,), CHUNK),
-        Row(subjects.body(f"{GATEWAY}.*", CHUNK), (CHUNK,), GATEWAY),
-        Row(subjects.body(f"{CHUNK}.*", GATEWAY), (GATEWAY,), CHUNK),
+        _body(subjects, GATEWAY, CHUNK),
+        _body(subjects, CHUNK, GATEWAY),
+        *(Row(subjects.announce, (CHUNK,), transport, answered=False) for transport in WORKERS),
         Row(subjects.signal_offer, (TransportName.WEBRTC,), TransportName.WEBRTC),
         Row(subjects.signal_send, (TransportName.WEBRTC,), TransportName.WEBRTC),
-        *(Row(subjects.event(what), publishers, GATEWAY) for what, publishers in EVENTS.items()),
+        *(Row(subjects.event(what), publishers, GATEWAY, answered=False) for what, publishers in EVENTS.items()),
     ]
     for transport in WORKERS:
         # Workers of WebRTC ask one another who holds the signalling lease.
@@ -72,10 +85,16 @@ def node_rows(node: str) -> list[Row]:
             Row(subjects.dial(transport), (MANAGER,), transport),
             Row(subjects.worker(f"{transport}.*"), askers, transport),
             Row(subjects.inbound(transport), (transport,), MANAGER),
-            Row(subjects.body(f"{transport}.*", CHUNK), (CHUNK,), transport),
-            Row(subjects.body(f"{CHUNK}.*", transport), (transport,), CHUNK),
+            Row(subjects.announced(transport), (transport,), CHUNK, answered=False, heard=subjects.announced("*")),
+            _body(subjects, transport, CHUNK),
+            _body(subjects, CHUNK, transport),
         ]
     return rows
+
+
+def _body(subjects: Subjects, holder: str, puller: str) -> Row:
+    """One subscription an instance hears every puller's requests."""
+    return Row(subjects.body(f"{holder}.*", puller), (puller,), holder, heard=subjects.body(f"{holder}.*", "*"))
 
 
 EVENTS: Final = {
@@ -106,18 +125,15 @@ def server_of(subject: str) -> str:
 
 
 def may_answer(service: str, subject: str, reply: str) -> bool:
-    """Whether `reply` is where a caller of `subject` hears the answers of `service`.
-
-    subject: as it is served, wildcards included. service: "" for a process without a user of its own.
-    """
+    """Whether `reply` is where a caller of `subject` hears the answers of `service`; "" for one without a name."""
     tokens = reply.split(".")
     if len(tokens) < 3 or tokens[0] != INBOX:
         return False
     row = _row(subject)
     if row is None:
-        return True  # no subject of ours
+        return not service  # no subject of ours
     caller, server = tokens[1], tokens[2]
-    named = caller in row.callers and server == row.server
+    named = row.answered and caller in row.callers and server == row.server
     return named or caller == ADMIN or (not service and caller == UNNAMED)
 
 
@@ -141,6 +157,7 @@ for _one in _ROWS:
     _BY_KIND.setdefault(_one.subject.split(".")[2] if _one not in MESH_ROWS else "", []).append(_one)
 
 
+@lru_cache(MAX_KNOWN)
 def _row(subject: str) -> Row | None:
     if not subject.startswith("sb."):
         return None

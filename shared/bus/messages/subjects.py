@@ -24,6 +24,9 @@ BUCKET_MANIFESTS = "manifests"
 BUCKET_LAYOUT = "layout"
 STREAM_ATTEMPTS = "attempts"
 
+CHUNK_CALLS = ("put", "get", "fetch", "status", "remove", "usage")
+"""The chunk service's local API."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
@@ -79,7 +82,7 @@ class Subjects:
         return f"{self._prefix}.chunk.message"
 
     def chunk(self, call: str) -> str:
-        """Request, queue `chunk`: the local API; call is put, get, fetch, status, remove or usage."""
+        """Request, queue `chunk`: the local API; call is one of CHUNK_CALLS."""
         return f"{self._prefix}.chunk.{call}"
 
     def chunk_instance(self, instance: str) -> str:
@@ -119,10 +122,6 @@ class Subjects:
         spans."""
         return f"{self._prefix}.event.{what}"
 
-    def stored(self, name: str) -> str:
-        """Published by the server at each write into the bucket or stream `name`: headers alone, a hint to read."""
-        return f"{self._prefix}.stored.{name}.>"
-
     def attempt(self, transport: str) -> str:
         """Publish into the attempts stream: one Attempt record a hop."""
         return f"{self._prefix}.attempt.{transport}"
@@ -134,6 +133,14 @@ def _named(instance: str) -> str:
     A name that starts with `<service>.` is a pattern of permissions.
     """
     return instance if "." in instance else f"{service_of(instance)}.{instance}"
+
+
+def stored(name: str) -> str:
+    """Published by the server at each write into a bucket or stream: headers alone, a hint to read.
+
+    name: as the account knows it, "*" in a permission.
+    """
+    return f"stored.{name}.>"
 
 
 def broadcast_channel(origin: str, channel: str) -> str:

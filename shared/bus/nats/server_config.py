@@ -6,9 +6,11 @@ key. What it leaves out: TLS and clustering, which belong to a server of one's o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from shared.bus.nats.permissions import Shared
+from shared.errors import ConfigError
 
 MAX_PAYLOAD_BYTES = 2_000_000
 """TRUST, limits: NATS payload 2 MB."""
@@ -19,27 +21,42 @@ PING_MAX = 2
 """A frozen client is dropped after interval x (max + 1), about 6 s; the defaults would take 6 min (FACTS 5)."""
 MAX_CONNECTIONS_A_NODE = 64
 """TRUST, limits: 64 clients a node."""
+_ESCAPES = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\t": "\\t",
+    "\n": "\\n",
+    "\r": "\\r",
+    **{chr(code): f"\\x{code:02x}" for code in (*range(1, 9), 11, 12, *range(14, 32), 127)},
+}
+
 RANDOM_PORT = -1
 """nats-server binds any free port and tells it in its ports file."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserEntry:
-    """One service's user. publish, subscribe: the only subjects it may use; allow_responses: may answer requests."""
+    """One service's user. publish, subscribe: the only subjects it may use."""
 
     public_key: str
     publish: Sequence[str]
     subscribe: Sequence[str]
-    allow_responses: bool
 
 
 @dataclass(frozen=True, slots=True)
 class AccountEntry:
-    """What one node (or the mesh) sees of the server. jetstream: whether it may keep streams and buckets."""
+    """What its users see of the server. jetstream: whether it may keep streams and buckets.
+
+    exports, exports_to: what it gives to one other account; imports, imports_from: what it takes from one.
+    """
 
     name: str
     jetstream: bool
     users: Sequence[UserEntry]
+    exports: Sequence[Shared] = ()
+    exports_to: str = ""
+    imports: Sequence[Shared] = ()
+    imports_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,7 @@ class ServerLayout:
 
 
 def server_config(layout: ServerLayout) -> str:
-    """The whole file. Strings are JSON strings, which nats-server's format reads as they are."""
+    """The whole file. Raises: ConfigError: a name or path that the format cannot hold."""
     nodes = max(1, sum(account.jetstream for account in layout.accounts))
     lines = [
         f"server_name: {_quoted(layout.name)}",
@@ -68,11 +85,15 @@ def server_config(layout: ServerLayout) -> str:
         f"ping_interval: {_quoted(PING_INTERVAL)}",
         f"ping_max: {PING_MAX}",
         f"jetstream {{ store_dir: {_quoted(layout.store_dir)} }}",
-        "accounts {",
+        accounts_text(layout.accounts),
     ]
-    for account in layout.accounts:
-        lines += _account(account)
-    return "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, ""])
+
+
+def accounts_text(accounts: Sequence[AccountEntry]) -> str:
+    """The block `accounts`. Raises: as `server_config`."""
+    lines = [line for account in accounts for line in _account(account)]
+    return "\n".join(["accounts {", *lines, "}"])
 
 
 def _account(account: AccountEntry) -> list[str]:
@@ -82,7 +103,12 @@ def _account(account: AccountEntry) -> list[str]:
     lines.append("    users: [")
     for user in account.users:
         lines += _user(user)
-    return [*lines, "    ]", "  }"]
+    lines.append("    ]")
+    if account.exports:
+        lines += ["    exports: [", *(_export(shared, account.exports_to) for shared in account.exports), "    ]"]
+    if account.imports:
+        lines += ["    imports: [", *(_import(shared, account.imports_from) for shared in account.imports), "    ]"]
+    return [*lines, "  }"]
 
 
 def _user(user: UserEntry) -> list[str]:
@@ -91,9 +117,18 @@ def _user(user: UserEntry) -> list[str]:
         "        permissions: {",
         f"          publish: {{ {_subjects(user.publish)} }}",
         f"          subscribe: {{ {_subjects(user.subscribe)} }}",
-        f"          allow_responses: {str(user.allow_responses).lower()}",
         "        } }",
     ]
+
+
+def _export(shared: Shared, to: str) -> str:
+    many = ", response_type: stream" if shared.many else ""
+    return f"      {{ {shared.kind}: {_quoted(shared.subject)}{many}, accounts: [{_quoted(to)}] }}"
+
+
+def _import(shared: Shared, from_account: str) -> str:
+    source = f"account: {_quoted(from_account)}, subject: {_quoted(shared.subject)}"
+    return f"      {{ {shared.kind}: {{ {source} }} }}"
 
 
 def _subjects(subjects: Sequence[str]) -> str:
@@ -104,4 +139,12 @@ def _subjects(subjects: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)
+    """Text as a string of nats-server's format (conf/lex.go), which is not JSON's.
+
+    It knows the escapes \\t, \\n, \\r, \\", \\\\ and \\xHH of one byte; every other escape, JSON's \\u00e9 among them, ends the
+    server's start. Everything else stands as it is, in UTF-8.
+    Raises: ConfigError: NUL, which no path and no name may hold.
+    """
+    if "\0" in text:
+        raise ConfigError(["a path or a name holds a NUL character"])
+    return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'

@@ -14,7 +14,6 @@ from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import SERVICES
 from shared.bus.messages.subjects import BUCKET_FLAGS
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
 from shared.errors import ConfigError
 from shared.settings.config import Config, GatewaySettings
 from tests.fakes.ports import free_port
@@ -84,7 +83,7 @@ async def test_a_server_from_it_lets_services_in_and_has_the_layout(tmp_path: Pa
     try:
         await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port, nats_url=url))
         seed = (Path(where.seeds["gateway"]) / "bus.seed").read_text()
-        bus = await nats_bus.connect(url, "gateway-1", seed=seed, inbox_prefix=inbox_prefix("gateway"))
+        bus = await nats_bus.connect(url, "gateway-1", seed=seed, service="gateway")
         try:
             flags = await bus.kv(BUCKET_FLAGS)
             await flags.put("x", b"1")

@@ -14,7 +14,7 @@ KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
 
 def user(publish: list[str], subscribe: list[str]) -> UserEntry:
-    return UserEntry(KEY, publish, subscribe, allow_responses=True)
+    return UserEntry(KEY, publish, subscribe)
 
 
 def test_says_the_limits_and_the_accounts() -> None:
