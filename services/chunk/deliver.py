@@ -35,8 +35,8 @@ DELIVERY_TIMEOUT_S = 10.0
 """DESIGN 3's deadline of a delivery, every fallback included."""
 PULL_TIMEOUT_S = 8.0
 PULL_STALL_S = 4.0
-"""A worker that is silent this long on a bus that is well has hung: another hop still fits into the delivery. A bus that
-hangs is noticed within 3 s."""
+"""A worker that is silent this long on a bus that is well has hung: another hop still fits into the delivery. A bus
+that hangs is noticed within 3 s."""
 
 VERDICT_TIMEOUT_S = 1.0
 

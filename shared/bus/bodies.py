@@ -48,10 +48,10 @@ STALL_S = 15.0
 return, and a loaded machine holds up a process for seconds."""
 
 HOLDER_RETURNS_S = 1.0
-"""How long a holder may be away from a bus that is well: its own connection may have dropped alone."""
+"""How long nobody may serve a body on a bus that is well: its holder's connection may have dropped alone."""
 
 HOLDER_RETURNS_WITH_BUS_S = 5.0
-"""The same after the bus itself was away or silent: everybody connects again, up to 2 s apart, and looks round."""
+"""The same after the bus itself was away: everybody connects again, up to 2 s apart."""
 
 RETRY_FIRST_S = 0.05
 RETRY_CAP_S = 0.5
@@ -207,15 +207,24 @@ async def pull(bus: Bus, subjects: Subjects, ref: BodyRef, *, timeout_s: float, 
 
 
 async def pull_ranges(
-    bus: Bus, subjects: Subjects, ref: BodyRef, *, start: int = 0, timeout_s: float, stall_s: float = STALL_S
+    bus: Bus,
+    subjects: Subjects,
+    ref: BodyRef,
+    *,
+    start: int = 0,
+    timeout_s: float,
+    stall_s: float = STALL_S,
+    returns_s: float = HOLDER_RETURNS_S,
 ) -> AsyncGenerator[memoryview, None]:
     """The body from `start` on, in order, in parts of at most 256 KiB; each part is the caller's to keep.
 
     Back-pressure: at most WINDOW_RANGES ranges are asked for ahead of the consumer.
     Cancellation: wrap in `contextlib.aclosing` where the loop may be left early.
-    Raises: as `pull`; timeout_s is for the whole body.
+    Raises: as `pull`; timeout_s is for the whole body, stall_s for a time without a byte, returns_s for one without
+        anybody who holds it.
     """
-    pulling = _Pull(bus, subjects.body(ref.instance, service_of(bus.instance)), monotonic() + timeout_s, stall_s)
+    subject = subjects.body(ref.instance, service_of(bus.instance))
+    pulling = _Pull(bus, subject, monotonic() + timeout_s, stall_s, returns_s)
     window: deque[asyncio.Task[memoryview]] = deque()
     next_offset = start
     try:
@@ -242,14 +251,15 @@ async def release(bus: Bus, subjects: Subjects, ref: BodyRef) -> None:
 class _Pull:
     """One body's ranges, and what they know of the bus and of the holder together."""
 
-    def __init__(self, bus: Bus, subject: str, deadline_s: float, stall_s: float) -> None:
+    def __init__(self, bus: Bus, subject: str, deadline_s: float, stall_s: float, returns_s: float) -> None:
         self._bus = bus
         self._subject = subject
         self._deadline_s = deadline_s
         self._stall_s = stall_s
+        self._returns_s = returns_s
         self._heard_s = monotonic()
         """When the holder last answered: a stall is of the whole pull, not of one range."""
-        self._bus_ailed_s = float("-inf")
+        self._bus_was_away = False
         self._gone_since_s: float | None = None
 
     async def range(self, call: PullRange) -> memoryview:
@@ -267,7 +277,7 @@ class _Pull:
             except NoResponders as error:
                 self._holder_is_gone(error)
             except (BusTimeout, BusUnavailable) as error:
-                self._bus_ailed_s = monotonic()
+                self._bus_was_away |= not self._bus.connected or isinstance(error, BusUnavailable)
                 if monotonic() < self._deadline_s:
                     self._check_stall(error)
             except BusError as error:
@@ -289,8 +299,8 @@ class _Pull:
         now = monotonic()
         if self._gone_since_s is None:
             self._gone_since_s = now
-        with_bus = self._gone_since_s - self._bus_ailed_s < self._stall_s
-        if now - self._gone_since_s >= (HOLDER_RETURNS_WITH_BUS_S if with_bus else HOLDER_RETURNS_S):
+        returns_s = max(self._returns_s, HOLDER_RETURNS_WITH_BUS_S) if self._bus_was_away else self._returns_s
+        if now - self._gone_since_s >= returns_s:
             raise SwarmbridgeError(Cause.SOURCE_LOST, "the holder is gone") from error
 
     def _check_stall(self, error: BusError) -> None:

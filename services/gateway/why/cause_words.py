@@ -181,7 +181,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.BUS_UNAVAILABLE: CauseWords(
         "this node's own bus was away",
-        "The NATS server did not answer, or its streams were gone, for longer than a transfer waits; no peer is to blame",
+        "NATS did not answer, or its streams were gone, for longer than a transfer waits; no peer is to blame",
         "see whether the NATS server runs and has disk space; what had begun goes on when it is asked again",
     ),
     Cause.OTHER: CauseWords(

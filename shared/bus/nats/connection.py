@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from shared.backoff import delays_s
-from shared.bus.messages.conversations import inbox, server_of
+from shared.bus.messages.conversations import INBOX, inbox, server_of
 from shared.bus.nats.client import Client, Msg, add_service, errors
 from shared.bus.nats.client import Subscription as NatsSubscription
 from shared.bus.serving import BusCounts
@@ -468,7 +468,7 @@ def kind_of(subject: str) -> str:
     if parts[0] == "sb":
         named = {"link": 2, "dial": 2, "inbound": 2, "attempt": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
         return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
-    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2}.get(parts[0], 1)])
+    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2, INBOX: 3}.get(parts[0], 1)])
 
 
 def checked_urls(text: str) -> list[str]:

@@ -40,19 +40,19 @@ TTL = "Nats-TTL"
 
 
 class JetStreamError(BusError):
-    """The JetStream API refused. err_code: the server's own number. Its text is a sentence for whoever starts a node."""
+    """The JetStream API refused. err_code: the server's own number. Its text is for whoever starts a node."""
 
     def __init__(self, code: int, err_code: int) -> None:
         cause, text = Cause.OTHER, f"JetStream refuses with its error {err_code}"
         if err_code in NO_JETSTREAM:
             cause, text = (
                 Cause.MISCONFIGURED,
-                "it has no JetStream for our account; start it with -js, or allow it there",
+                "it has no JetStream for our account; allow it there",
             )
         elif err_code in NO_ROOM:
             cause, text = (
                 Cause.STORE_FULL,
-                "it has no room for the node's streams; free disk space, or raise its limits",
+                "it has no room for our streams; free disk space, or raise its limits",
             )
         super().__init__(cause, text)
         self.code = code

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class OrderedReader:
-    """One stream, from its first record on. `on_record` is synchronous; what it raises is logged and counted as read."""
+    """One stream, from its first record on. `on_record` is synchronous; what it raises is logged."""
 
     def __init__(
         self,

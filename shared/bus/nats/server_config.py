@@ -141,7 +141,7 @@ def _subjects(subjects: Sequence[str]) -> str:
 def _quoted(text: str) -> str:
     """Text as a string of nats-server's format (conf/lex.go), which is not JSON's.
 
-    It knows the escapes \\t, \\n, \\r, \\", \\\\ and \\xHH of one byte; every other escape, JSON's \\u00e9 among them, ends the
+    It knows the escapes \\t, \\n, \\r, \\", \\\\ and \\xHH (one byte); any other, JSON's \\u00e9 among them, ends the
     server's start. Everything else stands as it is, in UTF-8.
     Raises: ConfigError: NUL, which no path and no name may hold.
     """
