@@ -133,8 +133,8 @@ def may_answer(service: str, subject: str, reply: str) -> bool:
     if row is None:
         return not service  # no subject of ours
     caller, server = tokens[1], tokens[2]
-    named = row.answered and caller in row.callers and server == row.server
-    return named or caller == ADMIN or (not service and caller == UNNAMED)
+    may_ask = (row.answered and caller in row.callers) or caller == ADMIN or (not service and caller == UNNAMED)
+    return may_ask and server == row.server
 
 
 def matches(pattern: str, subject: str) -> bool:
