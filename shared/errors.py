@@ -12,7 +12,7 @@
         RemoteFailure                the other process answered with a cause
 
 Third-party errors are translated into these once, where the library is called. `str(error)` never leaves
-the process: what is published is the cause (TRUST: URLs carry tokens).
+the process: what is published is the cause (docs/trust.md: URLs carry tokens).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     FORBIDDEN = "forbidden"
     UNAUTHENTICATED = "unauthenticated"
+    CLOCK_SKEW = "clock_skew"
     DISABLED = "disabled"
     CIRCUIT_OPEN = "circuit_open"
     DRAINING = "draining"

@@ -2,7 +2,7 @@
 
 A *peer token* is how a peer is written in subjects, settings and links: `k<base32 of its Ed25519 key>` for
 one with a key, `g<base32 of its id>` for a guest without. The two can never meet, so a guest that takes a
-member's PeerJS id does not become that member's route (TRUST 4).
+member's PeerJS id does not become that member's route (docs/trust.md#who-a-message-is-from).
 
 A *peer name* is what people and telemetry see: `peer-` and the first 16 hex digits of SHA-256(key), which is
 swarm-space's PeerJS id form and tells neither the key nor an address.

@@ -1,4 +1,4 @@
-"""`python -m ops.bench fallback [--quick] [--json]`."""
+"""`python -m ops.bench fallback|start|store [--quick] [--json]`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BURST = 6
 LARGE_BURST = 3
 """1 MiB each: what services.supervisor.machine.pair gives as a window, so that the queue on a link is as in use."""
 STRIKE_AFTER_S = 0.03
-"""A 1 MiB chunk takes longer than this over a data channel (FACTS 1), so it is hit in the middle."""
+"""A 1 MiB chunk takes longer than this over a data channel (docs/data-channels.md), so it is hit in the middle."""
 QUIET_S = 0.3
 """Longer than services.manager.routing.rank.LINK_QUIET_S, for which a link that gave anything counts as at work."""
 COLD_BASELINE = 24

@@ -65,7 +65,7 @@ class MeshLink:
         self._in_flight_bytes += len(record)
         task = asyncio.create_task(self._post(post))
         self._posts.add(task)
-        task.add_done_callback(self._posts.discard)
+        task.add_done_callback(self._ended)
 
     def receive(self, number: int, record: bytes) -> list[bytes]:
         """A record from the far end. Returns and raises: as InOrder.receive."""
@@ -82,6 +82,13 @@ class MeshLink:
         if self.down or self._probe is not None or self._clock() - self._heard_s < PROBE_AFTER_S:
             return
         self._probe = asyncio.create_task(self._ask_whether_there())
+        self._probe.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A post or a probe that broke would leave a link that looks alive and carries nothing."""
+        self._posts.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.fail(Cause.OTHER)
 
     def fail(self, cause: Cause, *, tell: bool = True) -> None:
         """The link is down from now on; the first cause counts. tell: whether the far end may not know yet."""

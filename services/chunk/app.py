@@ -15,15 +15,16 @@ from services.chunk.put import Putting
 from services.chunk.quota import Quota
 from services.chunk.serve_peers import HELD_BODIES_BYTES, HELD_BODY_TTL_S, PeerServing
 from services.chunk.store import ChunkStore
+from services.chunk.sweep import PutsInFlight, Sweep
 from services.chunk.transfers import Transfers
 from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
-from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile
+from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile, RemoveFile, UsageQuery
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import Certify, Inbound, PeerjsTokenRequest, Taken
 from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
-from shared.content.keys import publish_seed
+from shared.content.keys import public_key, publish_seed
 from shared.errors import ConfigError
 from shared.process.root_key import load_or_create_root
 from shared.process.run import CannotStart, Process
@@ -45,6 +46,7 @@ async def app(process: Process) -> None:
         raise CannotStart("; ".join(error.problems)) from error
     try:
         await service.start()
+        process.serves()
         await process.stopping.wait()
     finally:
         await service.close()
@@ -64,7 +66,7 @@ class ChunkService:
         self._tasks = tasks
         self._publish_seed = publish_seed(root)
         self._store = ChunkStore.open(config.chunk.store, config.home / "store")
-        self._quota = Quota(self._store, config.chunk.quota_bytes)
+        self._quota = Quota(self._store.holdings, config.chunk.quota_bytes)
         self._bodies = BodyHolder(bus, subjects, max_total_bytes=HELD_BODIES_BYTES, ttl_s=HELD_BODY_TTL_S)
         self._calls = Calls(bus, subjects, subjects.manager)
         self._transfers = Transfers(bus, subjects)
@@ -73,9 +75,20 @@ class ChunkService:
 
     async def start(self) -> None:
         """Serve every subject; returns when a request from anyone reaches us."""
-        index = ManifestIndex(await self._bus.kv(BUCKET_MANIFESTS), self._store)
+        own_signer = public_key(self._publish_seed)
+        index = ManifestIndex(await self._bus.kv(BUCKET_MANIFESTS), self._store, own_signer)
+        puts = PutsInFlight()
+        sweep = Sweep(self._store, index, puts, self._bus.instance)
         self._putting = Putting(
-            self._bus, self._subjects, self._store, index, self._quota, self._publish_seed, self.identity.token
+            self._bus,
+            self._subjects,
+            self._store,
+            index,
+            self._quota,
+            puts,
+            sweep,
+            self._publish_seed,
+            self.identity.token,
         )
         deliveries = Deliveries(self._bus, self._subjects, self._calls)
         window = self._config.chunk.request_window
@@ -89,6 +102,7 @@ class ChunkService:
         self._ending.push_async_callback(self._drain_bodies)
         await self._calls.start()
         self._ending.push_async_callback(self._calls.close)
+        sweep.start(self._tasks)
         self._transfers.start()
         self._ending.push_async_callback(self._transfers.close)
         await self._serve(PeerServing(self._store, index, self._bodies), self._local_api(index))
@@ -97,7 +111,8 @@ class ChunkService:
         await self._ending.aclose()
 
     def _local_api(self, index: ManifestIndex) -> LocalApi:
-        return LocalApi(self._store, index, self._bodies, self.identity.token)
+        in_use = self._fetching.is_at_work_on
+        return LocalApi(self._store, index, self._quota, self._bodies, self.identity.token, in_use)
 
     async def _serve(self, peers: PeerServing, local: LocalApi) -> None:
         bus, subjects, queue = self._bus, self._subjects, QUEUE_CHUNK
@@ -108,6 +123,8 @@ class ChunkService:
             await bus.serve(subjects.peerjs_token, PeerjsTokenRequest, self.identity.peerjs_token, queue=queue),
             await bus.serve(subjects.chunk("status"), FileQuery, local.status, queue=queue),
             await bus.serve(subjects.chunk("get"), GetChunk, local.get, queue=queue),
+            await bus.serve(subjects.chunk("remove"), RemoveFile, local.remove, queue=queue),
+            await bus.serve(subjects.chunk("usage"), UsageQuery, local.usage, queue=queue),
             await bus.serve(subjects.chunk("put"), PutFile, self._put, queue=queue),
             await bus.serve(subjects.chunk("fetch"), FetchFile, self._fetch, queue=queue),
             await bus.serve(subjects.chunk_message, Inbound, peers.answer, queue=queue),

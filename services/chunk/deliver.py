@@ -30,9 +30,10 @@ from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestCh
 from shared.errors import BusError, Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import new_request_id, peer_name
 from shared.telemetry import names, tracer
+from shared.telemetry.propagation import current_traceparent, link_to
 
 DELIVERY_TIMEOUT_S = 10.0
-"""DESIGN 3's deadline of a delivery, every fallback included."""
+"""The deadline of a delivery (docs/delivering.md), every fallback included."""
 PULL_TIMEOUT_S = 8.0
 PULL_STALL_S = 4.0
 """A worker that is silent this long on a bus that is well has hung: another hop still fits into the delivery. A bus
@@ -44,7 +45,8 @@ Slow = Callable[[float], None]
 """Told when the peer, or a link to it, has no room: seconds until there may be; 0 = not said."""
 
 Accept = Callable[[PeerAnswer, bytes], Awaitable[None]]
-"""Check an answer and keep it. A raised SwarmbridgeError is the verdict on the peer's answer."""
+"""Check an answer and keep it. A raised RemoteProtocolError is the verdict on the peer's answer; any other
+SwarmbridgeError says that the answer is good and that we cannot keep it."""
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +55,15 @@ log = logging.getLogger(__name__)
 class Delivered:
     """How a delivery ended. found: an answer was checked and kept; else cause says why not.
 
-    transport, size_bytes: of the answer that was kept; "" and 0 for none.
+    transport, size_bytes: of the answer that was kept; "" and 0 for none. ours: the answer was good and could not be
+    kept here, which is neither the peer's fault nor the transport's.
     """
 
     found: bool
     cause: Cause | None = None
     transport: str = ""
     size_bytes: int = 0
+    ours: bool = False
 
     @property
     def absent(self) -> bool:
@@ -90,9 +94,14 @@ class Deliveries:
         Args:     peer: token. max_bytes: of the answer's body. transfer: for people, "" for none. on_slow: see Slow.
         Returns:  how it ended; a failure is a result here, not an error.
         """
-        # A root of its own: the transfer outlives any one trace.
+        # A root of its own, linked to its transfer's: a file of thousands of chunks would be one trace that no viewer
+        # opens, and a sampler could not keep a chunk's fallback without all its successes.
         with tracer().start_as_current_span(
-            names.SPAN_CHUNK_FETCH, context=Context(), record_exception=False, set_status_on_exception=False
+            names.SPAN_CHUNK_FETCH,
+            context=Context(),
+            links=link_to(current_traceparent()),
+            record_exception=False,
+            set_status_on_exception=False,
         ) as span:
             span.set_attribute(names.PEER_NAME, peer_name(peer))
             span.set_attribute(names.REQUEST_KIND, "chunk" if isinstance(request, RequestChunk) else "manifest")
@@ -122,6 +131,8 @@ class Deliveries:
         # What was checked and kept is here, whatever became of the receipt.
         if delivery.kept is not None:
             return delivery.kept
+        if delivery.own_failure is not None:
+            return Delivered(False, delivery.own_failure, ours=True)
         if delivery.absent:
             return Delivered(False)
         return Delivered(False, cause or Cause.OTHER)
@@ -141,6 +152,7 @@ class _Delivery:
         self._on_slow = on_slow
         self.kept: Delivered | None = None
         self.absent = False
+        self.own_failure: Cause | None = None
 
     async def on_message(self, message: ReplyMessage) -> bool:
         if isinstance(message, Answered):
@@ -190,6 +202,11 @@ class _Delivery:
                 span.set_status(Status(StatusCode.ERROR))
                 log.warning("an answer over %s did not pass: %s", answered.transport, error.cause)
                 raise
+            except SwarmbridgeError as error:
+                # The hop did all that it could, so its verdict is a good one.
+                log.warning("an answer over %s could not be kept: %s", answered.transport, error.cause)
+                self.own_failure = error.cause
+                return
         self.kept = Delivered(True, None, answered.transport, length)
 
     async def _tell(self, manager: str, verdict: Verdict) -> None:

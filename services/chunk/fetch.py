@@ -7,7 +7,8 @@ where it was. Nothing is stored before it is verified.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -15,18 +16,20 @@ from services.chunk.deliver import Delivered, Deliveries
 from services.chunk.fetch_plan import Assignment, FetchPlan
 from services.chunk.index import ManifestIndex
 from services.chunk.progress import Progress
-from services.chunk.quota import Quota
-from services.chunk.store import ChunkStore
+from services.chunk.quota import Quota, Room
+from services.chunk.store import ChunkStore, open_manifest
 from shared.backoff import delays_s
 from shared.bus.chunk_api import FetchFile
+from shared.bus.serving import mark_failed
 from shared.clock import Clock, monotonic, unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, verify_chunk
 from shared.content.link import MAX_HOLDERS
-from shared.content.manifest import MAX_FILE_ID_CHARS, MAX_MANIFEST_BYTES, Manifest, parse_manifest, verify_manifest
+from shared.content.manifest import MAX_MANIFEST_BYTES, Manifest, is_manifest_id
 from shared.content.messages import ChunkData, ManifestData, PeerAnswer, RequestChunk, RequestManifest
 from shared.content.refs import is_digest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import PeerToken, token_key
+from shared.telemetry import names, tracer
 
 STALLED_AFTER_S = 60.0
 """A fetch without a new chunk for so long has failed, with the last cause."""
@@ -51,30 +54,62 @@ class Fetching:
     own: PeerToken
     max_window: int
     clock: Clock = monotonic
+    at_work: Counter[str] = field(default_factory=Counter)
 
     async def fetch(self, request: FetchFile, progress: Progress) -> str:
         """Fetch until every chunk is stored. Returns "": a fetch makes no link.
 
         Raises: SwarmbridgeError: INVALID for a request that cannot be made sense of, PEER_UNKNOWN where
             there is nobody to ask, REFUSED where no holder has it or another signer claims its fileId,
-            TOO_LARGE over the quota, else the last cause of the deliveries.
+            STORE_FULL over the quota, DISK_FULL or STORE_FAILED where the store cannot take it, else the last
+            cause of the deliveries.
         """
-        holders = self._holders(request)
         transfer = request.call_id.hex()
-        manifest = await self._manifest(request.manifest, holders, transfer)
-        stored = await self.store.stored_among(manifest.chunks)
-        missing = [seq for seq, ref in enumerate(manifest.chunks) if ref not in stored]
-        _start_counts(progress, manifest, missing)
-        missing_bytes = sum(map(manifest.chunk_size, missing))
-        async with self.quota.room_for(missing_bytes):
-            await self._keep(manifest, complete=not missing)
-            if missing:
-                await _ChunkFetch(self, manifest, holders, transfer, progress).run(missing)
-                await self._keep(manifest, complete=True)
+        with tracer().start_as_current_span(
+            names.SPAN_CHUNK_TRANSFER, record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.TRANSFER, transfer)
+            try:
+                await self._fetch(request, transfer, progress)
+            except SwarmbridgeError as error:
+                mark_failed(span, error.cause)
+                raise
         return ""
 
+    async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
+        holders = self._holders(request)
+        manifest = await self._manifest(request.manifest, holders, transfer)
+        self.at_work[manifest.digest] += 1
+        try:
+            await self._chunks(manifest, holders, transfer, progress)
+        finally:
+            self.at_work[manifest.digest] -= 1
+            if not self.at_work[manifest.digest]:
+                del self.at_work[manifest.digest]
+
+    def is_at_work_on(self, digest: str) -> bool:
+        return digest in self.at_work
+
+    async def _chunks(self, manifest: Manifest, holders: list[str], transfer: str, progress: Progress) -> None:
+        known = self.index.known(manifest.digest)
+        if known is not None and not known.complete:
+            await self.store.list_all()  # begun before, maybe by an instance that is gone: see what it has stored
+        missing = self._missing(manifest)
+        _start_counts(progress, manifest, missing)
+        async with self.quota.room_for(sum(map(manifest.chunk_size, missing))) as room:
+            await self._keep(manifest, complete=not missing)
+            # Again: until the manifest was indexed, whoever removed another file might take a shared chunk along.
+            missing = self._missing(manifest)
+            if missing:
+                await _ChunkFetch(self, manifest, holders, transfer, progress, room).run(missing)
+                await self._keep(manifest, complete=True)
+
+    def _missing(self, manifest: Manifest) -> list[int]:
+        stored = self.store.holdings.among(manifest.chunks)
+        return [seq for seq, ref in enumerate(manifest.chunks) if ref not in stored]
+
     def _holders(self, request: FetchFile) -> list[str]:
-        if not request.manifest or len(request.manifest) > MAX_FILE_ID_CHARS or len(request.holders) > MAX_HOLDERS:
+        if not is_manifest_id(request.manifest) or len(request.holders) > MAX_HOLDERS:
             raise SwarmbridgeError(Cause.INVALID, "no manifest named, or too many holders")
         for holder in request.holders:
             token_key(holder)
@@ -127,9 +162,8 @@ class _ManifestAnswer:
     async def accept(self, answer: PeerAnswer, body: bytes) -> None:
         if not isinstance(answer, ManifestData) or answer.id != self._id:
             raise RemoteProtocolError("another answer than asked for", Cause.INTEGRITY_MISMATCH)
-        manifest = parse_manifest(body)
         by_digest = is_digest(self._id)
-        verify_manifest(manifest, self._id if by_digest else "")
+        manifest = await open_manifest(body, self._id if by_digest else "")
         if not by_digest and manifest.file_id != self._id:
             raise RemoteProtocolError("another file than asked for", Cause.INTEGRITY_MISMATCH)
         self.manifest = manifest
@@ -143,13 +177,20 @@ class _ChunkFetch:
     """
 
     def __init__(
-        self, fetching: Fetching, manifest: Manifest, holders: list[str], transfer: str, progress: Progress
+        self,
+        fetching: Fetching,
+        manifest: Manifest,
+        holders: list[str],
+        transfer: str,
+        progress: Progress,
+        room: Room,
     ) -> None:
         self._fetching = fetching
         self._manifest = manifest
         self._holders = holders
         self._transfer = transfer
         self._counts = progress.counts
+        self._room = room
         self._open: dict[asyncio.Task[Delivered], Assignment] = {}
         self._last_cause = ABSENT_CAUSE
 
@@ -184,6 +225,9 @@ class _ChunkFetch:
             assignment, result = self._open.pop(task), task.result()
             if result.found:
                 gained |= self._gain(plan, assignment, result)
+            elif result.ours and result.cause is not None:
+                # Our own store cannot take it: no other holder, transport or time would help.
+                raise SwarmbridgeError(result.cause, "a chunk that came could not be stored")
             elif result.absent:
                 self._last_cause = ABSENT_CAUSE
                 plan.absent(assignment, self._fetching.clock())
@@ -195,6 +239,7 @@ class _ChunkFetch:
     def _gain(self, plan: FetchPlan, assignment: Assignment, result: Delivered) -> bool:
         if not plan.delivered(assignment):
             return False
+        self._room.stored(self._manifest.chunk_size(assignment.seq))
         self._counts.add_chunk(self._manifest.chunk_size(assignment.seq))
         self._counts.add_confirmed(result.transport, result.size_bytes)
         return True

@@ -1,4 +1,4 @@
-"""The node's identity on the bus: certifies workers' link keys, makes PeerServer tokens (TRUST 2)."""
+"""The node's identity on the bus: certifies workers' link keys, makes PeerServer tokens (docs/trust.md#keys)."""
 
 from __future__ import annotations
 

@@ -3,11 +3,10 @@
     m.<digest>            -> FileSummary, msgpack
     f.<base32 of fileId>  -> the digest that the alias stands for
 
-The store is the truth and the index can be made again from it. Each instance also keeps, from a watch of the
-bucket, the content class of every ref: that is what a peer's request for a chunk is authorised by.
+The store is the truth and the index can be made again from it. Each instance also learns, from a watch of the
+bucket, which refs the manifests name: that is what a peer's request for a chunk is authorised by.
 
-A ref that stands in two manifests has the stricter class: a stranger's manifest that lists our refs as
-`shared` opens nothing.
+Peers are answered from memory alone: nothing that a peer asks for makes this process ask the bus.
 """
 
 from __future__ import annotations
@@ -16,22 +15,36 @@ import asyncio
 import base64
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 
+from services.chunk.classes import RefClasses
+from services.chunk.quota import STORED_OVERHEAD_BYTES
 from services.chunk.store import ChunkStore
+from shared.backoff import delays_s
 from shared.bus.contract import KeyValue, KvEntry, Subscription
-from shared.content.manifest import ContentClass, Manifest
+from shared.clock import monotonic
+from shared.content.manifest import ContentClass, Manifest, is_manifest_id
 from shared.content.refs import is_digest
-from shared.errors import Cause, SwarmbridgeError
+from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, SwarmbridgeError
 from shared.undecodable import UNDECODABLE
 
 MANIFEST_PREFIX = "m."
 ALIAS_PREFIX = "f."
+MAX_FILES = 50_000
+"""Files of one node. A summary, an alias and their copies in memory take up to 4 KiB; the bucket holds 256 MiB."""
 LOAD_WAIT_S = 1.0
 """How long a request for an unknown ref waits for manifests that are being read: they may have just come."""
+LOOK_UP_TIMEOUT_S = 1.0
+"""How long our own user waits for the bucket, where the watch has not told of a file; then it is not known here."""
+BUS_STALL_S = 60.0
+"""How long an entry is written again while the bus is away: as long as a fetch may stand still."""
+RETRY_FIRST_S = 0.05
+RETRY_CAP_S = 2.0
 
-STRICTNESS = (ContentClass.SHARED, ContentClass.MESH, ContentClass.PRIVATE)
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -52,52 +65,60 @@ class FileSummary(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ManifestIndex:
-    """Files by digest and by alias, and classes of refs.
+    """Files by digest and by alias, and classes of refs. own_signer: the key that signs this node's manifests.
 
     Driven by: the bucket's watch; `run` loads the manifests that it names, in the background.
     """
 
-    def __init__(self, bucket: KeyValue, store: ChunkStore) -> None:
+    def __init__(self, bucket: KeyValue, store: ChunkStore, own_signer: bytes) -> None:
         self._bucket = bucket
         self._store = store
         self._summaries: dict[str, FileSummary] = {}
         self._aliases: dict[str, str] = {}
-        self._classes: dict[str, ContentClass] = {}
-        self._loaded: set[str] = set()
-        self._to_load: asyncio.Queue[str] = asyncio.Queue()
+        self._classes = RefClasses(own_signer)
+        self._removing: set[str] = set()
+        # Distinct digests of entries, so never more than there are files.
+        self._to_load: dict[str, None] = {}
+        self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
         self._watch: Subscription | None = None
 
     async def start(self) -> None:
         """Watch the bucket, and index again whatever the store has and the bucket lost."""
         self._watch = await self._bucket.watch(self._on_entry)
-        for digest in await self._store.manifest_digests():
+        for digest in (await self._store.list_all()).manifests:
             if digest not in self._summaries:
                 await self._restore(digest)
 
     async def run(self) -> None:
         """Load manifests for the classes of their refs, until cancelled."""
         while True:
-            digest = await self._to_load.get()
+            if not self._to_load:
+                self._idle.set()
+                self._wanted.clear()
+                await self._wanted.wait()
+            digest = next(iter(self._to_load))
             try:
-                manifest = await self._store.get_manifest(digest)
-                if manifest is not None:
-                    self._learn(manifest)
+                await self.load(digest)
             except SwarmbridgeError as error:
-                log.warning("a manifest could not be read: %s", error.cause)
+                log.warning("a manifest could not be read: %s", error.cause)  # the sweep reads it again
             finally:
-                self._to_load.task_done()
+                self._to_load.pop(digest, None)
 
     async def close(self) -> None:
         if self._watch is not None:
             await self._watch.close()
 
     async def add(self, manifest: Manifest, *, complete: bool, stored_ms: int) -> None:
-        """Index a stored manifest, or note that it is complete now.
+        """Index a stored manifest, or note that it is complete now. A bus that is away is waited for.
 
-        Raises: SwarmbridgeError(REFUSED): another signer's manifest already has this fileId (TRUST 5).
+        Raises: SwarmbridgeError: REFUSED where another signer's manifest already has this fileId, STORE_FULL over
+            MAX_FILES; BusError where the bus was away for BUS_STALL_S.
         """
+        if manifest.digest not in self._summaries:
+            self.check_room()
         await self._claim_alias(manifest)
-        self._learn(manifest)
+        self._classes.learn(manifest, stored_ms)
         summary = FileSummary(
             manifest.digest,
             manifest.file_id,
@@ -111,32 +132,114 @@ class ManifestIndex:
             manifest.signer,
         )
         self._summaries[manifest.digest] = summary
-        await self._bucket.put(MANIFEST_PREFIX + manifest.digest, msgspec.msgpack.encode(summary))
+        entry = msgspec.msgpack.encode(summary)
+        await _patiently(lambda: self._bucket.put(MANIFEST_PREFIX + manifest.digest, entry))
+
+    def check_room(self) -> None:
+        """Raises: SwarmbridgeError(STORE_FULL) where the node has as many files as it may have."""
+        if len(self._summaries) >= MAX_FILES:
+            raise SwarmbridgeError(Cause.STORE_FULL, "the node has too many files")
+
+    async def remove(self, summary: FileSummary) -> list[str]:
+        """Forget a file. Returns: the refs that nobody names now.
+
+        The store still has its manifest and chunks: the caller removes both, then says `removed`.
+
+        Raises: BusError where the bus was away for BUS_STALL_S.
+        """
+        alias, digest = _alias_key(summary.file_id), summary.digest
+        await self.load(digest)
+        self._removing.add(digest)
+        # First, so that the watch, which is told of our own entry too, finds nothing left to forget.
+        orphans = self._classes.forget(digest)
+        try:
+            if await self._read_alias(summary.file_id) == digest:
+                await _patiently(lambda: self._bucket.delete(alias))
+            await _patiently(lambda: self._bucket.delete(MANIFEST_PREFIX + digest))
+        except BusError:
+            self._load_soon(digest)
+            self._removing.discard(digest)
+            raise
+        self._summaries.pop(digest, None)
+        return orphans
+
+    def removed(self, digest: str) -> None:
+        """The store no longer has this manifest."""
+        self._removing.discard(digest)
+
+    def __len__(self) -> int:
+        return len(self._summaries)
 
     def files(self) -> list[FileSummary]:
         """Every file, newest first."""
         return sorted(self._summaries.values(), key=lambda summary: summary.stored_ms, reverse=True)
 
+    def known(self, manifest_id: str) -> FileSummary | None:
+        """The file of a digest or a fileId, as far as the watch has told: at once."""
+        if not is_manifest_id(manifest_id):
+            return None
+        digest = manifest_id if is_digest(manifest_id) else self._aliases.get(_alias_key(manifest_id), "")
+        return self._summaries.get(digest)
+
     async def find(self, manifest_id: str) -> FileSummary | None:
-        """The file of a digest or a fileId; asks the bucket where the watch has not told yet."""
-        digest = manifest_id
-        if not is_digest(manifest_id):
-            alias = self._aliases.get(_alias_key(manifest_id)) or await self._read_alias(manifest_id)
-            if alias is None:
-                return None
-            digest = alias
+        """As `known`, and asks the bucket for LOOK_UP_TIMEOUT_S where the watch has not told yet. For our own user."""
+        known = self.known(manifest_id)
+        if known is not None or not is_manifest_id(manifest_id):
+            return known
+        try:
+            async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
+                return await self._look_up(manifest_id)
+        except (TimeoutError, BusError):
+            return None
+
+    async def class_of(self, ref: str) -> ContentClass | None:
+        """Who may have this chunk; None where no indexed manifest lists it."""
+        if not self._classes.is_named(ref) and self._to_load:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOAD_WAIT_S):
+                    await self._idle.wait()
+        return self._classes.of(ref)
+
+    def is_named(self, ref: str) -> bool:
+        """Whether a manifest that has been loaded names this chunk."""
+        return self._classes.is_named(ref)
+
+    def is_loaded(self, digest: str) -> bool:
+        return digest in self._classes
+
+    async def learn(self, digest: str) -> None:
+        """Index a manifest that stands in the store, unless it is, and learn its refs.
+
+        Raises: SwarmbridgeError where the store cannot be used; BusError.
+        """
+        if digest in self._classes or digest in self._removing:
+            return
+        if digest in self._summaries:
+            await self.load(digest)
+        else:
+            await self._restore(digest)
+
+    async def load(self, digest: str) -> None:
+        """Learn the refs of an indexed manifest. Raises: SwarmbridgeError where the store cannot be used."""
+        if digest in self._classes:
+            return
+        manifest = await self._store.get_manifest(digest)
+        summary = self._summaries.get(digest)
+        if manifest is None or summary is None or digest in self._removing:  # removed while it was read
+            return
+        self._classes.learn(manifest, summary.stored_ms)
+        if summary.complete:
+            for seq, ref in enumerate(manifest.chunks):
+                self._store.holdings.expect(ref, manifest.chunk_size(seq) + STORED_OVERHEAD_BYTES)
+
+    async def _look_up(self, manifest_id: str) -> FileSummary | None:
+        digest = manifest_id if is_digest(manifest_id) else await self._read_alias(manifest_id)
+        if digest is None or not is_digest(digest):
+            return None
         if digest in self._summaries:
             return self._summaries[digest]
         entry = await self._bucket.get(MANIFEST_PREFIX + digest)
         return _decode_summary(entry.value) if entry is not None and entry.value is not None else None
-
-    async def class_of(self, ref: str) -> ContentClass | None:
-        """Who may have this chunk; None where no indexed manifest lists it."""
-        if ref not in self._classes:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOAD_WAIT_S):
-                    await self._to_load.join()
-        return self._classes.get(ref)
 
     def _on_entry(self, entry: KvEntry) -> None:
         if entry.key.startswith(ALIAS_PREFIX):
@@ -148,23 +251,29 @@ class ManifestIndex:
         digest = entry.key.removeprefix(MANIFEST_PREFIX)
         summary = _decode_summary(entry.value) if entry.value is not None else None
         if summary is None:
-            self._summaries.pop(digest, None)
+            self._forget(digest)
             return
         self._summaries[digest] = summary
-        if digest not in self._loaded:
-            self._to_load.put_nowait(digest)
+        if digest not in self._classes:
+            self._load_soon(digest)
 
-    def _learn(self, manifest: Manifest) -> None:
-        if manifest.digest in self._loaded:
-            return
-        self._loaded.add(manifest.digest)
-        for ref in manifest.chunks:
-            known = self._classes.get(ref, ContentClass.SHARED)
-            self._classes[ref] = max(known, manifest.content_class, key=STRICTNESS.index)
+    def _load_soon(self, digest: str) -> None:
+        self._to_load[digest] = None
+        self._idle.clear()
+        self._wanted.set()
+
+    def _forget(self, digest: str) -> None:
+        """It was removed, here or by another instance, which has removed the chunks too."""
+        self._summaries.pop(digest, None)
+        self._to_load.pop(digest, None)
+        self._store.holdings.remove(digest)
+        for ref in self._classes.forget(digest):
+            self._store.holdings.remove(ref)
 
     async def _claim_alias(self, manifest: Manifest) -> None:
-        key = _alias_key(manifest.file_id)
-        if await self._bucket.create(key, manifest.digest.encode()) is not None:
+        key, value = _alias_key(manifest.file_id), manifest.digest.encode()
+        # Where an answer was lost and the entry is ours after all, it is read as such below.
+        if await _patiently(lambda: self._bucket.create(key, value)) is not None:
             return
         digest = await self._read_alias(manifest.file_id)
         if digest == manifest.digest or digest is None:
@@ -173,24 +282,37 @@ class ManifestIndex:
         if other is not None and other.signer != manifest.signer:
             raise SwarmbridgeError(Cause.REFUSED, "two signers for one fileId")
         # The same signer wrote a newer manifest of its file.
-        await self._bucket.put(key, manifest.digest.encode())
+        await _patiently(lambda: self._bucket.put(key, value))
 
     async def _read_alias(self, file_id: str) -> str | None:
-        entry = await self._bucket.get(_alias_key(file_id))
+        entry = await _patiently(lambda: self._bucket.get(_alias_key(file_id)))
         return entry.value.decode(errors="replace") if entry is not None and entry.value is not None else None
 
     async def _restore(self, digest: str) -> None:
         manifest = await self._store.get_manifest(digest)
         if manifest is None:
             return
-        stored = await self._store.stored_among(manifest.chunks)
+        stored = self._store.holdings.among(manifest.chunks)
         stored_ms = await self._store.manifest_stored_ms(digest)
         try:
             await self.add(manifest, complete=len(stored) == len(manifest.chunks), stored_ms=stored_ms)
         except SwarmbridgeError as error:
-            if error.cause is not Cause.REFUSED:
+            if error.cause not in (Cause.REFUSED, Cause.STORE_FULL):
                 raise
-            log.warning("a stored manifest has the fileId of another signer's: not indexed")
+            log.warning("a stored manifest has another signer's fileId, or is one too many: not indexed")
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask the bus, again while it is away. What is asked must be right to do twice."""
+    give_up_s = monotonic() + BUS_STALL_S
+    for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
+        try:
+            return await ask()
+        except (BusUnavailable, BusTimeout):
+            if monotonic() + delay_s > give_up_s:
+                raise
+        await asyncio.sleep(delay_s)
+    raise AssertionError("delays never end")
 
 
 def _alias_key(file_id: str) -> str:

@@ -1,4 +1,9 @@
-"""Putting a file: pulled from the gateway by ranges, encrypted chunk by chunk, stored, signed, indexed."""
+"""Putting a file: pulled from the gateway by ranges, encrypted chunk by chunk, stored, signed, indexed.
+
+A file that is here already, under the same name, type and class, is recognised by comparing it with what is stored,
+and keeps its link. Private content is not: its key is in its link alone, so nobody here could read it, or print the
+link again.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +12,21 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from opentelemetry.context import Context
 from opentelemetry.trace import Status, StatusCode
 
 from services.chunk.index import ManifestIndex
 from services.chunk.progress import Progress
-from services.chunk.quota import Quota
+from services.chunk.quota import Quota, Room
 from services.chunk.store import ChunkStore
+from services.chunk.sweep import PutsInFlight, Sweep
 from shared.bus.bodies import HOLDER_RETURNS_WITH_BUS_S, pull_ranges
 from shared.bus.chunk_api import PutFile
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import BodyRef
 from shared.bus.messages.subjects import Subjects
 from shared.clock import unix_ms
-from shared.content.chunks import encrypt_chunk
+from shared.content.chunks import decrypt_chunk, encrypt_chunk
+from shared.content.keys import public_key
 from shared.content.link import ContentLink, format_link
 from shared.content.manifest import (
     CHUNK_BYTES,
@@ -37,13 +43,16 @@ from shared.content.manifest import (
     new_file_id,
     sign_manifest,
 )
-from shared.errors import Cause, SwarmbridgeError
+from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import PeerToken
 from shared.telemetry import names, tracer
+from shared.text import is_safe_text
 
 PUT_TIMEOUT_S = 3600.0
 """For pulling one whole file; the gateway gives its transfers no longer."""
 FILE_ID_RANDOM_BYTES = 8
+MAX_COMPARED = 4
+"""Stored files of the same name and size that a put is compared with, the newest first."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Putting:
     store: ChunkStore
     index: ManifestIndex
     quota: Quota
+    puts: PutsInFlight
+    sweep: Sweep
     publish_seed: bytes
     holder: PeerToken
 
@@ -62,8 +73,9 @@ class Putting:
         """Store the file and return its link.
 
         A put that fails or is cancelled leaves no chunk behind; one whose process is killed leaves chunks
-        that no manifest names, and starts anew elsewhere with another key.
-        Raises: SwarmbridgeError: INVALID or TOO_LARGE before anything is stored, SOURCE_LOST from the pull.
+        that no manifest names: the sweep removes them, and the put starts again elsewhere with another key.
+        Raises: SwarmbridgeError: INVALID, TOO_LARGE or STORE_FULL before anything is stored, DISK_FULL or STORE_FAILED
+            where the store cannot take it, what the pull raises.
         """
         content_class = _checked(request)
         counts = progress.counts
@@ -71,49 +83,95 @@ class Putting:
         counts.bytes_total = request.source.length
         counts.chunks_total = chunk_count(request.source.length)
         with tracer().start_as_current_span(
-            names.SPAN_CHUNK_PUT, context=Context(), record_exception=False, set_status_on_exception=False
+            names.SPAN_CHUNK_PUT, record_exception=False, set_status_on_exception=False
         ) as span:
+            span.set_attribute(names.TRANSFER, request.call_id.hex())
             span.set_attribute(names.BODY_BYTES, request.source.length)
             try:
-                async with self.quota.room_for(request.source.length):
-                    return await self._put(request, content_class, progress)
+                manifest = None if request.again else await self._same(request, content_class, progress)
+                if manifest is not None:
+                    counts.manifest = manifest.digest
+                    return format_link(ContentLink(manifest.digest, (self.holder,)))
+                self.index.check_room()
+                async with self.quota.room_for(request.source.length) as room:
+                    return await self._put(request, content_class, progress, room)
             except SwarmbridgeError as error:
                 span.set_attribute(names.ERROR_TYPE, error.cause.value)
                 span.set_status(Status(StatusCode.ERROR))
                 raise
 
-    async def _put(self, request: PutFile, content_class: ContentClass, progress: Progress) -> str:
+    async def _put(self, request: PutFile, content_class: ContentClass, progress: Progress, room: Room) -> str:
         private = content_class is ContentClass.PRIVATE
         key = os.urandom(KEY_BYTES)
         refs: list[str] = []
         ivs: list[bytes] = []
-        whole = False
-        try:
-            async with aclosing(self._plain_chunks(request.source)) as chunks:
-                async for plain in chunks:
-                    header, cipher = encrypt_chunk(
-                        plain,
-                        key=key,
-                        iv=os.urandom(IV_BYTES),
-                        seq=len(refs),
-                        total=progress.counts.chunks_total,
-                        mime=PRIVATE_MIME if private else request.mime,
-                        original_name="" if private else request.name,
-                    )
-                    refs.append(header.ref)
-                    ivs.append(header.iv)
-                    await self.store.put_chunk(header, cipher)
-                    progress.counts.add_chunk(len(plain))
-            manifest = self._signed(request, content_class, key, refs, ivs)
-            await self.store.put_manifest(manifest)
-            whole = True
-        finally:
-            if not whole:
-                await self.store.delete_chunks(refs)
+        with self.puts.begin() as unnamed:
+            await self.sweep.mark()
+            try:
+                async with aclosing(self._plain_chunks(request.source)) as chunks:
+                    async for plain in chunks:
+                        header, cipher = encrypt_chunk(
+                            plain,
+                            key=key,
+                            iv=os.urandom(IV_BYTES),
+                            seq=len(refs),
+                            total=progress.counts.chunks_total,
+                            mime=PRIVATE_MIME if private else request.mime,
+                            original_name="" if private else request.name,
+                        )
+                        unnamed.add(header.ref)
+                        refs.append(header.ref)
+                        ivs.append(header.iv)
+                        await self.store.put_chunk(header, cipher)
+                        room.stored(len(plain))
+                        progress.counts.add_chunk(len(plain))
+                manifest = self._signed(request, content_class, key, refs, ivs)
+                await self.store.put_manifest(manifest)
+                unnamed.clear()
+            finally:
+                if unnamed:
+                    await self.store.delete_chunks(refs)
         # From here on the file is stored: were we killed now, the next start would index it.
         await self.index.add(manifest, complete=True, stored_ms=unix_ms())
         progress.counts.manifest = manifest.digest
         return format_link(ContentLink(manifest.digest, (self.holder,), key if private else b""))
+
+    async def _same(self, request: PutFile, content_class: ContentClass, progress: Progress) -> Manifest | None:
+        """The file of ours that is this very one; None where there is none, or where it must not be recognised."""
+        if content_class is ContentClass.PRIVATE:
+            return None
+        wanted = (request.name, request.mime, request.source.length, content_class.value, public_key(self.publish_seed))
+        alike = [
+            file
+            for file in self.index.files()
+            if file.complete and (file.name, file.mime, file.size, file.content_class, file.signer) == wanted
+        ]
+        for file in alike[:MAX_COMPARED]:
+            manifest = await self.store.get_manifest(file.digest)
+            if manifest is not None and await self._is_stored_as(request.source, manifest, progress):
+                return manifest
+            progress.counts.chunks_done = progress.counts.bytes_done = 0
+        return None
+
+    async def _is_stored_as(self, source: BodyRef, manifest: Manifest, progress: Progress) -> bool:
+        """Whether every chunk is here and opens as this source's. A damaged one is not, and so is stored again."""
+        if manifest.file_key is None or manifest.ivs is None:
+            return False
+        seq = 0
+        async with aclosing(self._plain_chunks(source)) as chunks:
+            async for plain in chunks:
+                # Opening it proves every byte, so its hash is not needed.
+                stored = await self.store.get_chunk(manifest.chunks[seq], verify=False)
+                if stored is None:
+                    return False
+                try:
+                    if decrypt_chunk(stored[1], key=manifest.file_key, iv=manifest.ivs[seq]) != plain:
+                        return False
+                except RemoteProtocolError:
+                    return False
+                progress.counts.add_chunk(len(plain))
+                seq += 1
+        return seq == len(manifest.chunks)
 
     def _signed(
         self, request: PutFile, content_class: ContentClass, key: bytes, refs: list[str], ivs: list[bytes]
@@ -163,6 +221,8 @@ def _checked(request: PutFile) -> ContentClass:
         raise SwarmbridgeError(Cause.INVALID, "no such content class") from None
     if len(request.name) > MAX_NAME_CHARS or len(request.mime) > MAX_MIME_CHARS:
         raise SwarmbridgeError(Cause.INVALID, "a name or type that is too long")
+    if not is_safe_text(request.name) or not is_safe_text(request.mime):
+        raise SwarmbridgeError(Cause.INVALID, "a name or type with characters that hide or rearrange the rest")
     if chunk_count(request.source.length) > MAX_CHUNKS:
         raise SwarmbridgeError(Cause.TOO_LARGE, "more chunks than a manifest may list")
     return content_class

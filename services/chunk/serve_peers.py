@@ -7,15 +7,17 @@ A body is held for the transport that the request came over: no other worker get
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from opentelemetry.trace import Span, Status, StatusCode
 
-from services.chunk.access import may_have
+from services.chunk.access import may_have, may_name
 from services.chunk.index import ManifestIndex
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import Inbound, InboundAnswer, Stamp
-from shared.content.manifest import MAX_FILE_ID_CHARS, ContentClass
+from shared.content.manifest import ContentClass
 from shared.content.messages import ManifestData, NotFound, RequestChunk
 from shared.content.refs import is_ref
 from shared.errors import SwarmbridgeError
@@ -24,6 +26,8 @@ from shared.telemetry import names, tracer
 HELD_BODIES_BYTES = 256 * 2**20
 """Cipher bytes waiting to be pulled by workers, an instance."""
 HELD_BODY_TTL_S = 30.0
+MAX_SERVED = 4096
+"""Chunks that are remembered as served, the latest ones: 4 GiB of them, well over a receiver's time to ask again."""
 
 
 class PeerServing:
@@ -33,6 +37,7 @@ class PeerServing:
         self._store = store
         self._index = index
         self._bodies = bodies
+        self._served: OrderedDict[str, bool] = OrderedDict()
 
     async def answer(self, inbound: Inbound, incoming: Incoming) -> InboundAnswer:
         """Raises: SwarmbridgeError(BUSY) where no body can be held just now."""
@@ -60,20 +65,32 @@ class PeerServing:
         content_class = await self._index.class_of(ref) if is_ref(ref) else None
         if content_class is None or not may_have(stamp.role, content_class):
             return _not_found(ref)
-        chunk = await self._store.get_chunk(ref)
+        # Who receives it hashes it. Who asks for it again may have found that it does not fit: then we look too.
+        chunk = await self._store.get_chunk(ref, verify=self._served_lately(ref))
         if chunk is None:
             return _not_found(ref)
         header, cipher = chunk
         return InboundAnswer(header, self._bodies.hold(cipher, stamp.transport))
 
     async def _manifest(self, manifest_id: str, stamp: Stamp) -> InboundAnswer:
-        summary = await self._index.find(manifest_id) if len(manifest_id) <= MAX_FILE_ID_CHARS else None
-        if summary is None or not may_have(stamp.role, ContentClass(summary.content_class)):
+        summary = self._index.known(manifest_id)
+        if summary is None:
+            return _not_found(manifest_id)
+        content_class = ContentClass(summary.content_class)
+        if not may_have(stamp.role, content_class) or not may_name(content_class, manifest_id):
             return _not_found(manifest_id)
         manifest = await self._store.get_manifest(summary.digest)
         if manifest is None:
             return _not_found(manifest_id)
         return InboundAnswer(ManifestData(manifest_id), self._bodies.hold(manifest.canonical, stamp.transport))
+
+    def _served_lately(self, ref: str) -> bool:
+        """Whether it has been served already; notes that it is now."""
+        known = self._served.pop(ref, False)
+        self._served[ref] = True
+        if len(self._served) > MAX_SERVED:
+            self._served.popitem(last=False)
+        return known
 
 
 def _describe(span: Span, answer: InboundAnswer) -> None:

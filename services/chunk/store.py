@@ -2,17 +2,21 @@
 
     c/<2 hex>/<64 hex>   length:u16 big-endian | msgpack header of that length | cipher
     m/<64 hex>           a manifest's canonical JSON, named by its digest
+    p/<instance>         this chunk instance has puts in flight (services.chunk.sweep)
 
 Writes are atomic (obstore writes beside and renames), so all chunk instances of a node may share one store.
-Every read is checked against the name: what does not fit is as good as absent and is removed.
+A read is checked against the name, unless its reader checks it: what does not fit is as good as absent and is removed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -20,16 +24,21 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from services.chunk.holdings import Holdings
 from shared.content.chunks import TAG_BYTES
 from shared.content.manifest import Manifest, parse_manifest, verify_manifest
 from shared.content.messages import ChunkData
-from shared.content.refs import REF_PREFIX, chunk_ref
+from shared.content.refs import REF_PREFIX, chunk_ref, refs_in
 from shared.errors import Cause, ConfigError, RemoteProtocolError, SwarmbridgeError
 from shared.undecodable import UNDECODABLE
 
 HEADER_LENGTH_BYTES = 2
-MAX_PARALLEL_HEADS = 32
-"""Existence checks of one query at a time."""
+LIST_PAGE_OBJECTS = 1000
+"""Objects of a listing that are taken at a time: S3's own page, and about 2 ms of the event loop."""
+DELETE_PAGE_OBJECTS = 1000
+"""Objects of one delete: S3's own limit."""
+LARGE_MANIFEST_BYTES = 64 * 1024
+"""From here on a manifest is read in a thread: one of 16,384 chunks takes 80 ms."""
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +54,29 @@ class StoredChunk(msgspec.Struct, array_like=True, frozen=True):
     name: str
 
 
+@dataclass
+class Listing:
+    """Everything in the store, listed in the order of its fields, with the times of last writing, by its own clock."""
+
+    chunks: dict[str, datetime] = field(default_factory=dict)
+    marks: dict[str, datetime] = field(default_factory=dict)
+    manifests: dict[str, datetime] = field(default_factory=dict)
+
+
 class ChunkStore:
-    """All objects of one node. Every method raises SwarmbridgeError(OTHER) when the store cannot be used."""
+    """All objects of one node.
+
+    Every method raises SwarmbridgeError where the store cannot be used: DISK_FULL, or STORE_FAILED.
+    holdings: what is in it, as far as this instance knows; `list_all` brings it up to date.
+    """
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
+        self._listing = asyncio.Lock()
+        self._listings_begun = 0
+        self._listings_done = 0
+        self._last_listing = Listing()
+        self.holdings = Holdings()
 
     @classmethod
     def open(cls, location: str, default: Path) -> ChunkStore:
@@ -70,21 +97,26 @@ class ChunkStore:
             StoredChunk(header.seq, header.total, header.size, header.iv, header.mime, header.original_name)
         )
         data = b"".join((len(stored).to_bytes(HEADER_LENGTH_BYTES, "big"), stored, cipher))
-        async with _translated():
-            await obstore.put_async(self._objects, _chunk_path(header.ref), data, use_multipart=False)
+        await self._put(_chunk_path(header.ref), data)
+        self.holdings.add(header.ref, len(data))
 
-    async def get_chunk(self, ref: str) -> tuple[ChunkData, memoryview] | None:
-        """Header and cipher, checked against the ref; None where it is not stored (or no longer whole)."""
+    async def get_chunk(self, ref: str, *, verify: bool = True) -> tuple[ChunkData, memoryview] | None:
+        """Header and cipher; None where it is not stored, or no longer whole.
+
+        verify: hash the cipher. Without it only the form is checked: for readers that check the bytes themselves.
+        """
         data = await self._get(_chunk_path(ref))
         if data is None:
+            self.holdings.remove(ref)  # removed behind our back: the next fetch may bring it again
             return None
-        chunk = _decode_chunk(ref, data)
+        chunk = _decode_chunk(ref, data, verify=verify)
         if chunk is None:
             log.error("a stored chunk was damaged and is removed")
             await self.delete_chunks([ref])
         return chunk
 
     async def has_chunk(self, ref: str) -> bool:
+        """Asks the store itself."""
         try:
             async with _translated():
                 await obstore.head_async(self._objects, _chunk_path(ref))
@@ -92,28 +124,23 @@ class ChunkStore:
             return False
         return True
 
-    async def stored_among(self, refs: Iterable[str]) -> set[str]:
-        """Those of the refs whose chunks are here."""
-        room = asyncio.Semaphore(MAX_PARALLEL_HEADS)
-
-        async def check(ref: str) -> str | None:
-            async with room:
-                return ref if await self.has_chunk(ref) else None
-
-        return {ref for ref in await asyncio.gather(*map(check, refs)) if ref is not None}
-
-    async def delete_chunks(self, refs: Iterable[str]) -> None:
-        """Remove chunks; those that are absent are ignored."""
-        for ref in refs:
+    async def delete_chunks(self, refs: Iterable[str]) -> int:
+        """Remove chunks; those that are absent are ignored. Returns: the bytes that they took."""
+        freed_bytes = 0
+        for page in _batched(refs, DELETE_PAGE_OBJECTS):
             try:
                 async with _translated():
-                    await obstore.delete_async(self._objects, _chunk_path(ref))
+                    await obstore.delete_async(self._objects, [_chunk_path(ref) for ref in page])
             except FileNotFoundError:
-                continue
+                # Which one is absent is not said, nor whether the others are gone.
+                for ref in page:
+                    await self._delete(_chunk_path(ref))
+            freed_bytes += sum(map(self.holdings.remove, page))
+        return freed_bytes
 
     async def put_manifest(self, manifest: Manifest) -> None:
-        async with _translated():
-            await obstore.put_async(self._objects, _manifest_path(manifest.digest), manifest.canonical)
+        await self._put(_manifest_path(manifest.digest), manifest.canonical)
+        self.holdings.add(manifest.digest, len(manifest.canonical))
 
     async def get_manifest(self, digest: str) -> Manifest | None:
         """A stored manifest, its digest and signatures checked; None where it is absent or damaged."""
@@ -121,20 +148,19 @@ class ChunkStore:
         if data is None:
             return None
         try:
-            manifest = parse_manifest(bytes(data))
-            verify_manifest(manifest, digest)
+            return await open_manifest(bytes(data), digest)
         except RemoteProtocolError:
             log.error("a stored manifest is damaged")
             return None
-        return manifest
 
-    async def manifest_digests(self) -> list[str]:
-        """The digests of all stored manifests."""
-        digests: list[str] = []
-        async with _translated():
-            async for batch in obstore.list(self._objects, prefix="m"):
-                digests += [meta["path"].rpartition("/")[2] for meta in batch]
-        return digests
+    async def refs_in_manifest(self, digest: str) -> set[str]:
+        """Every ref that stands anywhere in a stored manifest, damaged or not."""
+        data = await self._get(_manifest_path(digest))
+        return refs_in(bytes(data)) if data is not None else set()
+
+    async def delete_manifest(self, digest: str) -> None:
+        await self._delete(_manifest_path(digest))
+        self.holdings.remove(digest)
 
     async def manifest_stored_ms(self, digest: str) -> int:
         """When a manifest was stored: wall clock, ms; 0 where it is absent."""
@@ -145,13 +171,49 @@ class ChunkStore:
             return 0
         return round(meta["last_modified"].timestamp() * 1000)
 
-    async def used_bytes(self) -> int:
-        """The size of everything stored, by listing it: other instances write here too."""
-        used = 0
+    async def put_mark(self, instance: str) -> None:
+        """Say that this instance has puts in flight, as of now."""
+        await self._put(_mark_path(instance), b"")
+
+    async def delete_mark(self, instance: str) -> None:
+        await self._delete(_mark_path(instance))
+
+    async def list_all(self) -> Listing:
+        """List the store and bring `holdings` up to date: other instances write here too.
+
+        Callers that come while a listing runs share the next one.
+        """
+        wanted = self._listings_begun + 1
+        async with self._listing:
+            if self._listings_done < wanted:
+                self._listings_begun += 1
+                self.holdings.listing_begins()
+                try:
+                    self._last_listing = await self._list()
+                except BaseException:
+                    self.holdings.listing_failed()
+                    raise
+                self._listings_done = self._listings_begun
+            return self._last_listing
+
+    async def _list(self) -> Listing:
+        """Chunks, then marks, then manifests: whoever made a listed chunk is seen by its mark, or has ended."""
+        listing, sizes = Listing(), dict[str, int]()
+        for prefix, found in (("c", listing.chunks), ("p", listing.marks), ("m", listing.manifests)):
+            async with _translated():
+                async for page in obstore.list(self._objects, prefix=prefix, chunk_size=LIST_PAGE_OBJECTS):
+                    for meta in page:
+                        name = meta["path"].rpartition("/")[2]
+                        name = REF_PREFIX + name if prefix == "c" else name
+                        found[name] = meta["last_modified"]
+                        if prefix != "p":
+                            sizes[name] = meta["size"]
+        self.holdings.listed(sizes)
+        return listing
+
+    async def _put(self, path: str, data: bytes) -> None:
         async with _translated():
-            async for batch in obstore.list(self._objects):
-                used += sum(meta["size"] for meta in batch)
-        return used
+            await obstore.put_async(self._objects, path, data, use_multipart=False)
 
     async def _get(self, path: str) -> memoryview | None:
         try:
@@ -160,6 +222,29 @@ class ChunkStore:
                 return memoryview(await result.bytes_async())
         except FileNotFoundError:
             return None
+
+    async def _delete(self, path: str) -> None:
+        try:
+            async with _translated():
+                await obstore.delete_async(self._objects, path)
+        except FileNotFoundError:
+            return
+
+
+async def open_manifest(raw: bytes, digest: str = "") -> Manifest:
+    """Parse and verify a manifest, off the event loop where it is a large one.
+
+    Raises: RemoteProtocolError, as `parse_manifest` and `verify_manifest`.
+    """
+    if len(raw) < LARGE_MANIFEST_BYTES:
+        return _open_manifest(raw, digest)
+    return await asyncio.to_thread(_open_manifest, raw, digest)
+
+
+def _open_manifest(raw: bytes, digest: str) -> Manifest:
+    manifest = parse_manifest(raw)
+    verify_manifest(manifest, digest)
+    return manifest
 
 
 def _chunk_path(ref: str) -> str:
@@ -171,16 +256,30 @@ def _manifest_path(digest: str) -> str:
     return f"m/{digest}"
 
 
-def _decode_chunk(ref: str, data: memoryview) -> tuple[ChunkData, memoryview] | None:
+def _mark_path(instance: str) -> str:
+    return f"p/{instance}"
+
+
+def _decode_chunk(ref: str, data: memoryview, *, verify: bool) -> tuple[ChunkData, memoryview] | None:
     header_end = HEADER_LENGTH_BYTES + int.from_bytes(data[:HEADER_LENGTH_BYTES], "big")
     try:
         stored = msgspec.msgpack.decode(data[HEADER_LENGTH_BYTES:header_end], type=StoredChunk)
     except UNDECODABLE:
         return None
     cipher = data[header_end:]
-    if len(cipher) != stored.size + TAG_BYTES or chunk_ref(cipher, stored.seq) != ref:
+    if len(cipher) != stored.size + TAG_BYTES or (verify and chunk_ref(cipher, stored.seq) != ref):
         return None
     return ChunkData(ref, stored.seq, stored.total, stored.size, stored.iv, stored.mime, stored.name), cipher
+
+
+def _batched(refs: Iterable[str], count: int) -> Iterator[list[str]]:
+    left = iter(refs)
+    while page := list(islice(left, count)):
+        yield page
+
+
+NO_SPACE = ("StorageFull", "QuotaExceeded", "(os error 28)", "(os error 122)")
+"""How ENOSPC, EDQUOT and a full S3-compatible store stand in the text of obstore's error, which has no code."""
 
 
 @asynccontextmanager
@@ -191,5 +290,7 @@ async def _translated() -> AsyncIterator[None]:
     except FileNotFoundError:
         raise
     except (BaseError, OSError) as error:
-        log.error("the store cannot be used: %s", type(error).__name__)
-        raise SwarmbridgeError(Cause.OTHER, "the store cannot be used") from error
+        text = str(error)
+        cause = Cause.DISK_FULL if any(word in text for word in NO_SPACE) else Cause.STORE_FAILED
+        log.error("the store cannot be used: %s (%s)", cause.value, type(error).__name__)
+        raise SwarmbridgeError(cause, "the store cannot be used") from error

@@ -1,5 +1,8 @@
 """The transfers that this instance works on: taken at once, pinged by their askers, cancelled, ended.
 
+A transfer that is taken waits its turn: so many puts, and so many fetches, are worked on at a time. Puts and fetches
+have turns of their own, because a fetch may wait long for a peer.
+
 A transfer whose asker has been silent for ABANDONED_AFTER_S is given up: an asker pings four times a second,
 so it is gone, or it has long been asking another instance. What is stored stays; the next fetch goes on there.
 """
@@ -21,12 +24,17 @@ from shared.clock import Clock, monotonic
 from shared.errors import Cause, SwarmbridgeError
 from shared.tasks.owned import Tasks
 
-MAX_RUNNING = 64
-"""Transfers at a time, an instance; one more is refused as BUSY and its asker tries another instance."""
+MAX_TAKEN = 512
+"""Transfers at a time, an instance, those that wait included; one more is BUSY and its asker tries another instance."""
+MAX_AT_WORK = {"put": 8, "get": 32}
+"""Transfers of a kind that are worked on at a time: a put holds about 4 MiB and a core, a fetch up to 32 MiB."""
 MAX_ENDED = 256
 """Ended transfers whose final update is kept, for askers that missed it."""
 ABANDONED_AFTER_S = 15.0
 SWEEP_INTERVAL_S = 1.0
+SUSPENDED_AFTER_S = 5 * SWEEP_INTERVAL_S
+CLEAN_UP_S = 3.0
+"""What cancelled transfers have for removing what they stored, out of the 10 s that a process has on SIGTERM."""
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +64,8 @@ class Transfers:
         self._running: dict[bytes, _Running] = {}
         self._ended: OrderedDict[bytes, tuple[Progress, TransferUpdate]] = OrderedDict()
         self._tasks = Tasks()
+        self._turns = {kind: asyncio.Semaphore(count) for kind, count in MAX_AT_WORK.items()}
+        self._swept_s: float | None = None
         self._closing = False
 
     def __len__(self) -> int:
@@ -66,12 +76,18 @@ class Transfers:
 
     async def close(self) -> None:
         self._closing = True
+        # First gently: `Tasks.close` cancels again every 50 ms, which would cut short what a put does to leave nothing.
+        tasks = [running.task for running in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLEAN_UP_S)
         await self._tasks.close()
 
     def take(self, kind: str, call_id: bytes, reply_to: str, work: Work) -> Taken:
         """Work on a call, or go on with it where it is already known.
 
-        Raises: SwarmbridgeError: BUSY over MAX_RUNNING, DRAINING once closing.
+        Raises: SwarmbridgeError: BUSY over MAX_TAKEN, DRAINING once closing.
         """
         if self._closing:
             raise SwarmbridgeError(Cause.DRAINING)
@@ -80,10 +96,10 @@ class Transfers:
         elif call_id in self._running:
             self._running[call_id].seen_s = self._clock()
         else:
-            if len(self._running) >= MAX_RUNNING:
+            if len(self._running) >= MAX_TAKEN:
                 raise SwarmbridgeError(Cause.BUSY, "too many transfers at a time")
             progress = Progress(self._bus, self._subjects, call_id=call_id, kind=kind, reply_to=reply_to)
-            task = self._tasks.start(self._run(call_id, progress, work), name=kind)
+            task = self._tasks.start(self._run(call_id, kind, progress, work), name=kind)
             self._running[call_id] = _Running(progress, task, self._clock())
             # Not in `_run`: a task that is cancelled before its first step never gets there.
             task.add_done_callback(lambda _: self._running.pop(call_id, None))
@@ -98,7 +114,18 @@ class Transfers:
 
     def sweep(self) -> None:
         """Give up transfers that nobody asks after."""
-        oldest_s = self._clock() - ABANDONED_AFTER_S
+        now_s = self._clock()
+        silent_s = now_s - self._swept_s if self._swept_s is not None else 0.0
+        self._swept_s = now_s
+        if not self._bus.connected:
+            # Nobody can be heard: only what is said, or not said, over a live bus counts.
+            for running in self._running.values():
+                running.seen_s = now_s
+        elif silent_s > SUSPENDED_AFTER_S:
+            # This process was stopped, or its loop held: its askers were not silent for that long.
+            for running in self._running.values():
+                running.seen_s += silent_s
+        oldest_s = now_s - ABANDONED_AFTER_S
         for call_id in [call_id for call_id, running in self._running.items() if running.seen_s < oldest_s]:
             log.info("a transfer was abandoned by its asker")
             self._cancel(call_id)
@@ -124,11 +151,12 @@ class Transfers:
         progress, update = self._ended[call_id]
         self._tasks.start(progress.repeat_final(update), name="final update")
 
-    async def _run(self, call_id: bytes, progress: Progress, work: Work) -> None:
+    async def _run(self, call_id: bytes, kind: str, progress: Progress, work: Work) -> None:
         telling = asyncio.create_task(progress.run(), name="progress")
         link, cause = "", None
         try:
-            link = await work(progress)
+            async with self._turns[kind]:
+                link = await work(progress)
         except SwarmbridgeError as error:
             cause = error.cause
         except asyncio.CancelledError:

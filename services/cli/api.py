@@ -31,6 +31,18 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 
+_ENDS = {
+    "refused": (
+        "no holder has it, or those who have it keep it for the members of their mesh",
+        "take a fresh link; or give their operator your token (`swarmbridge peers --self`) for `trust.members`",
+    ),
+    "store_full": ("the node's store has no room for it", "do `swarmbridge rm`, or raise chunk.quota_bytes"),
+    "disk_full": ("the disk under the node's store is full", "free space on it, or move chunk.store"),
+    "store_failed": ("the node's store cannot be used", "see the chunk service's log"),
+}
+"""How a transfer ended for a reason that is no transport's: by cause, what happened and what to do."""
+
+
 class Api:
     """One running node. Every failure is a CliFailure with the fitting exit code."""
 
@@ -98,7 +110,8 @@ class Api:
                 return transfer
             if transfer["state"] == "failed":
                 cause = str(transfer.get("cause") or "other")
-                raise CliFailure(cause, f"the transfer failed: {cause}", f"see `swarmbridge why {transfer_id}`")
+                words = f"the transfer failed: {cause}", f"see `swarmbridge why {transfer_id}`"
+                raise CliFailure(cause, *_ENDS.get(cause, words))
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:

@@ -14,6 +14,7 @@ from services.cli.output import clock, print_json, printable, result_console, ta
 from shared.errors import SwarmbridgeError
 from shared.ids import is_peer_name, peer_name
 from shared.settings.blocklist import MAX_NOTE_CHARS, Direction
+from shared.text import is_safe_text
 
 DIRECTION_STYLES = {"all": "bold red", "inbound": "yellow", "outbound": "yellow"}
 
@@ -69,7 +70,7 @@ def add(
       swarmbridge blocklist add peer-3f2a90c1d4e5b607 --direction inbound --note "asks too much"
       swarmbridge blocklist add guest-0123456789abcdef --json
     """
-    if len(note) > MAX_NOTE_CHARS or not note.isprintable():
+    if len(note) > MAX_NOTE_CHARS or not is_safe_text(note):
         raise unusable("the note cannot be used", f"write one line of {MAX_NOTE_CHARS} characters at most")
     _check(peer)
     daemon = find_daemon(home, url, token_file)

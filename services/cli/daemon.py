@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +59,47 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
         url = _told_by(folder, named=home is not None)
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise unusable(f"{url} is no http address", "say for example --url http://127.0.0.1:7700")
+    elif token_file is None and _address(folder) != url.rstrip("/"):
+        # Whoever listens at an address that the home did not tell would get the token of its operator.
+        raise CliFailure(
+            "unauthorized",
+            f"the node of {folder} did not say that it is at {url}, so its token is not sent there",
+            "name that node's token with --token-file",
+            exit_codes.REFUSED,
+        )
     return Daemon(url.rstrip("/"), _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE))
 
 
 def _told_by(folder: Path, *, named: bool) -> str:
-    try:
-        return str(json.loads((folder / ADDRESS_FILE).read_text())["url"])
-    except (OSError, ValueError, KeyError, TypeError):
+    url = _address(folder)
+    if url is None:
         hint = "do `swarmbridge up --home " + str(folder) + "`" if named else "do `swarmbridge up`, or name its --home"
-        raise CliFailure("not_running", f"no node runs in {folder}", hint, exit_codes.NOT_RUNNING) from None
+        raise CliFailure("not_running", f"no node runs in {folder}", hint, exit_codes.NOT_RUNNING)
+    return url
+
+
+def _address(folder: Path) -> str | None:
+    """Where the home's gateway says that it is; None where none does, or the one that did is gone.
+
+    A gateway that was killed leaves its file behind, and its port to whoever asks for it next.
+    """
+    try:
+        told = json.loads((folder / ADDRESS_FILE).read_text())
+        return str(told["url"]).rstrip("/") if _is_alive(int(told["pid"])) else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def _token(path: Path) -> str:

@@ -27,6 +27,7 @@ from services.cli.output import by_transport, print_json, printable, remark_cons
 from services.cli.progress import Step, bar, of_transfer
 from shared.content.link import ContentLink, format_link, parse_link
 from shared.errors import SwarmbridgeError
+from shared.text import shows_something, without_unsafe
 
 READ_BYTES = 1024 * 1024
 CANCEL_WAIT_S = 2.0
@@ -43,20 +44,25 @@ MAX_NAME_BYTES = 255
     type=click.Choice(["shared", "mesh", "private"]),
     default="shared",
     show_default=True,
-    help="Who may read it: any peer, members of the mesh, or whoever has the link.",
+    help="Who may read it: any peer; members of the mesh; or any peer whose user has the link, which holds the key.",
 )
 @click.option("--name", metavar="NAME", help="Another name for the file (with one FILE).")
+@click.option("--again", is_flag=True, help="Make a new link even where this very file is stored already.")
 @daemon_options
 def put(
     files: tuple[str, ...],
     content_class: str,
     name: str | None,
+    again: bool,
     home: str | None,
     url: str | None,
     token_file: str | None,
     as_json: bool,
 ) -> None:
     """Store files in the node and print a link for each.
+
+    A file that is stored already, under the same name and class, keeps its link; private content gets a new one each
+    time, because its key is kept nowhere but in its link.
 
     \b
     Examples:
@@ -67,7 +73,7 @@ def put(
     if name is not None and len(files) > 1:
         raise unusable("--name goes with one FILE", "put the files one by one")
     daemon = find_daemon(home, url, token_file)
-    done = run(lambda: _put_all(daemon, files, content_class, name, as_json))
+    done = run(lambda: _put_all(daemon, files, content_class, name, again, as_json))
     if as_json:
         print_json({"files": done})
 
@@ -110,13 +116,13 @@ def get(
 
 
 async def _put_all(
-    daemon: Daemon, files: tuple[str, ...], content_class: str, name: str | None, quiet: bool
+    daemon: Daemon, files: tuple[str, ...], content_class: str, name: str | None, again: bool, quiet: bool
 ) -> list[Json]:
     done = []
     async with Api(daemon) as api:
         for file in files:
             path = Path(file)
-            stored = await _put(api, path, name or path.name, content_class, quiet)
+            stored = await _put(api, path, name or _name_of(path), content_class, again, quiet)
             done.append(stored)
             if not quiet:
                 remark_console().print(
@@ -126,12 +132,24 @@ async def _put_all(
     return done
 
 
-async def _put(api: Api, path: Path, name: str, content_class: str, quiet: bool) -> Json:
+def _name_of(path: Path) -> str:
+    """The file's own name. Names are bytes; one that is no UTF-8 could only be stored as another."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        raise unusable(
+            f"the name of {printable(str(path))} is not UTF-8, and would lose some of its bytes",
+            "give the file another name with --name",
+        ) from None
+    return path.name
+
+
+async def _put(api: Api, path: Path, name: str, content_class: str, again: bool, quiet: bool) -> Json:
     started_s = time.monotonic()
     length = (await asyncio.to_thread(path.stat)).st_size
     mime = mimetypes.guess_type(name)[0] or DEFAULT_MIME
     with bar("sending", name, quiet=quiet) as step:
-        query: dict[str, str] = {"name": name, "mime": mime, "class": content_class}
+        query: dict[str, str] = {"name": name, "mime": mime, "class": content_class} | ({"again": "1"} if again else {})
         transfer_id = await api.upload(_read(path, length, step), length, **query)
     with bar("storing", name, quiet=quiet) as step:
         transfer = await _finished(api, transfer_id, step)
@@ -200,8 +218,8 @@ async def _finished(api: Api, transfer_id: str, step: Step) -> Json:
 
 def _safe_name(name: str, digest: str) -> str:
     """The name that the file's owner gave it, unless that would lead elsewhere or hide it."""
-    last = "".join(char for char in name.replace("\\", "/").rpartition("/")[2] if char.isprintable()).lstrip(".")
-    return last if 0 < len(last.encode()) <= MAX_NAME_BYTES else f"{digest[:16]}.bin"
+    last = without_unsafe(name.replace("\\", "/").rpartition("/")[2]).lstrip(".")
+    return last if shows_something(last) and len(last.encode()) <= MAX_NAME_BYTES else f"{digest[:16]}.bin"
 
 
 def _target(name: str, output: str | None, force: bool) -> Path | None:

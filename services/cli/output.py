@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+from shared.text import without_unsafe
+
 TRANSPORT_STYLES = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
 STATE_STYLES = {
     "active": "bold green",
@@ -88,4 +90,4 @@ def by_transport(counts: dict[str, int]) -> str:
 
 def printable(text: str) -> str:
     """What somebody else wrote, safe for a terminal: no control characters, no escape sequences."""
-    return "".join(char if char.isprintable() else "�" for char in text)
+    return without_unsafe(text, "�")

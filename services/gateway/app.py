@@ -66,6 +66,7 @@ async def app(process: Process) -> None:
         write_address(home, server.url, ADDRESS_FILE)
         process.tasks.start(feed.run(), name="feed")
         log.info("listening")
+        process.serves()
         await process.stopping.wait()
     finally:
         remove_address(home, ADDRESS_FILE)

@@ -63,6 +63,7 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
         tasks.start(Report(process.bus, process.subjects, runs, routing.budget).run(), name="report")
         await inbound.start()
         await runs.start()
+        process.serves()
         await process.stopping.wait()
         await inbound.close()
         await runs.drain(DRAIN_GRACE_S)

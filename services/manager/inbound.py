@@ -26,6 +26,10 @@ A guest has one: a look-up that takes this long holds one of the few places of a
 SLOW_RETRY_S = 1.0
 """What a guest is told to wait after such a look-up."""
 
+MAX_HANDLERS = 4 * MAX_OPEN
+"""More than are let in: who is refused is for the intake to choose. The bus, full, would refuse whoever comes, in a
+burst of strangers too; what the intake refuses is over at once."""
+
 DEFAULT_REQUEST_S = 10.0
 
 
@@ -44,9 +48,8 @@ class InboundDesk:
         for transport in ORDER:
             subject = self._subjects.inbound(transport)
             handler = self._handler(transport)
-            # More than are let in: a refusal that says what it is for is the intake's, not the bus's.
             self._subscriptions.append(
-                await self._bus.serve(subject, Inbound, handler, queue=QUEUE_MANAGER, max_concurrent=MAX_OPEN)
+                await self._bus.serve(subject, Inbound, handler, queue=QUEUE_MANAGER, max_concurrent=MAX_HANDLERS)
             )
 
     async def close(self) -> None:

@@ -91,7 +91,9 @@ def prepare(config: Config, home: Path, node: str, options: InitOptions) -> tupl
             port=options.nats_port,
             accounts=users.accounts,
         )
-        write_private(bus / SERVER_CONFIG, server_config(layout).encode())
+        # A call that only lays out need not say again how the server is run.
+        if not (options.nats_url and (bus / SERVER_CONFIG).exists()):
+            write_private(bus / SERVER_CONFIG, server_config(layout).encode())
     except OSError as error:
         raise CannotStart(f"cannot write {error.filename or bus}: {error.strerror}") from None
     seeds = {service: str(found.node.parent) for service, found in users.of_node(node).items()}

@@ -6,12 +6,13 @@ from services.webrtc.transport import WebrtcTransport
 from shared.process.run import Process
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.worker.serve import serve_transport
+from shared.worker.speeches import SPEECHES
 
 
 async def app(process: Process) -> None:
     """Serve the transport until the process is told to stop."""
     document = DocumentFollower(process.config.rendezvous.document)
-    transport = WebrtcTransport(process.bus, process.subjects, process.config.webrtc, document)
+    transport = WebrtcTransport(process.bus, process.subjects, process.config.webrtc, document, speeches=SPEECHES)
     process.tasks.start(_drain(process, transport), name="drain-signalling")
     await serve_transport(process, transport)
 

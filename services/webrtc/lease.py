@@ -13,7 +13,7 @@ Driven by:  `handle_timer` at `next_deadline`; it and every answer return the ne
             `bus_failed`.
 Invariants: at most one worker writes with success for a revision (KV's compare-and-set); a holder that has not
             renewed for a TTL no longer holds, whatever it hears. A frozen holder may wake and believe for a moment
-            that it holds: the fence is the PeerServer, where the same id and token re-attach (FACTS 1).
+            that it holds: the fence is the PeerServer, where the same id and token re-attach (docs/peerjs.md).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import msgspec
 
 LEASE_KEY = "signal"
 LEASE_TTL_S = 10.0
-"""DESIGN 4. Shorter ones were lost while a NATS cluster elected a leader (FACTS 5)."""
+"""docs/architecture.md. Shorter ones were lost while a NATS cluster elected a leader (docs/nats.md)."""
 RENEW_EVERY_S = 2.5
 """A holder may miss three renewals."""
 WATCH_EVERY_S = 1.0

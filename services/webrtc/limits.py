@@ -1,4 +1,4 @@
-"""What a stranger may make a webrtc worker do (TRUST, limits: row `data channel`). Pure: `now` is an argument.
+"""What a stranger may make a webrtc worker do (docs/limits.md#data-channel). Pure: `now` is an argument.
 
 Every refusal is counted by its cause, under these names, and shown in the worker's status.
 """
@@ -10,20 +10,25 @@ from collections import OrderedDict
 from shared.token_bucket import TokenBucket
 
 MAX_LINKS = 1_000
-"""Links of one worker, half-open ones included (TRUST)."""
+"""Links of one worker, half-open ones included (docs/limits.md)."""
 MAX_HALF_OPEN = 64
-"""Links being opened, both ways together (TRUST)."""
+"""Links being opened, both ways together (docs/limits.md)."""
 OFFERS_PER_S = 20.0
-"""OFFERs taken from one PeerServer (TRUST)."""
+"""OFFERs taken from one PeerServer (docs/limits.md)."""
 OFFERS_PER_SOURCE_PER_S = 2.0
-"""OFFERs of one source (TRUST: the PeerServer's own limit; a server may be hostile, so we hold it too)."""
+"""OFFERs of one source (docs/limits.md: the PeerServer's own limit; a server may be hostile, so we hold it too)."""
 SOURCE_BURST = 4.0
 """Ours: a peer whose links all died at once may dial each of our workers."""
 MAX_SOURCES = 4_096
 """Ours: sources whose rate is remembered; the longest silent is forgotten first."""
 
-REFUSED_DIALECT = "dialect"
-"""An OFFER without our metadata: a browser's, whose dialects this version does not speak."""
+EXPIRES_PER_S = 10.0
+EXPIRE_BURST = 60.0
+"""Ours: OFFERs that are turned away by a word, through one PeerServer, which limits what we send as well (20 messages
+a second); a room of pages that joins at once learns it, a flood does not use our socket up."""
+
+REFUSED_SPEECH = "speech"
+"""An OFFER that asks for a speech which this worker does not have."""
 REFUSED_SERVER_RATE = "offers_of_server"
 REFUSED_SOURCE_RATE = "offers_of_source"
 REFUSED_HALF_OPEN = "half_open"

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 from services.webrtc.limits import (
@@ -26,11 +26,13 @@ from services.webrtc.limits import (
     REFUSED_LINKS,
     REFUSED_MESSAGE,
     REFUSED_RECORD,
+    REFUSED_SPEECH,
 )
-from services.webrtc.native import LABEL, native_offer
+from services.webrtc.offers import LABEL, native_offer, speech_of
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError, TransportError
 from shared.ids import LinkId, new_link_id
 from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
+from shared.speech.contract import SEALED_NATIVE
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, LinkDown, LinkUp, PeerHint, RecordReceived
 from shared.wire.peerjs.messages import (
@@ -45,7 +47,7 @@ from shared.wire.peerjs.messages import (
 from shared.wire.sealed.binding import webrtc_binding
 
 DIAL_TIMEOUT_S = 3.0
-"""From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (FACTS 1)."""
+"""From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (docs/peerjs.md)."""
 ANSWER_TIMEOUT_S = 10.0
 """For a far end that we answered to open its channel; a browser on a bad network is slower than a node."""
 SendSignal = Callable[[Offer | Answer, str], Awaitable[None]]
@@ -56,13 +58,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Held:
-    """One link from its first description to its end. opened: done when it is open or can no longer be."""
+    """One link from its first description to its end. opened: done when it is open or can no longer be.
+
+    peer: the id that the PeerServer vouches for. speech: what the OFFER asked for.
+    """
 
     id: LinkId
     link: DataChannel
     peer: str
     connection_id: str
     expected_key: bytes | None
+    speech: str
     opened: asyncio.Future[None]
     answered: bool = False
     up: bool = False
@@ -84,7 +90,10 @@ class Links:
         send: SendSignal,
         emit: Emit,
         refused: Counter[str],
+        speeches: Collection[str] = (SEALED_NATIVE,),
     ) -> None:
+        """speeches: those that links may be opened for."""
+        self._speeches = speeches
         self._make = make
         self._settings = settings
         self._send_signal = send
@@ -100,12 +109,12 @@ class Links:
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
-        if any(held.up and held.expected_key == hint.key for held in self._links.values()):
+        if not hint.anew and any(held.up and held.expected_key == hint.key for held in self._links.values()):
             return
         dialling = self._dials.get(hint.peerjs_id)
         if dialling is None:
             self._check_room()
-            held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key)
+            held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key, SEALED_NATIVE)
             dialling = self._tasks.start(self._dial(held), name="dial")
             self._dials[hint.peerjs_id] = dialling
             dialling.add_done_callback(lambda _: self._dials.pop(hint.peerjs_id, None))
@@ -139,11 +148,18 @@ class Links:
         return None
 
     def take_offer(self, offer: Offer) -> None:
-        """Answer a native OFFER in the background. Raises: TransportError where a limit forbids it."""
+        """Answer an OFFER in the background.
+
+        Raises: TransportError: (REFUSED) for a speech that we do not have, (BUSY) where a limit forbids it.
+        """
+        speech = speech_of(offer.payload)
+        if speech not in self._speeches:
+            self._refused[REFUSED_SPEECH] += 1
+            raise TransportError(Cause.REFUSED)
         if (offer.src, offer.payload.connection_id) in self._connections:
             return  # handed over twice; it is being answered
         self._check_room()
-        held = self._hold(offer.src, offer.payload.connection_id, None)
+        held = self._hold(offer.src, offer.payload.connection_id, None, speech)
         self._tasks.start(self._answer(held, offer), name="answer")
 
     async def _answer(self, held: _Held, offer: Offer) -> None:
@@ -245,7 +261,7 @@ class Links:
             self._refused[REFUSED_HALF_OPEN] += 1
             raise TransportError(Cause.BUSY)
 
-    def _hold(self, peer: str, connection_id: str, expected_key: bytes | None) -> _Held:
+    def _hold(self, peer: str, connection_id: str, expected_key: bytes | None, speech: str) -> _Held:
         link_id = new_link_id()
         events = LinkEvents(
             on_open=lambda: self._on_open(held),
@@ -255,7 +271,7 @@ class Links:
         link = self._make(self._settings(), events)
         opened = asyncio.get_running_loop().create_future()
         opened.add_done_callback(_observe)
-        held = _Held(link_id, link, peer, connection_id, expected_key, opened)
+        held = _Held(link_id, link, peer, connection_id, expected_key, speech, opened)
         self._links[link_id] = held
         self._connections[(peer, connection_id)] = held
         return held
@@ -271,7 +287,10 @@ class Links:
         held.up = True
         # Signalling is over for this link; its connection id may come again.
         self._connections.pop((held.peer, held.connection_id), None)
-        self._emit(LinkUp(held.id, held.dialer, webrtc_binding(dialer_print, listener_print), held.expected_key))
+        binding = webrtc_binding(dialer_print, listener_print)
+        # A seal proves more than the server does, so its peer is nobody yet; all others are who the server says.
+        guest = "" if held.speech == SEALED_NATIVE else held.peer
+        self._emit(LinkUp(held.id, held.dialer, binding, held.expected_key, held.speech, guest))
         if not held.opened.done():
             held.opened.set_result(None)
 

@@ -21,7 +21,7 @@ from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.settings.rendezvous import PeerServer
 from shared.tasks.owned import Tasks
 from shared.websocket.client import ClientOptions, ClientSocket, ReconnectingClient, until_first_ends
-from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, MAX_SERVER_FIELDS_BYTES, Answer, Candidate, Offer
+from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, MAX_SERVER_FIELDS_BYTES, Answer, Candidate, Expire, Offer
 from shared.wire.peerjs.signalling import (
     Opened,
     ServerRefused,
@@ -84,7 +84,7 @@ class ServerSocket:
         """Why the last try ended; None while it is open."""
         return self.connection.cause
 
-    async def send(self, message: Offer | Answer | Candidate) -> bool:
+    async def send(self, message: Offer | Answer | Candidate | Expire) -> bool:
         """Send to a peer. Returns: whether the socket took it."""
         if not self.is_open or self._machine is None or self._socket is None:
             return False

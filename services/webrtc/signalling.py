@@ -23,13 +23,13 @@ from typing import Any
 import aiohttp
 
 from services.webrtc.limits import (
+    EXPIRE_BURST,
+    EXPIRES_PER_S,
     REFUSED_BUSY,
-    REFUSED_DIALECT,
     REFUSED_MESSAGE,
     REFUSED_NO_WORKER,
     OfferLimiter,
 )
-from services.webrtc.native import is_native
 from services.webrtc.routes import Routes
 from services.webrtc.server_socket import ServerSocket
 from services.webrtc.tokens import ServerTokens
@@ -40,6 +40,7 @@ from shared.clock import Clock
 from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, SwarmbridgeError, TransportError
 from shared.settings.rendezvous import PeerServer
 from shared.tasks.owned import Tasks
+from shared.token_bucket import TokenBucket
 from shared.websocket.client import ReconnectingClient
 from shared.wire.peerjs.messages import Answer, Candidate, Expire, Offer, decode_message, encode_message
 from shared.wire.peerjs.signalling import (
@@ -88,6 +89,7 @@ class Signalling:
         self._tokens = ServerTokens(bus, subjects)
         self._routes = Routes()
         self._limiters: dict[str, OfferLimiter] = {}
+        self._expires: dict[str, TokenBucket] = {}
         self._sockets: dict[PeerServer, ServerSocket] = {}
         self._failures: Counter[PeerServer] = Counter()
         self._tasks = Tasks()
@@ -147,6 +149,7 @@ class Signalling:
         for server in wanted:
             if server not in self._sockets:
                 self._limiters.setdefault(server.url, OfferLimiter())
+                self._expires.setdefault(server.url, TokenBucket(EXPIRES_PER_S, EXPIRE_BURST))
                 self._sockets[server] = ServerSocket(
                     server,
                     self._peer_id,
@@ -207,10 +210,9 @@ class Signalling:
 
     def _receive_offer(self, server: str, offer: Offer, now: float) -> None:
         refusal = self._limiters[server].refuse(offer.src, now)
-        if refusal is None and not is_native(offer.payload):
-            refusal = REFUSED_DIALECT
         if refusal is not None:
             self._refused[refusal] += 1
+            self._turn_away(server, offer.src, now)
         elif self._routes.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
             self._start(self._hand_over(offer.src, offer.payload.connection_id, SignalOffer(raw, server)))
@@ -226,22 +228,41 @@ class Signalling:
     async def _hand_over(self, peer: str, connection_id: str, offer: SignalOffer) -> None:
         worker = await self._find_worker(offer)
         if worker is None:
-            self._refused[REFUSED_NO_WORKER] += 1
             self._routes.forget(peer, connection_id)
+            self._turn_away(offer.server, peer, self._clock())
             return
         for message in self._routes.taken(peer, connection_id, worker, self._clock()):
             await self._to_worker(worker, message)
 
     async def _find_worker(self, offer: SignalOffer) -> str | None:
+        """Who took the OFFER; None where nobody does, which is counted."""
         for _ in range(HAND_OVER_TRIES):
             try:
                 taken = await self._bus.request(self._subjects.signal_offer, offer, SignalTaken, HAND_OVER_TIMEOUT_S)
-            except (RemoteFailure, BusTimeout):
-                continue  # full, draining or frozen: another may be chosen
+            except RemoteFailure as error:
+                if error.cause is Cause.REFUSED:
+                    return None  # it has counted why; no other worker of ours has that speech either
+                continue  # full or draining: another may be chosen
+            except BusTimeout:
+                continue  # frozen
             except BusError:
-                return None
+                break
             return taken.worker
+        self._refused[REFUSED_NO_WORKER] += 1
         return None
+
+    def _turn_away(self, server: str, peer: str, now: float) -> None:
+        """Tell the dialer that its OFFER comes to nothing.
+
+        EXPIRE is the one message that makes a page report an error (`peer-unavailable`); an OFFER without an answer
+        and a LEAVE do not.
+        """
+        socket = next((one for one in self._sockets.values() if one.server.url == server), None)
+        if socket is not None and self._expires[server].take(now):
+            self._start(self._expire(socket, peer))
+
+    async def _expire(self, socket: ServerSocket, peer: str) -> None:
+        await socket.send(Expire(dst=peer))
 
     async def _to_worker(self, worker: str, message: bytes) -> None:
         try:

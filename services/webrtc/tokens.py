@@ -1,4 +1,4 @@
-"""PeerServer tokens: one a server, from the chunk service, which alone has the root key (TRUST 2)."""
+"""PeerServer tokens: one a server, from the chunk service, which alone has the root key (docs/trust.md#keys)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOKEN_TIMEOUT_S = 2.0
 
 
 class ServerTokens:
-    """Asks once for each server's origin. The token stays the same for the life of the identity (FACTS 1)."""
+    """Asks once for each server's origin. The token stays the same for the life of the identity (docs/peerjs.md)."""
 
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus

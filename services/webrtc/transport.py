@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
@@ -34,6 +34,7 @@ from shared.rtc import available
 from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous_follower import DocumentFollower
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
@@ -42,7 +43,8 @@ from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_me
 SEND_SIGNAL_TIMEOUT_S = 2.0
 """For the holder to take one message; it has a socket open, or refuses at once."""
 SIGNALLING_GRACE_S = 3.0
-"""Signalling may be down this long before the state says so: a killed holder is replaced within 3 s (DESIGN 4)."""
+"""Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
+(docs/architecture.md)."""
 SERVE_RETRY_S = 1.0
 """Between attempts to serve our subjects while the bus is away."""
 
@@ -87,7 +89,9 @@ class WebrtcTransport:
         clock: Clock = monotonic,
         timing: Timing | None = None,
         load: Callable[[], LinkFactory] = available.load,
+        speeches: Collection[str] = (SEALED_NATIVE,),
     ) -> None:
+        """speeches: what its links may be opened for; an OFFER that asks for another is turned away."""
         self.refused: Counter[str] = Counter()
         """Refusals since the last `run` began, by the names in `limits`."""
         self._bus = bus
@@ -97,6 +101,7 @@ class WebrtcTransport:
         self._clock = clock
         self._timing = timing or Timing()
         self._load = load
+        self._speeches = speeches
         self._peer_id = ""
         self._running: _Running | None = None
         self._broken: Cause | None = None
@@ -191,7 +196,7 @@ class WebrtcTransport:
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = Links(make, self._link_settings, self._send_signal, emit, self.refused)
+        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
         signalling = Signalling(
             self._bus,
             self._subjects,
@@ -220,7 +225,8 @@ class WebrtcTransport:
         return self._running.links
 
     def _link_settings(self) -> LinkSettings:
-        return LinkSettings(self._settings.host, tuple(self._document.current.ice_servers))
+        settings, servers = self._settings, tuple(self._document.current.ice_servers)
+        return LinkSettings(settings.host, servers, advertise=settings.advertise, ports=settings.port_range)
 
     async def _serve_offers(self, running: _Running) -> None:
         while running.offers is None and not self._draining:

@@ -89,7 +89,7 @@ class WireConnection(asyncio.BufferedProtocol):
         if self._over:
             return
         self.bytes_in += nbytes
-        # Linux forgets it with every read: without it a peer with Nagle's delay waits 40 ms (FACTS 4).
+        # Linux forgets it with every read: without it a peer with Nagle's delay waits 40 ms (docs/webtorrent.md).
         self._set_option("TCP_QUICKACK")
         self._handle(self._wire.receive_data(self._buffer[:nbytes], self._clock()))
 

@@ -1,10 +1,11 @@
 """The DHT through libtorrent: announces our wire's TCP port for the control infohash and looks for others'.
 
 libtorrent runs a thread of its own and wakes us through a socket when it has alerts. It moves no content here:
-the control infohash is announced, never added as a torrent, and its own TCP and uTP are off (FACTS 4).
+the control infohash is announced, never added as a torrent, and its own TCP and uTP are off (docs/webtorrent.md).
 
 Joined = our routing table has a live node, and the bootstrap or a lookup of ours came back: the bootstrap alert
-alone is no proof (FACTS 4). Announcing does not wait for that: the lookup that goes before an announce is what
+alone is no proof (docs/webtorrent.md). Announcing does not wait for that: the lookup that goes before an announce is
+what
 brings a late bootstrap node into the table.
 
 An announce that reaches *us* as a DHT node tells where a peer is as well as a lookup does, and in a DHT of two
@@ -37,7 +38,7 @@ STATS_INTERVAL_S = 1.0
 MAX_NODES = 32
 """Bootstrap nodes of a rendezvous document that are used."""
 
-# libtorrent's own limits are made for the public network, where one address is one node (FACTS 4).
+# libtorrent's own limits are made for the public network, where one address is one node (docs/webtorrent.md).
 LOOPBACK_SETTINGS: dict[str, Any] = {
     "dht_restrict_routing_ips": False,
     "dht_restrict_search_ips": False,

@@ -1,4 +1,4 @@
-"""What strangers may make a webtorrent worker do (TRUST, limits). Pure: `now` is an argument.
+"""What strangers may make a webtorrent worker do (docs/limits.md). Pure: `now` is an argument.
 
 Every refusal is counted under a name of this module or a cause, and shown in the worker's status.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections import Counter
 
 MAX_LINKS = 512
-"""Wires of one worker, half-open ones included (TRUST, peer wire)."""
+"""Wires of one worker, half-open ones included (docs/limits.md#peer-wire)."""
 MAX_LINKS_PER_ADDRESS = 8
-"""Wires with one remote address, both directions together; loopback is an address as any other (TRUST)."""
+"""Wires with one remote address, both directions together; loopback is an address as any other (docs/limits.md)."""
 MAX_HALF_OPEN = 64
-"""Wires without both handshakes yet, dials included (TRUST)."""
+"""Wires without both handshakes yet, dials included (docs/limits.md)."""
 MAX_ENDPOINTS_PER_ANSWER = 50
-"""Endpoints taken from one DHT or tracker answer (TRUST)."""
+"""Endpoints taken from one DHT or tracker answer (docs/limits.md)."""
 DIALS_PER_S = 10.0
-"""Dials, and as many at once (TRUST)."""
+"""Dials, and as many at once (docs/limits.md)."""
 TRACKER_ANSWERS_PER_S = 10.0
 """Ours: offers answered, a tracker; a hostile one may relay as many as it likes."""
 

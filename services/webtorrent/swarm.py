@@ -26,10 +26,11 @@ from shared.errors import Cause
 from shared.token_bucket import TokenBucket
 
 MAX_KNOWN = 512
-"""Endpoints kept: as many as there may be links (TRUST)."""
+"""Endpoints kept: as many as there may be links (docs/limits.md)."""
 REDIAL_FIRST_S = 1.0
 REDIAL_CAP_S = 300.0
-"""FACTS 2: 2 s doubling to 5 min; halved at the start, because a restarted worker is back within a second."""
+"""docs/swarm-space.md: 2 s doubling to 5 min; halved at the start, because a restarted worker is back within a
+second."""
 PROVEN_AFTER_S = 5.0
 """A link that ended sooner proves nothing (one end may have blocked the other): its delays go on growing."""
 USELESS_PAUSE_S = 600.0
@@ -84,7 +85,7 @@ class _Known:
 
 
 def control_infohash(room: str) -> bytes:
-    """The swarm that nodes of a room meet in (FACTS 4). Never added as a torrent."""
+    """The swarm that nodes of a room meet in (docs/webtorrent.md). Never added as a torrent."""
     return hashlib.sha1(b"swarm-space:" + room.encode(), usedforsecurity=False).digest()
 
 

@@ -46,7 +46,7 @@ from shared.wire.wstracker.messages import HASH_BYTES, MAX_MESSAGE_BYTES, Descri
 MAX_TRACKERS = 8
 """Trackers of a rendezvous document that are used."""
 OFFERS = 5
-"""FACTS 4: 2-5 offers; each reaches one random other peer."""
+"""docs/webtorrent.md: 2-5 offers; each reaches one random other peer."""
 MAX_OPEN_OFFERS = 50
 """Offers younger than OFFER_LIFETIME_S; the machine refuses more than 64."""
 ALONE_INTERVAL_S = 15.0

@@ -24,7 +24,7 @@ from shared.wire.peerwire import Event, ExtendedHandshakeDone, FrameReceived, Ha
 from shared.wire.sealed.binding import webtorrent_binding
 
 MAX_RECORD_BYTES = 65_535
-"""One Noise message (TRUST 3) is one `swarm-space` frame."""
+"""One Noise message (docs/seal.md) is one `swarm-space` frame."""
 CONNECT_TIMEOUT_S = 5.0
 BACKLOG = 128
 

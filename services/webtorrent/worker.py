@@ -51,7 +51,7 @@ class SwarmMetrics:
 
 
 class Worker:
-    """See the module. Each has a wire peer_id of its own: the seal is bound to it (TRUST 3).
+    """See the module. Each has a wire peer_id of its own: the seal is bound to it (docs/seal.md).
 
     Cancellation: `run` closes every link (a LinkDown each), socket and thread before it ends.
     """

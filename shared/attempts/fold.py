@@ -79,7 +79,7 @@ class AttemptCounters:
 
     @property
     def transport_fallbacks(self) -> int:
-        """Fallbacks of all transports (FACTS 2: `transportFallbacks`)."""
+        """Fallbacks of all transports (docs/swarm-space.md: `transportFallbacks`)."""
         return sum(counters.fallback_count for _, counters in self)
 
     @property

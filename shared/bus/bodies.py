@@ -1,7 +1,7 @@
 """Bodies too large to travel inline: whoever holds the bytes serves ranges, whoever needs them pulls.
 
 The puller asks for 256 KiB ranges, four at a time, when it has room for them: the pull is the flow control
-(published answers to a slow consumer were lost in more than half of the cases, FACTS 5). One subscription a
+(published answers to a slow consumer were lost in more than half of the cases, docs/nats.md). One subscription a
 process, not one a body.
 
 *Who may pull*: a body is held for one service, whose name is the last token of the subject on which it is pulled. The
@@ -35,7 +35,11 @@ from shared.tasks.ending import end_tasks
 from shared.tasks.owned import Tasks
 
 RANGE_BYTES = 256 * 1024
-"""One range: the size at which pulling came closest to sending inline (FACTS 5: 293 against 351 MB/s)."""
+"""One range: the size at which pulling came closest to sending inline (docs/nats.md: 293 against 351 MB/s)."""
+
+RANGE_SLACK_BYTES = 4096
+"""What a body's last range may have beyond RANGE_BYTES: a chunk is 1 MiB and a tag of 16 bytes, which are not worth a
+request of their own."""
 
 WINDOW_RANGES = 4
 """Ranges asked for and not yet consumed, a pull: bounds its memory to 1 MiB."""
@@ -182,7 +186,7 @@ class BodyHolder:
             return Done()
         if held is None:
             raise SwarmbridgeError(Cause.SOURCE_LOST, "no such body, or no longer")
-        if not (0 < call.length <= RANGE_BYTES and 0 <= call.offset <= held.length - call.length):
+        if not (0 < call.length <= RANGE_BYTES + RANGE_SLACK_BYTES and 0 <= call.offset <= held.length - call.length):
             raise SwarmbridgeError(Cause.INVALID, "a range outside the body")
         held.used_s = self._clock()
         if held.data is not None:
@@ -230,7 +234,8 @@ async def pull_ranges(
     try:
         while next_offset < ref.length or window:
             while next_offset < ref.length and len(window) < WINDOW_RANGES:
-                length = min(RANGE_BYTES, ref.length - next_offset)
+                left = ref.length - next_offset
+                length = left if left <= RANGE_BYTES + RANGE_SLACK_BYTES else RANGE_BYTES
                 window.append(asyncio.create_task(pulling.range(PullRange(ref.token, next_offset, length))))
                 next_offset += length
             part = await window[0]

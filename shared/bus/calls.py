@@ -35,12 +35,12 @@ from shared.errors import (
 from shared.tasks.ending import end_tasks
 
 PING_INTERVAL_S = 0.25
-"""DESIGN 3. A killed server is noticed within one interval, a frozen one within MAX_MISSES + 1."""
+"""docs/delivering.md. A killed server is noticed within one interval, a frozen one within MAX_MISSES + 1."""
 
 MAX_MISSES = 2
 ASK_TIMEOUT_S = 1.0
 """How long one server may take to say Taken before another is asked: a frozen member of the queue group keeps
-getting its share for seconds (FACTS 5)."""
+getting its share for seconds (docs/nats.md)."""
 
 RETRY_FIRST_S = 0.02
 RETRY_CAP_S = 0.5

@@ -49,7 +49,10 @@ class GotChunk(msgspec.Struct, array_like=True, frozen=True):
 
 
 class FileQuery(msgspec.Struct, array_like=True, frozen=True):
-    """manifest "" lists files, newest first, from `offset` on; limit: at most so many, 0 = as many as one answer holds."""
+    """manifest "" lists files, newest first, from `offset` on.
+
+    limit: at most so many; 0 = as many as fit.
+    """
 
     manifest: str = ""
     offset: int = 0

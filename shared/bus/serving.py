@@ -1,7 +1,7 @@
 """What happens to a message between the wire and a handler: the same for every kind of bus.
 
 Decode, drop what is expired, refuse what is over the bound, run the handler in a task of its own (nats-py
-calls back one message after another, FACTS 5) inside the sender's trace context, and answer with what it
+calls back one message after another, docs/nats.md) inside the sender's trace context, and answer with what it
 returned or raised.
 """
 
@@ -27,7 +27,7 @@ from shared.clock import unix_ms
 from shared.errors import BusError, Cause, RemoteFailure, SwarmbridgeError
 from shared.tasks.ending import end_tasks
 from shared.telemetry import names, tracer
-from shared.telemetry.propagation import attached, current_traceparent, link_to
+from shared.telemetry.propagation import attached, current_traceparent
 
 T = TypeVar("T")
 
@@ -126,7 +126,7 @@ class Serving(Generic[T]):
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))
 
     def _spawn(self, owner: set[asyncio.Task[None]], work: Any) -> None:
-        # A fresh context: nothing of what was current where the subject was served (FACTS 3).
+        # A fresh context: nothing of what was current where the subject was served (docs/telemetry.md).
         task = asyncio.get_running_loop().create_task(work, context=Context())
         owner.add(task)
         task.add_done_callback(owner.discard)
@@ -174,7 +174,11 @@ def _raised_at(error: BaseException) -> str:
 
 @contextmanager
 def _process_span(subject: str, traceparent: str) -> Iterator[Callable[[Cause], None]]:
-    """The CONSUMER span of a traced subject, a child of the message's context and linked to it (FACTS 3)."""
+    """The CONSUMER span of a traced subject, a child of the message's context.
+
+    The messaging conventions want a link to that context as well. None here: a backend that keeps one reference a
+    span (Jaeger) would keep the link, and show each process as the root of a trace of its own.
+    """
     template = names.template(subject) if traceparent else None
     if template is None:
         yield lambda cause: None
@@ -183,7 +187,6 @@ def _process_span(subject: str, traceparent: str) -> Iterator[Callable[[Cause], 
         f"process {template}",
         kind=trace.SpanKind.CONSUMER,
         attributes=messaging_attributes("process", template),
-        links=link_to(traceparent),
         record_exception=False,
         set_status_on_exception=False,
     ) as span:

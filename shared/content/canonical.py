@@ -1,4 +1,4 @@
-"""Canonical JSON: one text for one value, so that it can be hashed and signed (FACTS 2).
+"""Canonical JSON: one text for one value, so that it can be hashed and signed (docs/swarm-space.md).
 
 Keys sorted, no white space, raw UTF-8, numbers and strings as ECMAScript writes them. Keys sort by code
 point; swarm-space sorts them by locale, which is the same for the fields that it signs and for every field

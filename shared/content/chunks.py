@@ -1,4 +1,4 @@
-"""Chunks: encrypting, opening and checking them (FACTS 2, TRUST 5)."""
+"""Chunks: encrypting, opening and checking them (docs/swarm-space.md, docs/trust.md#content)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def verify_chunk(header: ChunkData, cipher: bytes | memoryview, manifest: Manife
     is the manifest's, or, where a foreign manifest has none, the manifest's key opens the chunk with it.
 
     Raises: RemoteProtocolError(INTEGRITY_MISMATCH): do not store it; the peer sent something else.
-    Source: TRUST 5.
+    Source: docs/trust.md#content.
     """
     seq = header.seq
     if not 0 <= seq < len(manifest.chunks) or manifest.chunks[seq] != ref or header.ref != ref:

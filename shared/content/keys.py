@@ -1,4 +1,4 @@
-"""The node's keys, all derived from one root (TRUST 2). Pure: the root comes from a file that `chunk` owns."""
+"""The node's keys, all derived from one root (docs/trust.md). Pure: the root comes from a file that `chunk` owns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import Cause, SwarmbridgeError
 ROOT_BYTES = 32
 SEED_BYTES = 32
 PEERJS_TOKEN_BYTES = 24
-"""48 characters of hex: a PeerServer takes tokens of at most 64 (TRUST, limits)."""
+"""48 characters of hex: a PeerServer takes tokens of at most 64 (docs/limits.md)."""
 INFO_PREFIX = "swarmbridge v1 "
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 

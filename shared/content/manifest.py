@@ -1,4 +1,4 @@
-"""Manifests: the signed list of a file's chunks (FACTS 2, TRUST 5).
+"""Manifests: the signed list of a file's chunks (docs/swarm-space.md, docs/trust.md#content).
 
 swarm-space's form, plus three fields of ours: `ivs` (base64, one a chunk), `contentClass`, and
 `nativeSignature` over everything else, because swarm-space's own signature leaves out ivs and keys. A
@@ -26,7 +26,7 @@ from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.text import is_safe_text
 
 CHUNK_BYTES = 2**20
-"""Plaintext of every chunk but the last (FACTS 2)."""
+"""Plaintext of every chunk but the last (docs/swarm-space.md)."""
 KEY_BYTES = 32
 IV_BYTES = 12
 SIGNATURE_BYTES = 64
@@ -59,7 +59,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ContentClass(StrEnum):
-    """Who may have it (TRUST 5): anyone; members; members, and only with the key in the link's fragment."""
+    """Who may have it (docs/trust.md): anyone; members; members, and only with the key in the link's fragment."""
 
     SHARED = "shared"
     MESH = "mesh"
@@ -140,7 +140,7 @@ def new_file_id(now_unix_ms: int, random_bytes: bytes) -> str:
 def sign_manifest(draft: ManifestDraft, publish_seed: bytes, signed_ms: int) -> Manifest:
     """Build and sign a native manifest; every browser of swarm-space takes it too, except a private one.
 
-    Args:    publish_seed: Ed25519 seed that signs (TRUST 2: `publish`, never `identity`).
+    Args:    publish_seed: Ed25519 seed that signs (docs/trust.md#keys: `publish`, never `identity`).
     Raises:  LocalProtocolError: the draft breaks a limit of this module.
     """
     fields: dict[str, Any] = {
@@ -206,7 +206,7 @@ def verify_manifest(manifest: Manifest, digest: str = "") -> None:
     """Check the signatures, and that it is the one asked for where it was asked for by digest.
 
     Raises: RemoteProtocolError(INTEGRITY_MISMATCH): do not store it.
-    Source: FACTS 2 (swarm-space's signature), TRUST 5 (ours).
+    Source: docs/swarm-space.md (swarm-space's signature), docs/trust.md#content (ours).
     """
     fields = manifest.fields
     if digest and manifest.digest != digest:

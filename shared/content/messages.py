@@ -19,7 +19,7 @@ MAX_MANIFEST_ID_CHARS = 128
 
 
 class RequestChunk(msgspec.Struct, array_like=True, frozen=True, tag="request_chunk"):
-    """Ask for a chunk. ref: `chunk-<64 hex>` (FACTS 2)."""
+    """Ask for a chunk. ref: `chunk-<64 hex>` (docs/swarm-space.md)."""
 
     ref: str
 

@@ -1,4 +1,4 @@
-"""How chunks and manifests are named: a ref, a digest (FACTS 2, TRUST 5).
+"""How chunks and manifests are named: a ref, a digest (docs/swarm-space.md, docs/trust.md#content).
 
 A ref covers a chunk's cipher and position, not its iv, size or meta: those are checked against the manifest.
 """
@@ -15,6 +15,7 @@ from shared.errors import RemoteProtocolError
 
 REF_PREFIX = "chunk-"
 _REF = re.compile(r"chunk-[0-9a-f]{64}", re.ASCII)
+_REF_BYTES = re.compile(rb"chunk-[0-9a-f]{64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -22,7 +23,7 @@ def chunk_ref(cipher: bytes | memoryview, seq: int) -> str:
     """`chunk-` and the hex SHA-256 of the cipher's standard base64 followed by the decimal seq.
 
     Args:    cipher: AES-GCM ciphertext with its tag. seq: position in the file, from 0.
-    Source:  FACTS 2.
+    Source:  docs/swarm-space.md.
     """
     digest = hashlib.sha256(pybase64.b64encode(cipher))
     digest.update(b"%d" % seq)
@@ -31,6 +32,11 @@ def chunk_ref(cipher: bytes | memoryview, seq: int) -> str:
 
 def is_ref(text: str) -> bool:
     return _REF.fullmatch(text) is not None
+
+
+def refs_in(raw: bytes) -> set[str]:
+    """Every ref that stands anywhere in these bytes, whatever they are."""
+    return {found.decode() for found in _REF_BYTES.findall(raw)}
 
 
 def is_digest(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""`root.key`: the node's one secret, in a file that the chunk service alone reads (TRUST 2).
+"""`root.key`: the node's one secret, in a file that the chunk service alone reads (docs/trust.md#keys).
 
 Several chunk instances may start at the same moment on an empty home: each writes a key of its own beside the
 file and links it into place; the first link wins and everybody reads that one.

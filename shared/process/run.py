@@ -13,19 +13,23 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from shared.bus.contract import Bus
+from shared.bus.messages.envelopes import Health
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
+from shared.process.pulse import pulse
 from shared.process.tracing import Telemetry
 from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
+from shared.transports import TransportState
 
 EXIT_OK = 0
 EXIT_BAD_SETTINGS = 2
@@ -49,6 +53,12 @@ class Process:
     blocklist: Blocklist
     tasks: Tasks
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    health: Callable[[], Health] = lambda: Health(TransportState.INITIALIZING)
+    """How it is, for its container's health check. An app sets it when it serves."""
+
+    def serves(self) -> None:
+        """Said by an app whose subjects are all served, and which has no better word for how it is."""
+        self.health = lambda: Health(TransportState.READY)
 
 
 App = Callable[[Process], Awaitable[None]]
@@ -86,24 +96,33 @@ async def _await(main: Awaitable[int]) -> int:
     return await main
 
 
+def _keep_pulse(process: Process, pulse_file: str) -> None:
+    """Ask ourselves over the bus how we are, and leave the answer where a health check reads it."""
+    if pulse_file:
+        asking = pulse(process.bus, process.subjects, process.service, lambda: process.health(), Path(pulse_file))
+        process.tasks.start(asking, name="pulse")
+
+
+def _set_by_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
 async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     instance = new_instance_id(service)
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    stopping = _set_by_signals()
     crashed: list[str] = []
 
     def on_crash(task: str) -> None:
         crashed.append(task)
         stopping.set()
 
-    seed = read_seed("bus.seed_file", config.bus.seed_file)
-    mesh_seed = read_seed("bus.mesh_seed_file", config.bus.mesh_seed_file)
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, seed, announce=True)
-        mesh_bus = await _connect(config, instance, service, mesh_seed) if mesh else None
+        bus = await _connect(config, instance, service, "seed_file", announce=True)
+        mesh_bus = await _connect(config, instance, service, "mesh_seed_file") if mesh else None
     except BusError as error:
         # Its texts are ours, a sentence a reason, and hold no address.
         print(f"{service}: the NATS server at bus.url cannot be used: {error}", file=sys.stderr)  # noqa: T201
@@ -121,6 +140,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await flags.start(bus, seed=service in SETTINGS_WRITERS)
         await blocklist.start(bus)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
+        _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
         await app(process)
     except CannotStart as error:
@@ -146,11 +166,11 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, seed: str | None, *, announce: bool = False) -> Bus:
+async def _connect(config: Config, instance: str, service: str, setting: str, *, announce: bool = False) -> Bus:
     return await nats_bus.connect(
         config.bus.server,
         instance,
-        seed=seed,
+        seed=read_seed(f"bus.{setting}", getattr(config.bus, setting)),
         service=service,
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",

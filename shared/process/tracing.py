@@ -1,7 +1,7 @@
 """Start and stop OpenTelemetry in one process.
 
 Spans go to the bus for the gateway's trace view, and over OTLP/HTTP where an endpoint is set. A dead backend
-must cost nothing: with one down, `shutdown()` took 30 s (FACTS 3), so it runs in a daemon thread that is
+must cost nothing: with one down, `shutdown()` took 30 s (docs/telemetry.md), so it runs in a daemon thread that is
 waited for briefly.
 """
 
@@ -63,7 +63,8 @@ def _otlp_processor(endpoint: str) -> BatchSpanProcessor:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=OTLP_TIMEOUT_S)
-    return BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUED_SPANS)
+    # The SDK's 5 s would leave the answered requests of a killed process as orphans.
+    return BatchSpanProcessor(exporter, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=SCHEDULE_DELAY_MS)
 
 
 def _bounded(action: Callable[[], object]) -> None:

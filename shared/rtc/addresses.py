@@ -1,9 +1,9 @@
 """Which addresses a data channel may gather on and send to. Pure; the caller lists the machine's own.
 
 A far end names the addresses that we then send connectivity checks to, so it could point us at anything. What
-configuration allows (TRUST, limits): a node that gathers on loopback stays on loopback; any other sends to
+configuration allows (docs/limits.md): a node that gathers on loopback stays on loopback; any other sends to
 unicast addresses that are not its own loopback. Names (`.local`, mDNS) are never resolved: a browser behind one
-is learnt as peer-reflexive from its own checks (FACTS 1).
+is learnt as peer-reflexive from its own checks (docs/data-channels.md).
 """
 
 from __future__ import annotations
@@ -35,6 +35,32 @@ class AddressRule:
         if address.is_multicast or address.is_unspecified or address.is_reserved:
             return False
         return not self.loopback
+
+
+def advertised(sdp: str, address: str) -> str:
+    """A description of ours with each host candidate also under `address` and the same port, behind the original.
+
+    For a network address translation that maps our ports one to one: a container's published range, a cloud's
+    public address. The originals stay: a peer on our own network reaches them directly. "" changes nothing.
+    Source: RFC 8445, section 5.1.1.1; RFC 5245 calls it a server reflexive address that nobody had to ask for.
+    """
+    if not address:
+        return sdp
+    lines: list[str] = []
+    family = ipaddress.ip_address(address).version
+    for line in sdp.splitlines():
+        lines.append(line)
+        fields = line.split()
+        if not line.startswith("a=candidate:") or fields[7:8] != ["host"]:
+            continue
+        if ipaddress.ip_address(fields[4]).version == family and fields[4] != address:
+            # A foundation and a priority of its own, below the original's: candidates of one foundation are frozen
+            # together, and equal priorities are none.
+            fields[0] += "n"
+            fields[3] = str(max(1, int(fields[3]) - 1))
+            fields[4] = address
+            lines.append(" ".join(fields))
+    return "\r\n".join(lines) + "\r\n"
 
 
 def address_rule(host: str, machine: Sequence[str]) -> AddressRule:

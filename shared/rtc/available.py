@@ -1,7 +1,8 @@
 """The one place where aiortc is imported, or found to be missing or broken.
 
 It is an optional part: a worker without it is `degraded` with `import_failed` and serves what it can
-(DESIGN 4). Importing it costs 0.5-2 s of CPU, most of it codecs that data channels never use, so it is done once
+(docs/architecture.md). Importing it costs 0.5-2 s of CPU, most of it codecs that data channels never use, so it is
+done once
 at start, off the event loop, with what else the first connection would wait for.
 """
 
@@ -37,6 +38,6 @@ def load() -> LinkFactory:
 
 def _silence() -> None:
     # Their loggers write candidates, addresses and SDP, aiortc's also a traceback for each malformed packet:
-    # none of it may leave the process (TRUST 8), and what matters comes to us as states and exceptions.
+    # none of it may leave the process (docs/trust.md), and what matters comes to us as states and exceptions.
     for name in ("aioice", "aiortc"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -10,19 +10,23 @@ from shared.errors import Cause
 from shared.settings.rendezvous import IceServer
 
 MAX_RECORD_BYTES = 65_535
-"""One Noise message (TRUST 3)."""
+"""One Noise message (docs/seal.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
-    """host: the address to gather on, "" = all. ice_servers: STUN and TURN, none by default.
+    """host: the address to gather on, "" = all, DEFAULT_ROUTE = the one to the outside. ice_servers: STUN and TURN.
 
-    max_message_bytes: the longest message sent or taken, at most 262,144 (FACTS 1).
+    max_message_bytes: the longest message sent or taken, at most 262,144 (docs/data-channels.md).
+    advertise: an address beside each of ours under which the same port reaches us (a NAT that maps one to one), "" =
+    none. ports: the UDP ports that may be bound, None = any.
     """
 
     host: str = ""
     ice_servers: tuple[IceServer, ...] = ()
     max_message_bytes: int = MAX_RECORD_BYTES
+    advertise: str = ""
+    ports: range | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What is let in of a far end's session description, before aiortc's parser sees it. Pure.
 
-A description comes from a stranger over a hostile server (TRUST). Let in: printable ASCII, one `m=application`
+A description comes from a stranger over a hostile server (docs/trust.md). Let in: printable ASCII, one `m=application`
 section, exactly one SHA-256 fingerprint (aiortc holds the certificate to it; it is half of the seal's binding,
-TRUST 3), at most 32 candidates, of which those that the address rule refuses are taken out.
+docs/seal.md), at most 32 candidates, of which those that the address rule refuses are taken out.
 
 Left out: everything about media; a section of it would make aiortc set up codecs and more sockets.
 Source: RFC 8866 (SDP), RFC 8122 (fingerprint), RFC 8839 (candidate).
@@ -16,9 +16,9 @@ from shared.errors import Cause, RemoteProtocolError
 from shared.rtc.addresses import AddressRule
 
 MAX_DESCRIPTION_BYTES = 64 * 1024
-"""One signalling message (TRUST, limits: PeerServer)."""
+"""One signalling message (docs/limits.md#peerserver)."""
 MAX_CANDIDATES = 32
-"""A connection, in its SDP and trickled together (TRUST, limits: data channel)."""
+"""A connection, in its SDP and trickled together (docs/limits.md#data-channel)."""
 FINGERPRINT_BYTES = 32
 CANDIDATE_FIELDS = 8
 """foundation component protocol priority address port "typ" type (RFC 8839, section 5.1)."""

@@ -4,7 +4,8 @@ The owner moves descriptions and candidates; this class does the rest. Messages 
 A text message, a second channel, an oversized message or an unordered channel is a bad peer: the link closes.
 
 Source: W3C WebRTC 1.0, RFC 8831 and 8832, through aiortc 1.16. Left out: media, renegotiation, ICE restart.
-aiortc gives no receive back-pressure (FACTS 1): what a peer may send unasked is bounded by the owner's requests.
+aiortc gives no receive back-pressure (docs/data-channels.md): what a peer may send unasked is bounded by the owner's
+requests.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, TransportError
-from shared.rtc.addresses import AddressRule, address_rule
+from shared.rtc.addresses import AddressRule, address_rule, advertised
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.rtc.description import MAX_CANDIDATES, admit_candidate, admit_description, fingerprint_of
-from shared.rtc.gathering import gathering_on, machine_addresses
+from shared.rtc.gathering import default_route_address, gathering_on, machine_addresses
+from shared.settings.config import DEFAULT_ROUTE
 from shared.tasks.ending import end_tasks
 
 HIGH_MARK_BYTES = 1024 * 1024
@@ -49,7 +51,8 @@ class DataChannelLink:
     def __init__(self, settings: LinkSettings, events: LinkEvents) -> None:
         self._settings = settings
         self._events = events
-        self._rule: AddressRule = address_rule(settings.host, [] if settings.host else machine_addresses())
+        host = _gathering_host(settings.host)
+        self._rule: AddressRule = address_rule(host, [] if host else machine_addresses())
         self._connection = RTCPeerConnection(_configuration(settings))
         self._channel: RTCDataChannel | None = None
         self._local_fingerprint: bytes | None = None
@@ -123,7 +126,7 @@ class DataChannelLink:
             raise RemoteProtocolError("not a candidate") from error
 
     def fingerprints(self) -> tuple[bytes, bytes]:
-        """The dialer's, then the listener's SHA-256 DTLS fingerprint, 32 bytes each (TRUST 3).
+        """The dialer's, then the listener's SHA-256 DTLS fingerprint, 32 bytes each (docs/seal.md).
 
         Raises: LocalProtocolError before both descriptions are there.
         """
@@ -133,9 +136,9 @@ class DataChannelLink:
         return pair if self._dialer else (pair[1], pair[0])
 
     async def _describe(self, description: RTCSessionDescription) -> str:
-        with gathering_on(self._rule.gather_on):
+        with gathering_on(self._rule.gather_on, self._settings.ports):
             await self._connection.setLocalDescription(description)
-        sdp: str = self._connection.localDescription.sdp
+        sdp = advertised(self._connection.localDescription.sdp, self._settings.advertise)
         self._local_fingerprint = fingerprint_of(sdp)
         return sdp
 
@@ -235,7 +238,8 @@ class DataChannelLink:
             return
         self._closed = cause
         self._writable.set()
-        # The connection goes with its channel: aiortc would keep it, its sockets and its timers (FACTS 1).
+        # The connection goes with its channel: aiortc would keep it, its sockets and its timers
+        # (docs/data-channels.md).
         self._closing = asyncio.get_running_loop().create_task(self._close_connection(), name="rtc-close")
         self._events.on_closed(cause)
 
@@ -245,6 +249,12 @@ class DataChannelLink:
         # aioice catches a cancellation while it waits for its own consent task: once is not enough. What fails
         # while closing changes nothing that the owner was told.
         await end_tasks([closing])
+
+
+def _gathering_host(host: str) -> str:
+    if host != DEFAULT_ROUTE:
+        return host
+    return default_route_address() or ""  # no way out: all there are, as without the setting
 
 
 def _configuration(settings: LinkSettings) -> RTCConfiguration:

@@ -1,7 +1,7 @@
 """aiortc's SCTP with less work a packet. Python pays for every packet, so what is done less often is speed.
 
 Each change keeps the protocol as it is; the far end sees other timing, never other meaning. Where stock aiortc
-1.16 spends its time is in FACTS 1; what is changed, and why it is safe:
+1.16 spends its time is in docs/data-channels.md; what is changed, and why it is safe:
 
     datagrams     a first byte over 3 is no STUN (RFC 7983): it is not parsed as STUN first
     reassembly    a fragment that comes in order and does not end its message completes nothing, so messages are
@@ -42,9 +42,10 @@ SACK_EVERY_PACKETS = 4
 CLEAN_AFTER_PACKETS = 512
 """In order without a gap since the last one, until SACKs are sent less often."""
 MAX_WINDOW_BYTES = 256 * 1024
-"""Cap of cwnd (FACTS 1): 5 MB/s at a round trip of 50 ms, and all in flight fits the far end's UDP buffer."""
+"""Cap of cwnd (docs/data-channels.md): 5 MB/s at a round trip of 50 ms, and all in flight fits the far end's UDP
+buffer."""
 MAX_REASSEMBLY_BYTES = 8 * 1024 * 1024
-"""Received and not yet whole, a link (TRUST, limits: data channel)."""
+"""Received and not yet whole, a link (docs/limits.md#data-channel)."""
 LAST_STUN_BYTE = 3
 """RFC 7983, section 7: STUN 0-3, DTLS 20-63."""
 BURST_PACKETS, RECOVERY_BURST_PACKETS = 4, 2

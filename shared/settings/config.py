@@ -28,6 +28,7 @@ DEFAULT_BUS_URL = "nats://127.0.0.1:4222"
 
 PATHS = (
     ("node", "home"),
+    ("node", "pulse_file"),
     ("bus", "seed_file"),
     ("bus", "mesh_seed_file"),
     ("rendezvous", "document"),
@@ -36,12 +37,15 @@ PATHS = (
 )
 """Every setting that is a path; `~` is expanded here, once, so that all commands and services read them alike."""
 
+DEFAULT_ROUTE = "default-route"
+PORT_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
+
 ENV_PREFIX = "SWARMBRIDGE_"
 ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
 TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 
-# Names that others gave, and what they set (FACTS 2, OpenTelemetry's environment specification).
+# Names that others gave, and what they set (docs/swarm-space.md, OpenTelemetry's environment specification).
 FOREIGN_ENV = {
     "VITE_FEATURE_WEBTORRENT": "flags.webtorrent",
     "FEATURE_WEBTORRENT": "flags.webtorrent",
@@ -53,12 +57,15 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept.
 
     environment: production or development. Chaos flags act in development; elsewhere only with allow_chaos.
+    pulse_file: where the process writes how it is after each answer of its own on the bus, for a container's health
+    check (`shared.process.health`); "" = nowhere.
     """
 
     id: str = "node"
     home: str = ""
     environment: str = "production"
     allow_chaos: bool = False
+    pulse_file: str = ""
 
 
 class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,9 +121,26 @@ class RendezvousSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """host: the address to gather candidates on; "" = all of this machine's."""
+    """host: the address to gather candidates on; "" = all of this machine's, default-route = the one to the outside.
+
+    advertise: an IP address under which others reach our UDP ports as well (a container's published range, a NAT that
+    maps one to one). ports: `FIRST-LAST`, the UDP ports to use; "" = any.
+    """
 
     host: str = ""
+    advertise: str = ""
+    ports: str = ""
+
+    @property
+    def port_range(self) -> range | None:
+        """The ports of `ports`, None for any. Raises: ValueError where it is no range."""
+        if not self.ports:
+            return None
+        found = PORT_RANGE.fullmatch(self.ports)
+        first, last = found.groups() if found else ("1", "0")
+        if not 1024 <= int(first) <= int(last) <= 65535:
+            raise ValueError("FIRST-LAST, from 1024 to 65535")
+        return range(int(first), int(last) + 1)
 
 
 class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,7 +179,7 @@ class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP API and page. token_file: the operator's token, made by the supervisor.
 
-    allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (TRUST 9, DNS rebinding).
+    allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (docs/trust.md, DNS rebinding).
     """
 
     host: str = "127.0.0.1"
@@ -344,12 +368,27 @@ def _convert_section(section: str, struct: type[msgspec.Struct], raw: Any, probl
     return struct(**good)
 
 
+def _check_webrtc(settings: WebrtcSettings) -> list[str]:
+    problems = []
+    try:
+        settings.port_range  # noqa: B018 - asked for what it raises
+    except ValueError as error:
+        problems.append(f"webrtc.ports: {error}")
+    if settings.advertise:
+        try:
+            ipaddress.ip_address(settings.advertise)
+        except ValueError:
+            problems.append("webrtc.advertise: an IP address; names are not resolved")
+    return problems
+
+
 def _check(config: Config) -> list[str]:
     problems = []
     if not NODE_ID.fullmatch(config.node.id):
         problems.append("node.id (--name): 1 to 64 letters, digits, - and _, the first no sign: part of bus subjects")
     if config.node.environment not in ("production", "development"):
         problems.append("node.environment: production or development")
+    problems += _check_webrtc(config.webrtc)
     if config.telemetry.propagation not in ("off", "link", "join"):
         problems.append("telemetry.propagation: off, link or join")
     if config.telemetry.log_level not in ("debug", "info", "warning", "error"):

@@ -71,7 +71,7 @@ class SealedNative:
     # ── the wire ──
 
     def receive_record(self, record: bytes, now: float) -> None:
-        """See the contract. Raises: RemoteProtocolError, of the seal (UNAUTHENTICATED) or of the frames."""
+        """See the contract. Raises: RemoteProtocolError: of the seal (UNAUTHENTICATED, CLOCK_SKEW) or of the frames."""
         try:
             for event in self._seal.receive_record(record, now + self._unix_offset_s):
                 if isinstance(event, Sealed):

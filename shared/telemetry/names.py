@@ -1,11 +1,13 @@
 """Every span, attribute, metric and diagnostic name. Low cardinality, and nothing that tells content or place:
-no hash, ref, infohash, candidate, SDP, address or token is ever a value of these (TRUST 8).
+no hash, ref, infohash, candidate, SDP, address or token is ever a value of these (docs/trust.md).
 
 Messaging names follow OpenTelemetry's semantic conventions 1.44.
 """
 
 from __future__ import annotations
 
+SPAN_GATEWAY_TRANSFER = "gateway.transfer"
+SPAN_CHUNK_TRANSFER = "chunk.transfer"
 SPAN_CHUNK_FETCH = "chunk.fetch"
 SPAN_CHUNK_PUT = "chunk.put"
 SPAN_CHUNK_SERVE = "chunk.serve"
@@ -49,6 +51,7 @@ METRIC_REFUSED = "swarmbridge_refused_total"
 METRIC_CHAOS = "swarmbridge_chaos_total"
 
 _TRACED_WORDS = frozenset({"route", "link", "inbound", "dial"})
+_TRACED_CHUNK_CALLS = frozenset({"message", "put", "fetch"})
 
 
 def template(subject: str) -> str | None:
@@ -62,6 +65,6 @@ def template(subject: str) -> str | None:
     kind = parts[2]
     if kind == "link":
         return f"sb.{{node}}.link.{parts[3]}.{{peer}}"
-    if kind in _TRACED_WORDS or (kind, parts[3]) == ("chunk", "message"):
+    if kind in _TRACED_WORDS or (kind == "chunk" and parts[3] in _TRACED_CHUNK_CALLS):
         return f"sb.{{node}}.{kind}.{parts[3]}"
     return None

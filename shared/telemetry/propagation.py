@@ -1,6 +1,6 @@
 """W3C trace context in and out of a string field: envelopes and sealed frames carry `traceparent` in the body.
 
-NATS headers would halve the message rate (FACTS 5), and a frame has none.
+NATS headers would halve the message rate (docs/nats.md), and a frame has none.
 """
 
 from __future__ import annotations

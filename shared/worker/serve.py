@@ -24,6 +24,7 @@ from shared.bus.messages.envelopes import (
     Dialled,
     Done,
     DrainWorker,
+    Health,
     Ping,
     Pong,
     SignalMessage,
@@ -99,6 +100,7 @@ class TransportServer:
         """Ask for the identity, serve the subjects, run the transport if its flag is on."""
         status = self._links.status
         status.enabled = self._process.flags.enabled(self._name)
+        self._process.health = self._health
         self._tasks.start(self._report(), name="status")
         await self._holder.start()
         identity = await self._identity()
@@ -234,6 +236,10 @@ class TransportServer:
                     await self._report_now.wait()
             except TimeoutError:
                 pass
+
+    def _health(self) -> Health:
+        status = self._links.status
+        return Health(status.state(self._clock()).value, status.last_error or "")
 
     async def _publish_status(self) -> None:
         status = self._links.status

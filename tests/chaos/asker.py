@@ -16,7 +16,7 @@ from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import new_request_id
 
 DEADLINE_S = 10.0
-"""DESIGN 3's deadline of a delivery, every fallback included."""
+"""The deadline of a delivery (docs/delivering.md), every fallback included."""
 PULL_TIMEOUT_S = 8.0
 VERDICT_TIMEOUT_S = 1.0
 

@@ -20,12 +20,13 @@ from tests.e2e.leftovers import assert_nothing_left, environment
 from tests.e2e.secrets_scan import secrets_in
 from tests.fakes.nats_server import nats_server
 
-pytestmark = pytest.mark.e2e
-
 SIZE_MIB = 24
 """Large enough for a fault to hit the middle, small enough for a test."""
-RUN_TIMEOUT_S = 110
-LINE_TIMEOUT_S = 60
+RUN_TIMEOUT_S = 600
+"""For a run that hangs; a busy machine may take ten times an idle one's half minute."""
+LINE_TIMEOUT_S = 300
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(RUN_TIMEOUT_S + 30)]
 
 
 def demo_command(*arguments: str) -> list[str]:
@@ -57,15 +58,20 @@ def story(told: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str, Any]
     return document
 
 
-def test_each_file_ends_on_its_transport(story: dict[str, Any]) -> None:
+def test_every_file_arrived_and_every_fault_was_answered(story: dict[str, Any]) -> None:
+    """Not which transport a file ended on: a slow chunk may be hedged over another one at any time."""
     files = {file["label"]: file for file in story["files"]}
-    assert [files[f"file {n}"]["endedOn"] for n in (1, 2, 3, 4)] == ["webrtc", "webtorrent", "broadcast", "webrtc"]
+    assert {"hello", "file 1", "file 2", "file 3", "file 4", "your file 1"} <= set(files)
     assert all(file["sha256Ok"] for file in story["files"])
-    # A slow chunk may be hedged over another transport at any time.
-    assert files["file 1"]["byTransport"]["webrtc"] > 0.5 * files["file 1"]["bytes"], story["hops"]
-    assert {"webrtc", "webtorrent"} <= set(files["file 2"]["byTransport"])
-    assert {"webtorrent", "broadcast"} <= set(files["file 3"]["byTransport"])
+    assert [(fault["transport"], fault["unexplained"]) for fault in story["faults"]] == [
+        ("webrtc", 0),
+        ("webtorrent", 0),
+    ]
+    assert all(fault["explained"] for fault in story["faults"])
+    returned = [file for label, file in files.items() if label.startswith("file 4")]
+    assert "webrtc" in returned[-1]["byTransport"], "the primary came back"
     assert files["your file 1"]["chunks"] == 4
+    assert story["slowdown"] >= 1
 
 
 def test_every_transport_carried_confirmed_chunks(story: dict[str, Any]) -> None:
@@ -123,7 +129,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, moment: str, number:
     ) as process:
         said = _until_moment(process, moment)
         os.killpg(process.pid, number)  # as a terminal does
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=LINE_TIMEOUT_S)
         assert process.returncode == 130, err
     assert_nothing_left(tmp_path)
     assert secrets_in(said + out + err) == []
@@ -147,7 +153,7 @@ def test_a_demo_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) ->
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LINE_TIMEOUT_S,
         check=False,
     )
     assert ended.returncode == 3

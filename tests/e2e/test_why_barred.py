@@ -106,7 +106,9 @@ async def a_package_is_missing(scene: Scene) -> None:
     (worker,) = scene.nodes.b.processes("webrtc")
     whole = worker.program
     await worker.stop()
-    worker.program = dataclasses.replace(whole, environment={**whole.environment, "PYTHONPATH": _shadow(scene.folder)})
+    # Executed, not forked: what a nursery has loaded already cannot be missing.
+    shadowed = {**whole.environment, "PYTHONPATH": _shadow(scene.folder)}
+    worker.program = dataclasses.replace(whole, module="", environment=shadowed)
     worker.start()
     await _in_trouble(scene, "import_failed")
     found = await scene.fetched(scene.new_link)

@@ -30,7 +30,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_PAYLOAD_BYTES = 2_000_000
-"""As the real server is configured (TRUST, limits)."""
+"""As the real server is configured (docs/limits.md)."""
 
 DEDUPE_WINDOW_MS = 120_000
 MAX_RECORDS = 100_000

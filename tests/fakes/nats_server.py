@@ -28,7 +28,7 @@ max_pending: 64MB
 ping_interval: "2s"
 ping_max: 2
 """
-"""Everyone may do everything, in one account. Limits as in production (TRUST)."""
+"""Everyone may do everything, in one account. Limits as in production (docs/limits.md)."""
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,8 @@ from ops.bench.policies import POLICIES, PRODUCT
 from ops.bench.report import Report, show
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample, percentile, ratio, row, sample_of, spread
+from ops.bench.start import Cost, tables, tree
+from ops.bench.start import Row as StartRow
 from shared.bus.messages.envelopes import HopReceipt, Receipt
 from shared.errors import Cause
 
@@ -160,3 +163,27 @@ def test_help_works() -> None:
         check=True,
     )
     assert "--quick" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_below_a_process_is_found() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert child.pid in tree(os.getpid())
+        child.communicate(b"\n")
+    assert tree(child.pid) == []
+
+
+def test_starts_are_told_side_by_side() -> None:
+    out = io.StringIO()
+    for table in tables(
+        [StartRow("one node (up)", way, 3, Cost(1.94, 2.77, 287.1, 10)) for way in ("executed", "forked")]
+    ):
+        Console(file=out, width=100).print(table)
+    text = out.getvalue()
+    assert text.index("executed") < text.index("forked")
+    assert "1.9" in text
+    assert "287" in text
+
+
+def test_start_has_a_command_line() -> None:
+    assert parse(["start", "--quick", "--json"]).command == "start"

@@ -14,6 +14,7 @@ from services.gateway.model.blocks import blocklist_view
 from shared.errors import BusError, Cause, SwarmbridgeError
 from shared.ids import peer_name
 from shared.settings.blocklist import MAX_NOTE_CHARS, Blocklist, Direction
+from shared.text import is_safe_text
 
 
 class BlockRequest(ApiStruct, frozen=True):
@@ -48,7 +49,7 @@ class BlocklistRoutes:
         wanted = await json_request(request, BlockRequest)
         if len(wanted.note) > MAX_NOTE_CHARS:
             raise invalid("the note is too long", f"say it in {MAX_NOTE_CHARS} characters")
-        if not wanted.note.isprintable():
+        if not is_safe_text(wanted.note):
             raise invalid("the note has characters that cannot be printed", "write it in one line, as plain text")
         if await self._is_us(peer):
             raise invalid("this is the node itself", "name another peer; see `swarmbridge peers`")

@@ -1,6 +1,6 @@
 """GET /api/files: what the node holds, and the plain bytes of it.
 
-The bytes are a stranger's: always an attachment of an opaque type, never rendered (TRUST 9). The first chunk
+The bytes are a stranger's: always an attachment of an opaque type, never rendered (docs/trust.md). The first chunk
 is fetched before the status line, so that a wrong key is a clear answer; a failure later cuts the connection,
 which every client sees as a short body against Content-Length.
 

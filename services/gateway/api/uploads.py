@@ -1,11 +1,12 @@
 """POST /api/files and /api/fetches: what starts a transfer; and the transfers themselves.
 
-*Back-pressure*: an upload is read as fast as the disk takes it, limits.MAX_UPLOADS at a time; the put that
-follows is pulled from the spool by the chunk service when it has room.
+*Back-pressure*: an upload is read as fast as the disk takes it, limits.MAX_UPLOADS at a time, and others wait their
+turn; the put that follows is pulled from the spool by the chunk service when it has room.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from aiohttp import web
@@ -19,6 +20,7 @@ from services.gateway.transfers.calls import TransferCalls
 from services.gateway.transfers.spool import Spool
 from shared.content.link import parse_link
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
+from shared.text import is_safe_text, shows_something
 
 CONTENT_CLASSES = ("shared", "mesh", "private")
 MAX_NAME_CHARS = 255
@@ -41,6 +43,7 @@ class TransferRoutes:
         self._spool = spool
         self._max_upload_bytes = max_upload_bytes
         self._uploads = 0
+        self._turns = asyncio.Semaphore(limits.MAX_UPLOADS)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -55,18 +58,21 @@ class TransferRoutes:
         name, mime, content_class = _described(request)
         if (request.content_length or 0) > self._max_upload_bytes:
             raise SwarmbridgeError(Cause.TOO_LARGE, "the upload is larger than gateway.max_upload_bytes")
+        again = request.query.get("again", "") in ("1", "true")
         self._calls.check_room()
-        if self._uploads >= limits.MAX_UPLOADS:
+        if self._uploads >= limits.MAX_UPLOADS + limits.MAX_WAITING_UPLOADS:
             raise RemoteFailure(Cause.BUSY, 5.0)
         self._uploads += 1
         try:
-            spooled = self._spool.open()
-            try:
-                await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
-                transfer = self._calls.start_put(spooled, name, mime, content_class)
-            except BaseException:
-                spooled.close()
-                raise
+            # Whoever waits has sent no more than the socket's buffer holds.
+            async with self._turns:
+                spooled = self._spool.open()
+                try:
+                    await spooled.write_all(request.content.iter_chunked(READ_BYTES), self._max_upload_bytes)
+                    transfer = self._calls.start_put(spooled, name, mime, content_class, again=again)
+                except BaseException:
+                    spooled.close()
+                    raise
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
@@ -112,6 +118,8 @@ def _described(request: web.Request) -> tuple[str, str, str]:
         raise invalid("mime is no media type", "leave it out, or say for example image/png")
     # The last part alone: a name is for people and never leads to another folder.
     name = re.split(r"[/\\]", request.query.get("name", ""))[-1].strip() or DEFAULT_NAME
-    if len(name) > MAX_NAME_CHARS or not name.isprintable() or name in (".", ".."):
-        raise invalid(f"name is at most {MAX_NAME_CHARS} printable characters")
+    if len(name) > MAX_NAME_CHARS or name in (".", ".."):
+        raise invalid(f"name is at most {MAX_NAME_CHARS} characters")
+    if not is_safe_text(name) or not shows_something(name):
+        raise invalid("name holds control characters or direction overrides, or shows nothing", "give another name")
     return name, mime, content_class

@@ -3,7 +3,7 @@
 Pure: `now` is an argument. Three questions, asked in this order by `guard`:
 
 1. Does the request name us? `HostAllowList` knows the names a browser may use for this gateway, so that a page
-   whose name was rebound to 127.0.0.1 gets nothing (DNS rebinding, TRUST 9); `same_origin` refuses requests
+   whose name was rebound to 127.0.0.1 gets nothing (DNS rebinding, docs/trust.md); `same_origin` refuses requests
    which another site's page makes, before they can cost a try of the token.
 2. Is there a live session cookie? A session is `v1.<expiry>.<nonce>.<mac>`, keyed by the token: every gateway
    of a node knows it, none has to remember it, and a new token ends all of them.

@@ -1,4 +1,4 @@
-"""The connections of the HTTP server: how many, and how long a request's head may take (TRUST, limits).
+"""The connections of the HTTP server: how many, and how long a request's head may take (docs/limits.md).
 
 aiohttp bounds neither, so each connection's protocol is wrapped: it counts itself, and cuts a connection whose
 request line and headers are not complete within HEADER_TIMEOUT_S or MAX_HEADER_BYTES. Bodies and answers are not its

@@ -1,11 +1,11 @@
-"""What one gateway takes in at most. The first block is TRUST's HTTP row; the rest bounds our own memory and disk."""
+"""What one gateway takes in at most. The first block is docs/limits.md; the rest bounds our own memory and disk."""
 
 from __future__ import annotations
 
 KIB = 1024
 MIB = 1024 * KIB
 
-# TRUST, limits, HTTP
+# docs/limits.md
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 16 * KIB
 HEADER_TIMEOUT_S = 10.0
@@ -26,6 +26,7 @@ MAX_TRACKED_ADDRESSES = 1024
 # Transfers asked for here and not ended yet. Each put holds a spool file of up to gateway.max_upload_bytes.
 MAX_RUNNING_TRANSFERS = 64
 MAX_UPLOADS = 8
+MAX_WAITING_UPLOADS = 64
 UPLOAD_STALL_S = 60.0
 TRANSFER_DEADLINE_S = 3600.0
 

@@ -1,7 +1,7 @@
 """Errors as the API answers them: `{"error": {"code", "message", "hint"}}` with the fitting HTTP status.
 
 `code` is a Cause or one of a few HTTP words (`unauthorized`, `not_found`, …); `message` says what happened and
-`hint` what to do. Neither ever holds `str(exception)`: it could carry an address or a token (TRUST 8).
+`hint` what to do. Neither ever holds `str(exception)`: it could carry an address or a token (docs/trust.md).
 """
 
 from __future__ import annotations

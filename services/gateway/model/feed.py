@@ -57,7 +57,7 @@ class AttemptView(ApiStruct, frozen=True):
 
 
 class DiagnosticView(ApiStruct, frozen=True):
-    """swarm-space's diagnostics event (FACTS 2). timestamp: wall clock, ms."""
+    """swarm-space's diagnostics event (docs/swarm-space.md). timestamp: wall clock, ms."""
 
     id: str
     level: str

@@ -1,4 +1,5 @@
-"""Heartbeats of the workers and the fold of the attempts stream into the node's status (FACTS 2's names). Pure.
+"""Heartbeats of the workers and the fold of the attempts stream into the node's status (docs/swarm-space.md's
+names). Pure.
 
 A worker that has not been heard of for WORKER_EXPIRY_S is gone. A transport's state is the best of its
 workers', except that one degraded worker makes the transport degraded, with that worker's reason: what half

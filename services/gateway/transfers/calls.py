@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 import msgspec
+from opentelemetry.context import Context
 
 from services.gateway.http import limits
 from services.gateway.transfers.board import RUNNING, Transfer, Transfers
@@ -21,11 +22,13 @@ from shared.bus.contract import Bus
 from shared.bus.messages.conversations import CHUNK
 from shared.bus.messages.envelopes import ReplyMessage, TransferUpdate
 from shared.bus.messages.subjects import Subjects
+from shared.bus.serving import mark_failed
 from shared.clock import unix_ms
 from shared.content.link import ContentLink
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
 from shared.ids import new_request_id
 from shared.tasks.owned import Tasks
+from shared.telemetry import names, tracer
 
 # A reader's body costs no memory; what is read ahead of the bus is a few ranges at a time.
 HELD_MEMORY_BYTES = 16 * limits.MIB
@@ -71,15 +74,16 @@ class TransferCalls:
         if len(self._running) >= limits.MAX_RUNNING_TRANSFERS:
             raise RemoteFailure(Cause.BUSY, 5.0)
 
-    def start_put(self, spool: SpoolFile, name: str, mime: str, content_class: str) -> Transfer:
+    def start_put(self, spool: SpoolFile, name: str, mime: str, content_class: str, *, again: bool = False) -> Transfer:
         """Store a spooled file; the file is closed when the put has ended, however it ends.
 
+        again: under a new link, even where this very file is stored already.
         Raises: SwarmbridgeError(BUSY); the caller then still owns the file.
         """
         self.check_room()
         ref = self._holder.hold_reader(spool.length, spool.read, CHUNK)
         call_id = new_request_id()
-        put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class)
+        put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class, again)
 
         def give_up() -> None:
             self._holder.release(ref.token)
@@ -119,7 +123,7 @@ class TransferCalls:
         body: msgspec.Struct,
         give_up: Callable[[], None],
     ) -> None:
-        task = self._tasks.start(self._run(transfer.id, subject, call_id, body), name=f"{transfer.kind} transfer")
+        task = self._tasks.start(self._run(transfer, subject, call_id, body), name=f"{transfer.kind} transfer")
         self._running[transfer.id] = task
 
         # Not in a `finally` of the task: one that is cancelled before its first step never gets there.
@@ -130,18 +134,25 @@ class TransferCalls:
         task.add_done_callback(ended)
         self._changed(transfer)
 
-    async def _run(self, transfer_id: str, subject: str, call_id: bytes, body: msgspec.Struct) -> None:
-        try:
-            await self._calls.call(
-                subject,
-                call_id,
-                body,
-                limits.TRANSFER_DEADLINE_S,
-                self._on_message,
-                on_cancel=CancelCall(call_id),
-            )
-        except SwarmbridgeError as error:
-            self._changed(self._transfers.fail(transfer_id, error.cause))
+    async def _run(self, transfer: Transfer, subject: str, call_id: bytes, body: msgspec.Struct) -> None:
+        # A root of its own: what asked for it over HTTP ended when it was accepted.
+        with tracer().start_as_current_span(
+            names.SPAN_GATEWAY_TRANSFER, context=Context(), record_exception=False, set_status_on_exception=False
+        ) as span:
+            span.set_attribute(names.TRANSFER, transfer.id)
+            span.set_attribute(names.REQUEST_KIND, transfer.kind)
+            try:
+                await self._calls.call(
+                    subject,
+                    call_id,
+                    body,
+                    limits.TRANSFER_DEADLINE_S,
+                    self._on_message,
+                    on_cancel=CancelCall(call_id),
+                )
+            except SwarmbridgeError as error:
+                mark_failed(span, error.cause)
+                self._changed(self._transfers.fail(transfer.id, error.cause))
 
     async def _on_message(self, message: ReplyMessage) -> bool:
         if not isinstance(message, TransferUpdate):

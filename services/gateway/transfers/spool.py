@@ -8,6 +8,7 @@ next start; a second gateway on the same home keeps its open files.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
@@ -65,7 +66,8 @@ class SpoolFile:
         """Take everything that comes.
 
         Raises: SwarmbridgeError(TOO_LARGE) after max_bytes, (TIMEOUT) when nothing comes for
-            limits.UPLOAD_STALL_S, (BUSY) when the disk is full; what `parts` raises. Close the file then.
+            limits.UPLOAD_STALL_S, (DISK_FULL) when it is, (BUSY) when the disk takes nothing; what `parts` raises.
+            Close the file then.
         """
         waiting = bytearray()
         while (part := await _next_part(parts)) is not None:
@@ -98,7 +100,8 @@ class SpoolFile:
         try:
             await self._in_thread(lambda: _write_fully(self._descriptor, data))
         except OSError as error:
-            raise SwarmbridgeError(Cause.BUSY, "the spool cannot be written") from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise SwarmbridgeError(Cause.DISK_FULL if full else Cause.BUSY, "the spool cannot be written") from error
         self.length += len(data)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

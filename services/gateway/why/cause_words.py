@@ -96,8 +96,10 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.REFUSED: CauseWords(
         "the peer refused over {transport}",
-        "The peer was reached and does not hold what was asked for, or will not give it",
-        "ask another holder, or put the content again",
+        "The peer was reached and does not hold what was asked for, or keeps it for the members of its mesh: the two "
+        "look alike on purpose",
+        "ask another holder; or give that node's operator this node's peer token (`swarmbridge peers --self`), who "
+        "makes it a member by adding it to `trust.members`",
     ),
     Cause.BLOCKED: CauseWords(
         "one end has blocked the other",
@@ -106,8 +108,13 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.FORBIDDEN: CauseWords(
         "the peer does not allow us this over {transport}",
-        "The caller's role does not allow it: a guest asked for what is for members, or a stranger for private content",
+        "The caller's role does not allow it: a guest asked for what is for members",
         "add the peer to `trust.members` at both ends if you trust it",
+    ),
+    Cause.CLOCK_SKEW: CauseWords(
+        "the two nodes' clocks are too far apart for {transport}",
+        "One node's link certificate is out of date by the other's clock, by more than two minutes",
+        "set the clock of both machines (NTP); if both are right, restart the node whose chunk service was down",
     ),
     Cause.UNAUTHENTICATED: CauseWords(
         "the peer over {transport} did not prove who it is",

@@ -56,6 +56,7 @@ CHARGEABLE = frozenset(
         Cause.CLOSED,
         Cause.REFUSED,
         Cause.UNAUTHENTICATED,
+        Cause.CLOCK_SKEW,
         Cause.WORKER_LOST,
         Cause.INTEGRITY_MISMATCH,
         Cause.INVALID,

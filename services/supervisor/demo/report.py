@@ -6,17 +6,21 @@ Nothing here can name content or a place: files are called by their part in the 
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from services.supervisor.machine.gateway_client import AttemptView, SpanView
+from shared.errors import Cause
 from shared.telemetry import names
-from shared.transports import ORDER
+from shared.transports import ORDER, TransportName
 
 BYTES_A_MB = 1e6
 CONFIRMED = "confirmed"
+_EXPLAINING = frozenset(Cause) - {Cause.OTHER}
+SLOW_FACTOR = 2.0
+"""A computation that takes twice its CPU time shares its processor with somebody."""
 END_HOPS = 4
 END_SHARE = 4
 """The end of a file: its last quarter, at least four chunks."""
@@ -27,14 +31,13 @@ class Row(msgspec.Struct, rename="camel"):
 
 
 class FileResult(Row):
-    """One file's way from A to B. by_transport: confirmed bytes. ended_on: who carried its last chunk."""
+    """One file's way from A to B. by_transport: confirmed bytes. ended_on: who carried its end."""
 
     label: str
     bytes: int
     seconds: float
     chunks: int
     by_transport: dict[str, int]
-    expected_on: str
     ended_on: str
     sha256_ok: bool
 
@@ -49,6 +52,19 @@ class HopRow(Row):
     count: int
     median_ms: float
     bytes: int
+
+
+class FaultAnswer(Row):
+    """What became of a fault: deliveries that another transport took over and confirmed, by the reason given for it."""
+
+    fault: str
+    transport: str
+    explained: dict[str, int]
+    unexplained: int
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.explained) and not self.unexplained
 
 
 class Check(Row):
@@ -70,14 +86,19 @@ class SpanRow(Row):
 
 
 class Report(Row):
-    """The whole story. processes: service -> count. reason: why not ok, empty otherwise."""
+    """The whole story. processes: service -> count. reason: why not ok, empty otherwise.
+
+    slowdown: how many times its CPU time a computation took on this machine meanwhile; 1 where it is idle.
+    """
 
     ok: bool
     reason: str
     seconds: float
     start_seconds: float
+    slowdown: float
     processes: dict[str, int]
     files: list[FileResult]
+    faults: list[FaultAnswer]
     hops: list[HopRow]
     throughput_mb_per_s: dict[str, float]
     trace: list[SpanRow]
@@ -119,7 +140,7 @@ def ended_on(attempts: Iterable[AttemptView]) -> str:
 
 
 def throughput_mb_per_s(files: Iterable[Sequence[AttemptView]]) -> dict[str, float]:
-    """Confirmed megabytes a second by transport, over the time in which a confirmed hop of it was under way."""
+    """Confirmed megabytes a second by transport, over the time in which a confirmed hop of it was in flight."""
     moved: dict[str, int] = defaultdict(int)
     spans_ms: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for attempt in (attempt for attempts in files for attempt in attempts if attempt.outcome == CONFIRMED):
@@ -142,21 +163,41 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def checks(files: Sequence[FileResult]) -> list[Check]:
-    """What must hold of the files that were moved."""
+def answer_to(fault: str, transport: TransportName, since_ms: int, attempts: Iterable[AttemptView]) -> FaultAnswer:
+    """How a fault that struck a transport at `since_ms` (wall clock) was answered.
+
+    A hop that was on its way when the fault struck ends with it: what counts is the hop that took over, which
+    began afterwards, was confirmed, and names the transport that was left and why. `other` explains nothing.
+    """
+    causes = Counter(
+        one.fallback_cause or ""
+        for one in attempts
+        if one.fallback_from == transport and one.outcome == CONFIRMED and one.started_ms >= since_ms
+    )
+    explained = {cause: count for cause, count in causes.most_common() if cause in _EXPLAINING}
+    return FaultAnswer(fault, transport, explained, causes.total() - sum(explained.values()))
+
+
+def checks(files: Sequence[FileResult], faults: Sequence[FaultAnswer]) -> list[Check]:
+    """What must hold of the files that were moved, and of the faults that struck meanwhile.
+
+    Not on which transport a given file ends: on a busy machine a slow chunk may go over another one at any time.
+    """
     found = [Check(f"SHA-256 of {file.label}", file.sha256_ok) for file in files]
-    found += [
-        Check(f"{file.label} ends over {file.expected_on}", file.ended_on == file.expected_on)
-        for file in files
-        if file.expected_on
-    ]
+    found += [Check(_answer_in_words(fault), fault.ok) for fault in faults]
     carried = {name for file in files for name, count in file.by_transport.items() if count > 0}
     found += [Check(f"{name} carried confirmed chunks", name in carried) for name in ORDER]
     return found
 
 
-def fallback_trace(attempts: Iterable[AttemptView]) -> str:
-    """The trace id of a delivery that a fallback saved, the one with most hops; "" where there is none."""
+def _answer_in_words(fault: FaultAnswer) -> str:
+    causes = {**fault.explained, **({"unexplained": fault.unexplained} if fault.unexplained else {})}
+    told = ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
+    return f"{fault.transport} lost: fallbacks took over and say why ({told})"
+
+
+def fallback_traces(attempts: Iterable[AttemptView]) -> list[str]:
+    """The trace ids of deliveries that a fallback saved, those with most hops first."""
     hops: dict[str, int] = defaultdict(int)
     saved: set[str] = set()
     for attempt in attempts:
@@ -164,7 +205,7 @@ def fallback_trace(attempts: Iterable[AttemptView]) -> str:
         if attempt.fallback_from and attempt.outcome == CONFIRMED:
             saved.add(attempt.trace_id)
     saved.discard("")
-    return max(saved, key=lambda trace: (hops[trace], trace), default="")
+    return sorted(saved, key=lambda trace: (hops[trace], trace), reverse=True)
 
 
 def waterfall(spans: Iterable[SpanView]) -> list[SpanRow]:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.supervisor.demo.report import (
-    Check,
     Report,
     SpanRow,
     checks,
-    fallback_trace,
+    fallback_traces,
     hop_rows,
     throughput_mb_per_s,
     waterfall,
@@ -32,8 +31,9 @@ from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.pair import NAMES, Pair
 from services.supervisor.nursery.client import Nursery
 
-TRACE_SETTLE_S = 3.0
-"""Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus."""
+TRACE_SETTLE_S = 10.0
+"""Spans reach the gateway in batches, 250 ms at the node and 250 ms on the bus; twenty times that."""
+MAX_TRACES = 8
 POLL_INTERVAL_S = 0.2
 TEMPORARY_PREFIX = "swarmbridge-demo-"
 
@@ -94,48 +94,20 @@ async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | Non
     except GatewayError as error:
         reason = f"a gateway answered {error.code}"
     trace = await _trace(pair, story.told)
-    return _report(story.told, reason, trace, processes, time.monotonic() - started_s, start_seconds)
-
-
-async def _trace(pair: Pair, told: Told) -> list[SpanRow]:
-    """One trace that a fallback saved, from both nodes' gateways; empty where none was."""
-    trace_id = fallback_trace([attempt for attempts in told.attempts for attempt in attempts])
-    give_up_s = time.monotonic() + TRACE_SETTLE_S
-    last: list[SpanRow] = []
-    while trace_id:
-        try:
-            rows = waterfall([span for node in (pair.a, pair.b) for span in await node.api.spans(trace_id)])
-        except GatewayError:
-            break
-        # Whole when nothing was added since the last look, and one root holds it all.
-        whole = rows and len(rows) == len(last) and sum(row.depth == 0 for row in rows) == 1
-        last = rows
-        if whole or time.monotonic() > give_up_s:
-            break
-        await asyncio.sleep(POLL_INTERVAL_S)
-    return last
-
-
-def _report(
-    told: Told,
-    reason: str,
-    trace: list[SpanRow],
-    processes: dict[str, int],
-    seconds: float,
-    start_seconds: float,
-) -> Report:
-    found = checks(told.files)
+    told = story.told
+    found = checks(told.files, told.faults)
     if not reason:
-        found.append(Check("a trace with a fallback crosses both nodes", {row.node for row in trace} >= set(NAMES)))
         failed = [check.name for check in found if not check.ok]
         reason = f"did not hold: {'; '.join(failed)}" if failed else ""
     return Report(
         ok=not reason,
         reason=reason,
-        seconds=round(seconds, 1),
+        seconds=round(time.monotonic() - started_s, 1),
         start_seconds=round(start_seconds, 1),
+        slowdown=round(told.pace.slowdown, 1),
         processes=processes,
         files=told.files,
+        faults=told.faults,
         hops=[
             row
             for file, attempts in zip(told.files, told.attempts, strict=True)
@@ -145,3 +117,31 @@ def _report(
         trace=trace,
         checks=found,
     )
+
+
+async def _trace(pair: Pair, told: Told) -> list[SpanRow]:
+    """One trace that a fallback saved, from both nodes' gateways; empty where none was.
+
+    It is shown and not judged: a queue of spans may drop some where there is no time to send them.
+    """
+    candidates = fallback_traces([attempt for attempts in told.attempts for attempt in attempts])
+    give_up_s = time.monotonic() + TRACE_SETTLE_S
+    best: list[SpanRow] = []
+    while candidates:
+        for trace_id in candidates[:MAX_TRACES]:
+            try:
+                rows = waterfall([span for node in (pair.a, pair.b) for span in await node.api.spans(trace_id)])
+            except GatewayError:
+                return best
+            if _is_whole(rows):
+                return rows
+            best = max(best, rows, key=len)
+        if time.monotonic() > give_up_s:
+            break
+        await asyncio.sleep(POLL_INTERVAL_S)
+    return best
+
+
+def _is_whole(rows: Sequence[SpanRow]) -> bool:
+    """One root holds it all, and both nodes have told their part."""
+    return sum(row.depth == 0 for row in rows) == 1 and {row.node for row in rows} >= set(NAMES)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from services.supervisor.demo.report import Report, SpanRow
+from services.supervisor.demo.report import SLOW_FACTOR, Report, SpanRow
 from shared.transports import LABELS, TransportName
 
 COLOURS = {"webrtc": "cyan", "webtorrent": "magenta", "broadcast": "yellow"}
@@ -114,8 +114,9 @@ def _verdict(report: Report) -> RenderableType:
         return Text(f"FAILED: {report.reason}", "bold red")
     moved_mib = sum(file.bytes for file in report.files) / 2**20
     processes = sum(report.processes.values())
+    busy = f", on a busy machine ({report.slowdown:.1f} times the CPU time)" if report.slowdown > SLOW_FACTOR else ""
     return Text(
         f"OK: {len(report.files)} files, {moved_mib:.0f} MiB, {processes} processes, "
-        f"{report.seconds:.1f} s of which {report.start_seconds:.1f} s starting",
+        f"{report.seconds:.1f} s of which {report.start_seconds:.1f} s starting{busy}",
         "bold green",
     )

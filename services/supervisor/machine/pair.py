@@ -40,7 +40,7 @@ from shared.settings.config import (
 NAMES = ("a", "b")
 LOOPBACK = "127.0.0.1"
 NODE_HOSTS = {"a": "127.0.0.2", "b": "127.0.0.3"}
-"""libtorrent takes no two DHT nodes at one address for honest (FACTS 4)."""
+"""libtorrent takes no two DHT nodes at one address for honest (docs/webtorrent.md)."""
 
 
 class Pair:

@@ -51,7 +51,8 @@ class Nursery:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         while True:
-            readable, _, _ = select.select([self._supervisor, self._woken], [], [])
+            watched: list[Any] = [self._supervisor, self._woken]
+            readable, _, _ = select.select(watched, [], [])
             if self._woken in readable:
                 os.read(self._woken, 4096)
                 self._reap()

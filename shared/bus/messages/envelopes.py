@@ -78,6 +78,13 @@ class Ping(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     calls: list[bytes] = []
 
 
+class Health(msgspec.Struct, array_like=True, frozen=True):
+    """How a process is, to whoever pinged `Subjects.health`. state: a TransportState. reason: a cause, "" = none."""
+
+    state: str
+    reason: str = ""
+
+
 class Pong(msgspec.Struct, array_like=True, frozen=True):
     """unknown: those of the pinged calls that this process does not (any longer) work on."""
 
@@ -276,11 +283,11 @@ class SignalTaken(msgspec.Struct, array_like=True, frozen=True):
 
 
 ROLE_MEMBER, ROLE_GUEST = "member", "guest"
-"""What a peer may be to this node (TRUST 1)."""
+"""What a peer may be to this node (docs/trust.md#roles)."""
 
 
 class Stamp(msgspec.Struct, array_like=True, frozen=True):
-    """Who a message is from, as the worker's seal proved it; services authorise on this alone (TRUST 4).
+    """Who a message is from, as the worker's seal proved it; services authorise on this alone (docs/trust.md).
 
     role: ROLE_MEMBER or ROLE_GUEST. peer: peer token.
     """
@@ -332,7 +339,7 @@ class Certify(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Certificate(msgspec.Struct, array_like=True, frozen=True):
-    """identity_key's signature over the link key (TRUST 2). not_after_s: wall clock, seconds."""
+    """identity_key's signature over the link key (docs/trust.md#keys). not_after_s: wall clock, seconds."""
 
     identity_key: bytes
     not_after_s: int
@@ -340,7 +347,7 @@ class Certificate(msgspec.Struct, array_like=True, frozen=True):
 
 
 class PeerjsTokenRequest(msgspec.Struct, array_like=True, frozen=True):
-    """server: the PeerServer's origin; another server gets another token (TRUST 2)."""
+    """server: the PeerServer's origin; another server gets another token (docs/trust.md#keys)."""
 
     server: str
 

@@ -1,6 +1,6 @@
 """What is told of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
 
-Nothing here names content or a place: peers by name, causes by code (TRUST 8).
+Nothing here names content or a place: peers by name, causes by code (docs/trust.md#what-stays-in-the-process).
 """
 
 from __future__ import annotations

@@ -91,13 +91,17 @@ class Subjects:
 
     @property
     def certify(self) -> str:
-        """Request, queue `chunk`: Certify -> Certificate (TRUST 2)."""
+        """Request, queue `chunk`: Certify -> Certificate (docs/trust.md#keys)."""
         return f"{self._prefix}.identity.certify"
 
     @property
     def peerjs_token(self) -> str:
         """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
         return f"{self._prefix}.identity.peerjs"
+
+    def health(self, service: str, instance: str) -> str:
+        """Request: Ping -> Health. Each process asks itself, so that its answer has crossed the bus."""
+        return f"{self._prefix}.health.{service}.{instance}"
 
     def body(self, instance: str, puller: str) -> str:
         """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body.

@@ -4,7 +4,7 @@ nats-py 2.16 has a reconnect of its own; this does not use it. After a fatal `-E
 frozen server can leave its `close` waiting for a buffer that never empties, and what it had queued is sent
 late. So a lost client is given up, a fresh one made, and every `Interest` opened again on it: one path, ours.
 
-Traps of nats-py that end here (FACTS 5): interest that a flush does not wait for; pending limits that drop in
+Traps of nats-py that end here (docs/nats.md): interest that a flush does not wait for; pending limits that drop in
 silence; publishing while disconnected, which raises nothing; denied requests, seen by the error callback only; a
 flush whose cancellation kills the reader.
 
@@ -37,7 +37,7 @@ from shared.version import VERSION
 
 CONNECT_TIMEOUT_S = 3.0
 PING_INTERVAL_S = 1
-"""With MAX_PINGS 2 a frozen server is noticed within 3 s; by default it takes minutes (FACTS 5)."""
+"""With MAX_PINGS 2 a frozen server is noticed within 3 s; by default it takes minutes (docs/nats.md)."""
 
 MAX_PINGS = 2
 OUTBOUND_BYTES = 16 * 2**20
@@ -49,7 +49,7 @@ takes to be noticed: a PONG that comes after its flush timed out ends nats-py's 
 
 INBOUND_MESSAGES = 65_536
 INBOUND_BYTES = 64 * 2**20
-"""Pending limits of a subscription (TRUST: 64 MiB). Callbacks only start tasks, so little ever waits."""
+"""Pending limits of a subscription (docs/limits.md: 64 MiB). Callbacks only start tasks, so little ever waits."""
 
 RENEW_FIRST_S = 0.05
 RENEW_CAP_S = 2.0
@@ -443,7 +443,7 @@ async def _flush(client: Client) -> None:
     """A round trip behind everything queued.
 
     nats-py writes PING at once, but what was queued before it only when its flusher runs: 2-7 % of requests
-    after `subscribe(); flush()` met a false 503 (FACTS 5). So: let it run, and go round again if it had not.
+    after `subscribe(); flush()` met a false 503 (docs/nats.md). So: let it run, and go round again if it had not.
     """
     for _ in range(MAX_FLUSHES):
         await asyncio.sleep(0)

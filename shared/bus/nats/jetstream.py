@@ -1,7 +1,7 @@
 """JetStream over a NatsConnection, in its JSON API's own words: acknowledged publishes and direct gets.
 
 Not nats-py's JetStream classes: their watch stays deaf for 16-19 s after a server restart, `create` fails on some
-expired keys (ops/docs/nats.md), and they read through consumers, which no service may have (`permissions`).
+expired keys (docs/nats.md), and they read through consumers, which no service may have (`permissions`).
 Source: NATS ADR-1 (JSON API), ADR-31 (direct and batched gets), ADR-8 (KV).
 """
 

@@ -4,7 +4,7 @@ A bucket `b` is the stream `KV_b` over `$KV.b.>`, one message a key; compare-and
 sequence of the subject, a deletion a message with `KV-Operation: DEL` (ADR-8). Reads are direct gets.
 
 Expiry (per-key TTL) is silent: no marker is left, because with markers a new `create` keeps failing until the
-marker itself expires (FACTS 5). A watch therefore tells changes and deletions, not expiries.
+marker itself expires (docs/nats.md). A watch therefore tells changes and deletions, not expiries.
 """
 
 from __future__ import annotations

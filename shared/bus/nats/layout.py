@@ -172,7 +172,7 @@ def streams(node: str, scope: str = "") -> list[tuple[Place, dict[str, Any]]]:
 
 
 def _bucket(place: Place) -> dict[str, Any]:
-    """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (ops/docs/nats.md)."""
+    """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (docs/nats.md)."""
     return {
         "name": place.stream,
         "subjects": [f"{place.prefix}>"],

@@ -1,4 +1,5 @@
-"""The configuration text of nats-server: one account a node, one account `mesh`, one user a service (TRUST, FACTS 5).
+"""The configuration text of nats-server: one account a node, one account `mesh`, one user a service (docs/trust.md,
+docs/nats.md).
 
 Pure: permissions and public keys in, text out. Passwords and seeds are never in it: an nkey user is its public
 key. What it leaves out: TLS and clustering, which belong to a server of one's own (`--nats-url`).
@@ -13,14 +14,14 @@ from shared.bus.nats.permissions import Shared
 from shared.errors import ConfigError
 
 MAX_PAYLOAD_BYTES = 2_000_000
-"""TRUST, limits: NATS payload 2 MB."""
+"""docs/limits.md#nats: payload 2 MB."""
 MAX_PENDING_BYTES = 64 * 2**20
-"""TRUST, limits: pending 64 MiB a client, then the server drops it."""
+"""docs/limits.md#nats: pending 64 MiB a client, then the server drops it."""
 PING_INTERVAL = "2s"
 PING_MAX = 2
-"""A frozen client is dropped after interval x (max + 1), about 6 s; the defaults would take 6 min (FACTS 5)."""
+"""A frozen client is dropped after interval x (max + 1), about 6 s; the defaults would take 6 min (docs/nats.md)."""
 MAX_CONNECTIONS_A_NODE = 64
-"""TRUST, limits: 64 clients a node."""
+"""docs/limits.md#nats: 64 clients a node."""
 _ESCAPES = {
     "\\": "\\\\",
     '"': '\\"',

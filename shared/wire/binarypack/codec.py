@@ -22,9 +22,9 @@ from typing import Any, Final, NoReturn
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 
 MAX_DEPTH = 32
-"""TRUST, data channel: how deep containers may nest."""
+"""docs/limits.md#data-channel: how deep containers may nest."""
 MAX_VALUE_BYTES = 4 * 2**20
-"""TRUST, data channel: the longest packed value, reassembled."""
+"""docs/limits.md#data-channel: the longest packed value, reassembled."""
 MAX_ITEMS = 100_000
 """Ours: items of all containers of one value. A 4 MiB array of one-byte items would cost 100 times that here."""
 

@@ -23,11 +23,11 @@ SLICE_BYTES = 16_300
 MAX_FRAME_BYTES = 262_144
 """The longest data channel message of browsers and aiortc."""
 MAX_MESSAGE_BYTES = MAX_VALUE_BYTES
-"""TRUST, data channel: 4 MiB a message."""
+"""docs/limits.md#data-channel: 4 MiB a message."""
 MAX_JOINS = 8
-"""TRUST, data channel: messages of one link being reassembled."""
+"""docs/limits.md#data-channel: messages of one link being reassembled."""
 MAX_JOIN_AGE_S = 30.0
-"""TRUST, data channel: how long a message may take from its first slice to its last."""
+"""docs/limits.md#data-channel: how long a message may take from its first slice to its last."""
 MAX_SLICES = 1_024
 """Ours: 4 MiB in slices of 4 KiB; peerjs's own need 258."""
 MAX_MESSAGE_ID = 2**53
@@ -98,7 +98,7 @@ class Joiner:
 
     @property
     def join_count(self) -> int:
-        """Messages being reassembled; a worker bounds the sum over its links (TRUST: 256)."""
+        """Messages being reassembled; a worker bounds the sum over its links (docs/limits.md: 256)."""
         return len(self._joins)
 
     def receive_frame(self, data: bytes | memoryview, now: float) -> ChannelEvent | None:

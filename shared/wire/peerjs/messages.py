@@ -22,13 +22,13 @@ from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.undecodable import UNDECODABLE
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""TRUST, PeerServer: the longest signalling message either way."""
+"""docs/limits.md#peerserver: the longest signalling message either way."""
 MAX_SERVER_FIELDS_BYTES = 512
 """What a server may add to a message of full length: `src`, escaped. Clients accept it."""
 MAX_ID_BYTES = 64
-"""TRUST, PeerServer: the longest peer id."""
+"""docs/limits.md#peerserver: the longest peer id."""
 MAX_TOKEN_BYTES = 64
-"""TRUST, PeerServer: the longest token."""
+"""docs/limits.md#peerserver: the longest token."""
 MAX_CONNECTION_ID_BYTES = 128
 """Ours; a browser's is `dc_` and about 11 characters."""
 

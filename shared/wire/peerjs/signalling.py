@@ -56,9 +56,9 @@ ECHO_GRACE_S = 1.5
 ECHO_CONNECTION = "echo"
 """The connection id of the message to ourselves."""
 MAX_EARLY_CANDIDATES = 32
-"""TRUST, data channel: candidates of one connection."""
+"""docs/limits.md#data-channel: candidates of one connection."""
 MAX_EARLY_CONNECTIONS = 64
-"""TRUST, data channel: half-open links; the oldest waiting connection is dropped for a new one."""
+"""docs/limits.md#data-channel: half-open links; the oldest waiting connection is dropped for a new one."""
 MAX_EARLY_AGE_S = 10.0
 """Ours: an OFFER that comes later than this after its candidate was not meant for it."""
 MAX_KNOWN_CONNECTIONS = 4_096
@@ -197,8 +197,10 @@ class SignallingClient:
         self._outbox.clear()
         return [ServerRefused(_REFUSALS[type(message)])]
 
-    def send(self, message: Offer | Answer | Candidate | Leave) -> None:
+    def send(self, message: Offer | Answer | Candidate | Leave | Expire) -> None:
         """Queue a message to a peer; it may be sent before Opened, the server knows us by the socket.
+
+        An EXPIRE is passed on by PeerServers, and tells a dialer that there is nobody for it here.
 
         Raises: SwarmbridgeError(BUSY) while the queue is full; LocalProtocolError after CLOSED.
         """
@@ -207,7 +209,7 @@ class SignallingClient:
         if len(self._outbox) >= MAX_QUEUED_MESSAGES:
             raise SwarmbridgeError(Cause.BUSY, "too many signalling messages wait")
         self._outbox.append(encode_message(message))
-        if not isinstance(message, Leave):
+        if not isinstance(message, Leave | Expire):
             self._know(message.dst, message.payload.connection_id)
 
     def adopt(self, peer: str, connection_id: str) -> list[SignallingEvent]:

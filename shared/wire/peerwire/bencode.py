@@ -17,10 +17,10 @@ from shared.errors import LocalProtocolError, RemoteProtocolError
 BValue: TypeAlias = "int | bytes | list[BValue] | dict[bytes, BValue]"
 
 MAX_DEPTH = 8
-"""Nested lists and dictionaries (TRUST, peer wire)."""
+"""Nested lists and dictionaries (docs/limits.md#peer-wire)."""
 
 MAX_BYTES = 8 * 1024
-"""Length of one encoded value (TRUST, peer wire)."""
+"""Length of one encoded value (docs/limits.md#peer-wire)."""
 
 _INT64 = range(-(2**63), 2**63)
 _MAX_INT_DIGITS = 19

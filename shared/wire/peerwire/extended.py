@@ -2,7 +2,8 @@
 
 Handshake, extended id 0:  {m: {name: id}, p: listening TCP port, reqq: requests we queue, v: client}
 Each end names the ids under which *it* wants to receive: a frame goes out under the id that the PEER gave to
-`swarm-space` and comes in under ours. Id 0 in `m` switches an extension off. webtorrent sends no `v` (FACTS 4).
+`swarm-space` and comes in under ours. Id 0 in `m` switches an extension off. webtorrent sends no `v`
+(docs/webtorrent.md).
 
 Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are let go.
 """

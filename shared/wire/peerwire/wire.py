@@ -10,12 +10,13 @@ States, and what moves them:
     OPEN              frames both ways
     CLOSED            from any state: a broken rule, a limit, silence; `Closed` is the last event
 
-Invariants: no frame goes out before the peer's `m` named `swarm-space` (libtorrent would disconnect; FACTS 4);
+Invariants: no frame goes out before the peer's `m` named `swarm-space` (libtorrent would disconnect;
+docs/webtorrent.md);
             a bad peer never raises here, it ends in `Closed(cause)`; the bytes kept are at most one message.
 
 Encrypted starts (MSE): a webtorrent that dials us begins with a Diffie-Hellman key. A plaintext handshake in
 answer makes it go on in plaintext on the same stream; libtorrent redials in plaintext once we close, so the
-wait is short. One listener has one infohash, so the answer needs no guess (FACTS 4).
+wait is short. One listener has one infohash, so the answer needs no guess (docs/webtorrent.md).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _EXTENDED_HEAD_BYTES = 2
 
 @dataclass(frozen=True, slots=True)
 class PeerWireLimits:
-    """Limits of one wire (TRUST, peer wire), times in seconds.
+    """Limits of one wire (docs/limits.md#peer-wire), times in seconds.
 
     max_frame_bytes: longest frame either way; every other message is held to it too.
     max_extended_handshake_bytes, max_extended_handshake_depth: of the bencoded dictionary.

@@ -1,4 +1,4 @@
-"""What ties a seal to one very link: the prologue of its handshake (TRUST 3).
+"""What ties a seal to one very link: the prologue of its handshake (docs/seal.md).
 
 Prologue: "swarmbridge-link-v1" NUL | transport | NUL | binding. Both ends compute it from what they see of
 the link below the seal; one who sits between two links makes two bindings, and no handshake ends.

@@ -1,4 +1,4 @@
-"""Link certificates: a node's identity key vouches for one worker's X25519 link key (TRUST 2).
+"""Link certificates: a node's identity key vouches for one worker's X25519 link key (docs/trust.md#keys).
 
 Signed message:  "swarmbridge-link-v1" NUL | static:32 | not_after:u64 big-endian, seconds since 1970
 Wire form:       identity:32 | not_after:u64 big-endian | signature:64   (payload of handshake messages 2, 3)
@@ -14,7 +14,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from shared.errors import LocalProtocolError
+from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.wire.sealed.noise import refused
 
 LINK_CONTEXT = b"swarmbridge-link-v1\0"
@@ -24,9 +24,9 @@ SIGNATURE_BYTES = 64
 NOT_AFTER_BYTES = 8
 PAYLOAD_BYTES = IDENTITY_BYTES + NOT_AFTER_BYTES + SIGNATURE_BYTES
 MAX_LIFETIME_S = 24 * 3600
-"""TRUST 2: a stolen link key is worth a day at most."""
+"""docs/trust.md#keys: a stolen link key is worth a day at most."""
 CLOCK_SKEW_S = 120
-"""TRUST 2: how far two nodes' clocks may be apart."""
+"""docs/trust.md#keys: how far two nodes' clocks may be apart."""
 
 
 class Certificate(Protocol):
@@ -55,7 +55,7 @@ def sign_certificate(identity_private: bytes, static_key: bytes, not_after_s: in
     Args:    identity_private: the 32-byte Ed25519 seed. static_key: the X25519 public key, 32 bytes.
              not_after_s: wall clock, at most MAX_LIFETIME_S ahead or nobody will take it.
     Raises:  LocalProtocolError: static_key is not 32 bytes.
-    Source:  TRUST 2.
+    Source:  docs/trust.md#keys.
     """
     if len(static_key) != STATIC_BYTES:
         raise LocalProtocolError("a link key is 32 bytes")
@@ -90,13 +90,29 @@ def decode_certificate(payload: bytes) -> LinkCertificate:
 def verify_certificate(certificate: Certificate, static_key: bytes, now_unix_s: float) -> None:
     """Check that the identity vouches for this very link key, now.
 
-    Raises: RemoteProtocolError(UNAUTHENTICATED): expired, valid for too long, or a signature that fails.
-    Source: TRUST 2.
+    Raises: RemoteProtocolError: as `verify_signature`, then as `verify_dates`.
+    """
+    verify_signature(certificate, static_key)
+    verify_dates(certificate, now_unix_s)
+
+
+def verify_dates(certificate: Certificate, now_unix_s: float) -> None:
+    """Check that the certificate is in force now, give or take CLOCK_SKEW_S.
+
+    Raises: RemoteProtocolError(CLOCK_SKEW): expired, or valid for too long. Nodes renew at half a certificate's life,
+            so nearly always the two clocks differ.
     """
     if certificate.not_after_s + CLOCK_SKEW_S < now_unix_s:
-        raise refused("the certificate has expired")
+        raise RemoteProtocolError("the certificate has expired", Cause.CLOCK_SKEW)
     if certificate.not_after_s > now_unix_s + MAX_LIFETIME_S + CLOCK_SKEW_S:
-        raise refused("the certificate is valid for longer than a day")
+        raise RemoteProtocolError("the certificate is valid for longer than a day", Cause.CLOCK_SKEW)
+
+
+def verify_signature(certificate: Certificate, static_key: bytes) -> None:
+    """Check that the identity vouches for this very link key, whenever.
+
+    Raises: RemoteProtocolError(UNAUTHENTICATED): a signature that fails.
+    """
     try:
         Ed25519PublicKey.from_public_bytes(certificate.identity_key).verify(
             certificate.signature, _message(static_key, certificate.not_after_s)

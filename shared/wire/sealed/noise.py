@@ -35,7 +35,7 @@ _PATTERN: tuple[tuple[str, ...], ...] = (("e",), ("e", "ee", "s", "es"), ("s", "
 
 
 def refused(text: str) -> RemoteProtocolError:
-    """The error of everything that the far end can do wrong on a sealed link (TRUST 3)."""
+    """The error of everything that the far end can do wrong on a sealed link (docs/seal.md)."""
     return RemoteProtocolError(text, Cause.UNAUTHENTICATED)
 
 

@@ -1,4 +1,8 @@
-"""The seal of one link between nodes: Noise XX, identities, then sealed frames (TRUST 3).
+"""The seal of one link between nodes: Noise XX, identities, then sealed frames (docs/seal.md).
+
+The end that refuses a certificate for its dates says so in one record in the clear, ALERT, before it closes: the other
+could not know otherwise that a clock is wrong. It is taken in the place of the dialer's message 3, or of the first
+frame, and nowhere else. Whoever forges it changes the name of a failure that it could have caused anyhow.
 
 The transport below keeps records whole and in order. So a record that is lost, repeated, moved or changed
 fails its tag, and that is the end of the link: there is nothing to resynchronise with.
@@ -9,20 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from shared.errors import LocalProtocolError, RemoteProtocolError
+from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.wire.sealed.certificate import (
     Certificate,
     decode_certificate,
     encode_certificate,
-    verify_certificate,
+    verify_dates,
+    verify_signature,
 )
 from shared.wire.sealed.noise import MAX_MESSAGE_BYTES, TAG_BYTES, CipherState, Handshake, refused
 
 MAX_RECORD_BYTES = MAX_MESSAGE_BYTES
 MAX_FRAME_BYTES = MAX_MESSAGE_BYTES - TAG_BYTES
-"""65,519: the plaintext of one record (TRUST 3)."""
+"""65,519: the plaintext of one record (docs/seal.md)."""
 REKEY_EVERY = 65_536
-"""Messages of one direction under one key (TRUST 3)."""
+"""Messages of one direction under one key (docs/seal.md)."""
+
+ALERT = b"swarmbridge-alert\0" + Cause.CLOCK_SKEW.value.encode()
+"""Shorter than every handshake message that it may stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,9 @@ class SealedLink:
             ephemeral_private=ephemeral_private,
             prologue=prologue,
         )
+        self._dialer = dialer
+        self._heard = False
+        self._last_words: list[bytes] = []
         self._payload = encode_certificate(certificate)
         self._expected_key = expected_key
         self._send = CipherState()
@@ -96,7 +107,7 @@ class SealedLink:
 
     @property
     def peer_key(self) -> bytes:
-        """The far end's identity key once sealed, else empty."""
+        """The remote peer's identity key once it has proved it, even where it was then refused for its dates."""
         return self._peer_key
 
     def data_to_send(self) -> list[bytes]:
@@ -107,18 +118,23 @@ class SealedLink:
     def receive_record(self, record: bytes | memoryview, now_unix_s: float) -> list[SealedEvent]:
         """Take one record of the transport. now_unix_s: wall clock, for the certificate.
 
-        Raises: RemoteProtocolError(UNAUTHENTICATED) on any failure, and on every call after it; close the link.
+        Raises: RemoteProtocolError on any failure, and on every call after it: send what `data_to_send` has left,
+                then close the link. UNAUTHENTICATED; CLOCK_SKEW for a certificate that is out of date, here or there.
         """
         if self._state is _State.CLOSED:
             raise refused("the sealed link is closed")
         try:
+            if record == ALERT and self._may_be_alerted:
+                raise RemoteProtocolError("our certificate is out of date by the peer's clock", Cause.CLOCK_SKEW)
             if len(record) > MAX_RECORD_BYTES:
                 raise refused("a record is over 65,535 bytes")
             if self._state is _State.OPEN:
                 return [FrameOpened(self._open(record))]
             return self._receive_handshake(bytes(record), now_unix_s)
         except RemoteProtocolError:
+            last_words, self._last_words = self._last_words, []
             self.close()
+            self._outgoing = last_words
             raise
 
     def seal(self, frame: bytes | memoryview) -> bytes:
@@ -142,6 +158,7 @@ class SealedLink:
 
     def _open(self, record: bytes | memoryview) -> bytes:
         frame = self._receive.decrypt(b"", record)
+        self._heard = True
         _rekey_when_due(self._receive)
         return frame
 
@@ -153,20 +170,30 @@ class SealedLink:
             self._outgoing.append(self._handshake.write_message(self._payload))
             self._state = _State.AWAITING_DIALER
             return []
-        peer_key = self._check_identity(payload, now_unix_s)
+        self._check_identity(payload, now_unix_s)
         if self._state is _State.AWAITING_LISTENER:
             self._outgoing.append(self._handshake.write_message(self._payload))
         self._send, self._receive = self._handshake.split()
         self._state = _State.OPEN
-        self._peer_key = peer_key
-        return [Sealed(peer_key)]
+        return [Sealed(self._peer_key)]
 
-    def _check_identity(self, payload: bytes, now_unix_s: float) -> bytes:
+    def _check_identity(self, payload: bytes, now_unix_s: float) -> None:
         certificate = decode_certificate(payload)
-        verify_certificate(certificate, self._handshake.remote_static, now_unix_s)
+        verify_signature(certificate, self._handshake.remote_static)
         if self._expected_key is not None and certificate.identity_key != self._expected_key:
             raise refused("another identity than the expected one")
-        return certificate.identity_key
+        self._peer_key = certificate.identity_key
+        try:
+            verify_dates(certificate, now_unix_s)
+        except RemoteProtocolError:
+            self._last_words = [ALERT]
+            raise
+
+    @property
+    def _may_be_alerted(self) -> bool:
+        """Whether our certificate is with the peer, and nothing has come since."""
+        sealed_dialer = self._state is _State.OPEN and self._dialer and not self._heard
+        return sealed_dialer or self._state is _State.AWAITING_DIALER
 
 
 def _rekey_when_due(cipher: CipherState) -> None:

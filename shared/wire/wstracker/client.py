@@ -47,13 +47,13 @@ MIN_INTERVAL_S = 5.0
 MAX_INTERVAL_S = 1_800.0
 """Ours: nor so seldom that it forgets us."""
 DEFAULT_OFFERS = 5
-"""FACTS 4: 2-5 offers an announce."""
+"""docs/webtorrent.md: 2-5 offers an announce."""
 OFFER_LIFETIME_S = 50.0
-"""WebTorrent's; trackers relay answers for 60 s (TRUST)."""
+"""WebTorrent's; trackers relay answers for 60 s (docs/limits.md)."""
 MAX_PENDING_OFFERS = 64
-"""TRUST, data channel: half-open links."""
+"""docs/limits.md#data-channel: half-open links."""
 MAX_INCOMING_OFFERS = 64
-"""TRUST, data channel: half-open links."""
+"""docs/limits.md#data-channel: half-open links."""
 
 
 @dataclass(frozen=True, slots=True)

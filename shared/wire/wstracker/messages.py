@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""TRUST, WebSocket tracker: the longest message of a peer."""
+"""docs/limits.md#websocket-tracker: the longest message of a peer."""
 MAX_OFFERS = 10
-"""TRUST, WebSocket tracker: offers in one announce."""
+"""docs/limits.md#websocket-tracker: offers in one announce."""
 MAX_INFO_HASHES = 128
 """Ours: info hashes of a socket, and in a scrape. A page has one socket for all its torrents; one with 20 is common."""
 MAX_EXTRA_BYTES = 4 * 1024

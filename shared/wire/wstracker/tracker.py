@@ -49,7 +49,7 @@ ANNOUNCE_INTERVAL_S = 120
 MEMBER_TTL_INTERVALS = 2.5
 """Ours: a member that missed two announces has left."""
 ANSWER_WINDOW_S = 60.0
-"""TRUST, WebSocket tracker: answers only to offers relayed in the last 60 s."""
+"""docs/limits.md#websocket-tracker: answers only to offers relayed in the last 60 s."""
 MAX_MEMBERS_PER_SOCKET = 2 * MAX_INFO_HASHES
 """Ours: clients in one page share a socket, so one swarm may hold two peer ids of it."""
 MAX_RELAYS = 100_000

@@ -93,9 +93,11 @@ class Asker:
         await self.calls.close()
         await self.bodies.close()
 
-    async def put(self, data: bytes, name: str = "f.bin", content_class: str = "shared") -> TransferUpdate:
+    async def put(
+        self, data: bytes, name: str = "f.bin", content_class: str = "shared", *, again: bool = False
+    ) -> TransferUpdate:
         call_id = os.urandom(16)
-        body = PutFile(call_id, self.bus.instance, self.bodies.hold(data, "chunk"), name, "a/b", content_class)
+        body = PutFile(call_id, self.bus.instance, self.bodies.hold(data, "chunk"), name, "a/b", content_class, again)
         return await self._call("put", call_id, body)
 
     async def fetch(self, link: str, holders: list[str] | None = None, call_id: bytes = b"") -> TransferUpdate:
@@ -209,3 +211,8 @@ class FarNode:
 def cause_of(update: TransferUpdate) -> Cause | None:
     assert update.state == "failed", update
     return update.cause
+
+
+def stored_files(home: Path) -> list[Path]:
+    """The chunks and manifests in a node's store, as files."""
+    return sorted(path for path in (home / "store").rglob("*") if path.is_file() and path.parent.name != "p")

@@ -8,11 +8,24 @@ import os
 from typing import Any
 
 import msgspec
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
+from services.chunk.quota import STORED_OVERHEAD_BYTES
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull, release
-from shared.bus.chunk_api import CancelCall, FileList, FileQuery, GetChunk, GotChunk
+from shared.bus.chunk_api import (
+    CancelCall,
+    FileList,
+    FileQuery,
+    GetChunk,
+    GotChunk,
+    Removed,
+    RemoveFile,
+    Usage,
+    UsageQuery,
+)
 from shared.bus.messages.envelopes import Deliver, Done, InboundAnswer, TransferUpdate
 from shared.content.link import parse_link
 from shared.content.messages import ChunkData, NotFound, RequestChunk, RequestManifest
@@ -20,7 +33,7 @@ from shared.errors import Cause, RemoteFailure
 from shared.settings.config import ChunkSettings
 from tests.fakes.waiting import until
 from tests.services.chunk.conftest import World
-from tests.services.chunk.nodes import BUS_TIMEOUT_S, SUBJECTS, Asker, FarNode, cause_of
+from tests.services.chunk.nodes import BUS_TIMEOUT_S, SUBJECTS, Asker, FarNode, cause_of, stored_files
 
 MIB = 2**20
 DATA = os.urandom(3 * MIB + 12_345)
@@ -33,6 +46,18 @@ async def read_back(asker: Asker, manifest: str, chunks: int, key: bytes = b"") 
         parts.append(await pull(asker.bus, SUBJECTS, got.body, timeout_s=BUS_TIMEOUT_S))
         await release(asker.bus, SUBJECTS, got.body)
     return b"".join(parts)
+
+
+def fill_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing as large as a chunk can be written, by any node."""
+    put_async = obstore.put_async
+
+    async def refuse(store: Any, path: str, data: bytes, **options: Any) -> Any:
+        if len(data) > MIB // 2:
+            raise GenericError("Unable to copy data to file: No space left on device (os error 28)")
+        return await put_async(store, path, data, **options)
+
+    monkeypatch.setattr(obstore, "put_async", refuse)
 
 
 async def files(asker: Asker, manifest: str = "") -> FileList:
@@ -160,28 +185,57 @@ async def test_another_manifest_than_asked_for_is_refused(world: World) -> None:
     assert (await files(asker_b)).files == []
 
 
-async def test_guests_get_shared_content_only_and_cannot_tell_the_rest_from_nothing(world: World) -> None:
+async def test_guests_cannot_tell_mesh_content_from_nothing_and_get_private_content_by_its_digest_alone(
+    world: World,
+) -> None:
     await world.chunk_a()
     asker = await world.asker_a()
     guest, member = FarNode(world.hub_a, "guest"), FarNode(world.hub_a, "member")
     nobody = FarNode(world.hub_a, "operator?")
     store = ChunkStore.open("", world.home_a / "store")
-    for content_class, allowed in (("shared", True), ("mesh", False), ("private", False)):
+    guests_get = {"shared": (True, True, True), "mesh": (False, False, False), "private": (True, False, True)}
+    members_get = {"shared": (True, True, True), "mesh": (True, True, True), "private": (True, False, True)}
+    for content_class in ("shared", "mesh", "private"):
         put = await asker.put(b"content", "n", content_class)
         manifest = await store.get_manifest(put.manifest)
         assert manifest is not None
-        for request in (
+        requests: tuple[RequestManifest | RequestChunk, ...] = (
             RequestManifest(put.manifest),
             RequestManifest(manifest.file_id),
             RequestChunk(manifest.chunks[0]),
-        ):
+        )
+        for place, request in enumerate(requests):
             asked = request.ref if isinstance(request, RequestChunk) else request.id
-            assert not isinstance((await member.ask(request))[0].answer, NotFound)
-            answer = (await guest.ask(request))[0]
-            assert (answer != InboundAnswer(NotFound(asked), None)) is allowed
-            assert (await nobody.ask(request))[0] == InboundAnswer(NotFound(asked), None)
-    for unknown in (RequestChunk("chunk-" + "0" * 64), RequestChunk("../../root.key"), RequestManifest("x" * 1000)):
-        assert isinstance((await member.ask(unknown))[0].answer, NotFound)
+            nothing = InboundAnswer(NotFound(asked), None)
+            assert ((await guest.ask(request))[0] != nothing) is guests_get[content_class][place]
+            assert ((await member.ask(request))[0] != nothing) is members_get[content_class][place]
+            assert (await nobody.ask(request))[0] == nothing
+
+
+@pytest.mark.parametrize("role", ["guest", "member"])
+async def test_odd_ids_are_refused_at_once_and_no_peer_makes_us_ask_the_bus(world: World, role: str) -> None:
+    a = await world.chunk_a()
+    peer = FarNode(world.hub_a, role)
+    asked: list[str] = []
+    bucket = world.hub_a.buckets["manifests"]
+    stored = bucket.stored
+    bucket.stored = lambda key: asked.append(key) or stored(key)  # type: ignore[method-assign, func-returns-value]
+    odd = ["", "x" * 1000, "a\nb", "\u202e", "..", "0" * 64, "file-1-abc"]
+    for request in [RequestManifest(text) for text in odd] + [RequestChunk(text) for text in odd]:
+        answer, _ = await peer.ask(request)
+        assert isinstance(answer.answer, NotFound)
+    assert asked == []
+    assert cause_of(await (await world.asker_a()).fetch_named("\u202e", [a.token])) is Cause.INVALID
+
+
+async def test_who_has_the_link_of_private_content_can_read_it_and_no_one_hears_of_it(world: World) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA, "n", "private")
+    await world.chunk_b()
+    await world.manager_b("guest")
+    asker_b = await world.asker_b()
+    assert (await asker_b.fetch(put.link)).state == "done"
+    assert await read_back(asker_b, put.manifest, 4, parse_link(put.link).key) == DATA
 
 
 async def test_two_instances_share_one_store_one_identity_and_one_index(world: World) -> None:
@@ -275,11 +329,134 @@ async def test_the_quota_refuses_puts_and_fetches(world: World) -> None:
     await world.manager_b()
     asker_a, asker_b = await world.asker_a(), await world.asker_b()
     put = await asker_a.put(DATA)
-    assert cause_of(await asker_b.fetch(put.link)) is Cause.TOO_LARGE
-    assert cause_of(await asker_b.put(DATA)) is Cause.TOO_LARGE
+    assert cause_of(await asker_b.fetch(put.link)) is Cause.STORE_FULL
+    assert cause_of(await asker_b.put(DATA)) is Cause.STORE_FULL
     assert (await asker_b.put(DATA[:MIB])).state == "done"
-    assert cause_of(await asker_b.put(DATA[:MIB])) is Cause.TOO_LARGE
+    assert cause_of(await asker_b.put(DATA[-MIB:])) is Cause.STORE_FULL
+    assert (await asker_b.put(DATA[:MIB])).state == "done"  # it is there already
     assert len((await files(asker_b)).files) == 1
+
+
+async def test_a_transfer_may_take_all_that_is_left(world: World) -> None:
+    """Neither what it has stored so far nor what it still needs is counted twice."""
+    settings = ChunkSettings(quota_bytes=4 * (MIB + STORED_OVERHEAD_BYTES))
+    await world.chunk_a(settings=settings)
+    asker_a = await world.asker_a()
+    usage = await asker_a.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
+    assert (usage.used_bytes, usage.promised_bytes, usage.files) == (0, 0, 0)
+    put = await asker_a.put(DATA)
+    await world.chunk_b(settings=settings)
+    await world.manager_b()
+    asker_b = await world.asker_b()
+    assert (put.state, (await asker_b.fetch(put.link)).state) == ("done", "done")
+    usage = await asker_b.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
+    assert usage.used_bytes == sum(path.stat().st_size for path in stored_files(world.home_b))
+    assert (usage.promised_bytes, usage.quota_bytes, usage.files) == (0, settings.quota_bytes, 1)
+
+
+async def test_the_same_file_put_again_gives_the_link_that_exists(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    first = await asker.put(DATA)
+    count = len(stored_files(world.home_a))
+    same = await asker.put(DATA)
+    assert (same.link, same.state, same.chunks_done, same.bytes_done) == (first.link, "done", 4, len(DATA))
+    assert len(stored_files(world.home_a)) == count
+    changed = bytes([*DATA[:-1], DATA[-1] ^ 1])
+    others = [
+        await asker.put(DATA, "other.bin"),
+        await asker.put(DATA, content_class="mesh"),
+        await asker.put(DATA, again=True),
+        await asker.put(changed),
+    ]
+    assert len({first.link, *(put.link for put in others)}) == 5
+    assert {put.chunks_done for put in others} == {4}
+    assert await read_back(asker, others[3].manifest, 4) == changed
+    # Private content cannot be recognised: its key is nowhere but in its link.
+    private = [await asker.put(DATA, content_class="private") for _ in range(2)]
+    assert private[0].link != private[1].link
+
+
+async def test_a_damaged_copy_is_not_the_same_file(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    first = await asker.put(DATA)
+    damaged = max((path for path in stored_files(world.home_a)), key=lambda path: path.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    again = await asker.put(DATA)
+    assert again.link != first.link
+    assert await read_back(asker, again.manifest, 4) == DATA
+
+
+async def test_a_file_is_removed_with_the_chunks_that_no_other_names(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    kept, gone = await asker.put(b"kept"), await asker.put(DATA)
+    removed = await asker.bus.request(SUBJECTS.chunk("remove"), RemoveFile(gone.manifest), Removed, BUS_TIMEOUT_S)
+    assert (removed.manifest, removed.name, removed.chunks_removed) == (gone.manifest, "f.bin", 4)
+    assert removed.freed_bytes > len(DATA)
+    assert [file.manifest for file in (await files(asker)).files] == [kept.manifest]
+    assert len(stored_files(world.home_a)) == 2
+    assert isinstance((await FarNode(world.hub_a).ask(RequestManifest(gone.manifest)))[0].answer, NotFound)
+    with pytest.raises(RemoteFailure) as raised:
+        await asker.bus.request(SUBJECTS.chunk("remove"), RemoveFile(gone.manifest), Removed, BUS_TIMEOUT_S)
+    assert raised.value.cause is Cause.NO_LINK
+    again = await asker.put(DATA)
+    assert (again.state, again.link == gone.link) == ("done", False)
+    # What was removed stays so over a restart.
+    await world.chunk_a("chunk-a2")
+    world.hub_a.kill("chunk-a1")
+    assert {file.manifest for file in (await files(asker)).files} == {kept.manifest, again.manifest}
+
+
+async def test_a_list_comes_by_pages(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    puts = [(await asker.put(b"x", f"f{number}")).manifest for number in range(5)]
+    listed: list[str] = []
+    while True:
+        query = FileQuery(offset=len(listed), limit=2)
+        page = await asker.bus.request(SUBJECTS.chunk("status"), query, FileList, BUS_TIMEOUT_S)
+        assert page.total == 5
+        if not page.files:
+            break
+        assert len(page.files) <= 2
+        listed += [file.manifest for file in page.files]
+    assert listed == puts[::-1]
+
+
+async def test_names_that_hide_or_rearrange_are_refused_and_others_are_kept(world: World) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    name = "Screenshot 3.14\u202fPM \u0645\u06cc\u200c\u062e \U0001f469\u200d\U0001f4bb\u00a0.png"
+    put = await asker.put(b"x", name)
+    [status] = (await files(asker, put.manifest)).files
+    assert status.name == name
+    for bad in ("a\nb", "a\u202eb", "\x1b[2J"):
+        assert cause_of(await asker.put(b"x", bad)) is Cause.INVALID
+
+
+async def test_a_disk_that_fills_up_under_a_put_is_told_and_nothing_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.chunk_a()
+    asker = await world.asker_a()
+    fill_disks(monkeypatch)
+    assert cause_of(await asker.put(DATA)) is Cause.DISK_FULL
+    assert stored_files(world.home_a) == []
+
+
+async def test_a_full_disk_ends_a_fetch_at_once_and_no_transport_is_charged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    fill_disks(monkeypatch)
+    assert cause_of(await asker_b.fetch(put.link)) is Cause.DISK_FULL
+    assert len(manager.verdicts) > 1
+    assert not [verdict for verdict in manager.verdicts if verdict.cause is not None]
 
 
 async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:
@@ -293,7 +470,7 @@ async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:
 
     asker.bodies.hold = lambda data: type(asker.bodies).hold_reader(asker.bodies, 4 * MIB, read)  # type: ignore[method-assign]
     assert cause_of(await asker.put(b"")) is Cause.SOURCE_LOST
-    assert await ChunkStore.open("", world.home_a / "store").used_bytes() == 0
+    assert stored_files(world.home_a) == []
 
 
 async def test_the_index_is_made_again_from_the_store(world: World) -> None:

@@ -7,13 +7,17 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
 
+from services.chunk.holdings import Holdings
 from services.chunk.index import ManifestIndex
-from services.chunk.quota import Quota
+from services.chunk.quota import STORED_OVERHEAD_BYTES, Quota
 from services.chunk.store import ChunkStore
 from shared.content.chunks import encrypt_chunk
+from shared.content.keys import public_key
 from shared.content.manifest import ContentClass, Manifest, ManifestDraft, sign_manifest
 from shared.content.messages import ChunkData
 from shared.errors import Cause, ConfigError, SwarmbridgeError
@@ -45,7 +49,7 @@ def store(tmp_path: Path) -> ChunkStore:
 
 @asynccontextmanager
 async def running_index(hub: MemoryHub, store: ChunkStore, name: str = "chunk-1") -> AsyncIterator[ManifestIndex]:
-    index = ManifestIndex(await hub.bus(name).kv("manifests"), store)
+    index = ManifestIndex(await hub.bus(name).kv("manifests"), store, public_key(SEED))
     task = asyncio.create_task(index.run())
     await index.start()
     try:
@@ -63,10 +67,10 @@ async def test_chunks_come_back_as_they_were_put(store: ChunkStore) -> None:
     got = await store.get_chunk(header.ref)
     assert got is not None
     assert (got[0], bytes(got[1])) == (header, cipher)
-    assert await store.stored_among([header.ref, "chunk-" + "0" * 64]) == {header.ref}
+    assert store.holdings.among([header.ref, "chunk-" + "0" * 64]) == {header.ref}
     await store.delete_chunks([header.ref, header.ref])
     assert not await store.has_chunk(header.ref)
-    assert await store.used_bytes() == 0
+    assert store.holdings.used_bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ async def test_a_damaged_manifest_is_as_good_as_absent(store: ChunkStore, tmp_pa
     manifest = make_manifest(make_chunk()[0])
     await store.put_manifest(manifest)
     assert await store.get_manifest(manifest.digest) == manifest
-    assert await store.manifest_digests() == [manifest.digest]
+    assert list((await store.list_all()).manifests) == [manifest.digest]
     assert await store.manifest_stored_ms(manifest.digest) > 0
     (tmp_path / "store" / "m" / manifest.digest).write_bytes(manifest.canonical + b" ")
     assert await store.get_manifest(manifest.digest) == manifest  # the same JSON
@@ -123,13 +127,59 @@ async def test_two_signers_of_one_file_id_are_an_error_and_one_may_write_anew(st
         assert await index.find("file-2") is None
 
 
-async def test_the_stricter_class_of_two_manifests_wins(store: ChunkStore) -> None:
+CLASSES = [ContentClass.SHARED, ContentClass.MESH, ContentClass.PRIVATE]
+
+
+@pytest.mark.parametrize("strangers", CLASSES)
+@pytest.mark.parametrize("ours", CLASSES)
+async def test_a_strangers_manifest_neither_opens_nor_closes_our_refs(
+    store: ChunkStore, ours: ContentClass, strangers: ContentClass
+) -> None:
     header, _ = make_chunk()
     async with running_index(MemoryHub(), store) as index:
         assert await index.class_of(header.ref) is None
-        await index.add(make_manifest(header, content_class=ContentClass.MESH), complete=True, stored_ms=1)
-        await index.add(make_manifest(header, OTHER_SEED, file_id="file-2"), complete=True, stored_ms=1)
-        assert await index.class_of(header.ref) is ContentClass.MESH
+        stranger = make_manifest(header, OTHER_SEED, strangers, "file-2")
+        await index.add(stranger, complete=True, stored_ms=1)
+        assert await index.class_of(header.ref) is strangers
+        mine = make_manifest(header, content_class=ours)
+        await index.add(mine, complete=True, stored_ms=2)
+        assert await index.class_of(header.ref) is ours
+        # Of two strangers the first decides, whatever the second says.
+        third = make_manifest(header, b"t" * 32, ours, "file-3")
+        await index.add(third, complete=True, stored_ms=3)
+        found = index.known(mine.digest)
+        assert found is not None
+        assert await index.remove(found) == []
+        assert await index.class_of(header.ref) is strangers
+
+
+async def test_what_a_manifest_said_is_unlearnt_when_it_goes(store: ChunkStore) -> None:
+    hub = MemoryHub()
+    header, cipher = make_chunk()
+    async with running_index(hub, store) as first, running_index(hub, store, "chunk-2") as second:
+        manifest = make_manifest(header)
+        await store.put_chunk(header, cipher)
+        await store.put_manifest(manifest)
+        await first.add(manifest, complete=True, stored_ms=1)
+        await until(lambda: second.is_named(header.ref))
+        found = first.known("file-1-abc")
+        assert found is not None
+        assert await first.remove(found) == [header.ref]
+        await until(lambda: not second.is_named(header.ref))
+        assert await first.class_of(header.ref) is await second.class_of(header.ref) is None
+        assert await first.find("file-1-abc") is await second.find("file-1-abc") is None
+
+
+async def test_a_bus_that_is_away_for_a_while_does_not_end_an_add(store: ChunkStore) -> None:
+    hub = MemoryHub()
+    async with running_index(hub, store) as index:
+        hub.disconnect("chunk-1")
+        manifest = make_manifest(make_chunk()[0])
+        adding = asyncio.create_task(index.add(manifest, complete=True, stored_ms=1))
+        assert await index.find("file-1-abc") is None  # not known, and no error
+        hub.reconnect("chunk-1")
+        await adding
+        assert index.known("file-1-abc") is not None
 
 
 async def test_another_instance_learns_classes_by_itself(store: ChunkStore) -> None:
@@ -157,11 +207,98 @@ async def test_entries_that_do_not_decode_are_left_out(store: ChunkStore) -> Non
 
 
 async def test_promised_room_counts_until_it_is_given_back(store: ChunkStore) -> None:
-    quota = Quota(store, 100_000)
+    quota = Quota(store.holdings, 100_000)
     async with quota.room_for(60_000):
         with pytest.raises(SwarmbridgeError) as raised:
             async with quota.room_for(60_000):
                 pass
-        assert raised.value.cause is Cause.TOO_LARGE
+        assert raised.value.cause is Cause.STORE_FULL
     async with quota.room_for(60_000):
         pass
+
+
+async def test_a_promise_shrinks_as_its_chunks_are_stored(store: ChunkStore) -> None:
+    quota = Quota(store.holdings, 10_000)
+    async with quota.room_for(5_000) as room:
+        before = quota.promised_bytes
+        store.holdings.add("chunk", 5_016)
+        room.stored(5_000)
+        assert (quota.used_bytes, quota.promised_bytes) == (5_016, 0)
+        assert before == 5_000 + STORED_OVERHEAD_BYTES
+        async with quota.room_for(10_000 - 5_016 - STORED_OVERHEAD_BYTES):
+            pass
+
+
+async def test_the_counter_and_the_index_are_what_a_listing_says(store: ChunkStore, tmp_path: Path) -> None:
+    chunks = [make_chunk(os.urandom(100)) for _ in range(5)]
+    for header, cipher in chunks:
+        await store.put_chunk(header, cipher)
+    manifest = make_manifest(chunks[0][0])
+    await store.put_manifest(manifest)
+    other = ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    assert other.holdings.used_bytes == 0
+    listing = await other.list_all()
+    assert listing.chunks.keys() == {header.ref for header, _ in chunks}
+    assert other.holdings.used_bytes == store.holdings.used_bytes
+    assert other.holdings.among([manifest.digest, chunks[1][0].ref, "x"]) == {manifest.digest, chunks[1][0].ref}
+    await other.delete_chunks([header.ref for header, _ in chunks[1:]])
+    await store.list_all()
+    assert len(store.holdings) == len(other.holdings) == 2
+    # One that vanished behind our back is unlearnt by whoever reads it.
+    await other.delete_chunks([chunks[0][0].ref])
+    assert await store.get_chunk(chunks[0][0].ref) is None
+    assert chunks[0][0].ref not in store.holdings
+
+
+def test_what_changes_while_a_listing_runs_survives_it() -> None:
+    holdings = Holdings()
+    holdings.add("kept", 1)
+    holdings.add("gone", 2)
+    holdings.listing_begins()
+    holdings.add("new", 4)
+    holdings.remove("gone")
+    holdings.listed({"kept": 1, "gone": 2, "theirs": 8})
+    assert holdings.among(["kept", "gone", "new", "theirs"]) == {"kept", "new", "theirs"}
+    assert holdings.used_bytes == 13
+    holdings.expect("theirs", 100)
+    holdings.expect("more", 100)
+    assert (holdings.used_bytes, holdings.size("theirs"), holdings.size("gone")) == (113, 8, 0)
+
+
+async def test_listings_are_shared_by_those_that_wait(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[object] = []
+    real = obstore.list
+
+    def count(*args: Any, **options: Any) -> Any:
+        listed.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(obstore, "list", count)
+    await asyncio.gather(*(store.list_all() for _ in range(50)))
+    assert len(listed) <= 2 * 3  # one that ran, and one for all who came meanwhile; three folders each
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small disk")
+async def test_a_full_disk_has_its_own_cause(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk))
+    if await mount.wait():
+        pytest.skip("no right to mount")
+    try:
+        store = ChunkStore.open(str(disk / "store"), tmp_path)
+        header, cipher = make_chunk(bytes(2**20))
+        with pytest.raises(SwarmbridgeError) as raised:
+            await store.put_chunk(header, cipher)
+        assert raised.value.cause is Cause.DISK_FULL
+        assert store.holdings.used_bytes == 0
+    finally:
+        await (await asyncio.create_subprocess_exec("umount", str(disk))).wait()
+
+
+async def test_a_store_that_cannot_be_used_has_its_own_cause(tmp_path: Path) -> None:
+    store = ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    (tmp_path / "store" / "c").write_bytes(b"a file where a folder should be")
+    with pytest.raises(SwarmbridgeError) as raised:
+        await store.put_chunk(*make_chunk())
+    assert raised.value.cause is Cause.STORE_FAILED

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from services.chunk.progress import Progress
-from services.chunk.transfers import ABANDONED_AFTER_S, MAX_RUNNING, Transfers
+from services.chunk.transfers import ABANDONED_AFTER_S, MAX_AT_WORK, MAX_TAKEN, Transfers
 from shared.bus.chunk_api import CancelCall
 from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import Ping, Pong, ReplyMessage, TransferUpdate
 from shared.errors import Cause, SwarmbridgeError
+from shared.tasks.ending import CANCEL_AGAIN_S
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until
 from tests.services.chunk.nodes import SUBJECTS
@@ -27,6 +28,7 @@ class Desk:
     """Transfers of one instance, on a clock of ours, and what its asker hears."""
 
     transfers: Transfers
+    hub: MemoryHub
     heard: list[TransferUpdate] = field(default_factory=list)
     now_s: float = 0.0
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +44,12 @@ class Desk:
         assert isinstance(pong, Pong)
         return pong
 
+    def pass_time(self, seconds_s: float) -> None:
+        """As the process lives through it: it sweeps each second."""
+        for _ in range(round(seconds_s)):
+            self.now_s += 1.0
+            self.transfers.sweep()
+
     def final(self) -> list[TransferUpdate]:
         return [update for update in self.heard if update.state != "running"]
 
@@ -51,7 +59,7 @@ async def desk() -> AsyncIterator[Desk]:
     hub = MemoryHub()
     made: Desk
     transfers = Transfers(hub.bus("chunk-1"), SUBJECTS, lambda: made.now_s)
-    made = Desk(transfers)
+    made = Desk(transfers, hub)
 
     async def hear(message: ReplyMessage, incoming: Incoming) -> None:
         assert isinstance(message, TransferUpdate)
@@ -90,15 +98,63 @@ async def test_unknown_calls_are_named(desk: Desk) -> None:
 async def test_a_transfer_that_nobody_asks_after_is_given_up(desk: Desk) -> None:
     desk.transfers.take("get", CALL, "asker", desk.work)
     await until(lambda: desk.started)
-    desk.now_s = ABANDONED_AFTER_S - 1
+    desk.pass_time(ABANDONED_AFTER_S - 1)
     await desk.ping(CALL)
-    desk.now_s = ABANDONED_AFTER_S + 1
-    desk.transfers.sweep()
+    desk.pass_time(2)
     assert len(desk.transfers) == 1
-    desk.now_s += ABANDONED_AFTER_S
-    desk.transfers.sweep()
+    desk.pass_time(ABANDONED_AFTER_S)
     await until(lambda: len(desk.transfers) == 0)
     assert [update.cause for update in desk.final()] == [Cause.CLOSED]
+
+
+async def test_silence_counts_only_while_somebody_could_be_heard(desk: Desk) -> None:
+    desk.transfers.take("put", CALL, "asker", desk.work)
+    await until(lambda: desk.started)
+    desk.hub.disconnect("chunk-1")
+    desk.pass_time(4 * ABANDONED_AFTER_S)
+    desk.hub.reconnect("chunk-1")
+    desk.pass_time(ABANDONED_AFTER_S - 1)
+    # The process was stopped for a day, and its askers with it.
+    desk.now_s += 86_400
+    desk.transfers.sweep()
+    assert len(desk.transfers) == 1
+    desk.gate.set()
+    await until(desk.final)
+    assert desk.final()[0].cause is None
+
+
+async def test_what_is_taken_waits_its_turn_and_a_fetch_does_not_wait_for_puts(desk: Desk) -> None:
+    for number in range(2 * MAX_AT_WORK["put"]):
+        desk.transfers.take("put", bytes([number]) * 16, "asker", desk.work)
+    desk.transfers.take("get", CALL, "asker", desk.work)
+    await until(lambda: desk.started == MAX_AT_WORK["put"] + 1)
+    assert len(desk.transfers) == 2 * MAX_AT_WORK["put"] + 1
+    # One that waits can be cancelled, and takes no turn.
+    await desk.transfers.command(CancelCall(bytes([2 * MAX_AT_WORK["put"] - 1]) * 16), INCOMING)
+    await until(lambda: len(desk.transfers) == 2 * MAX_AT_WORK["put"])
+    assert desk.started == MAX_AT_WORK["put"] + 1
+    desk.gate.set()
+    await until(lambda: len(desk.transfers) == 0)
+    assert desk.started == 2 * MAX_AT_WORK["put"]
+    assert sum(update.state == "done" for update in desk.final()) == desk.started
+
+
+async def test_a_stopping_instance_lets_its_work_clean_up(desk: Desk) -> None:
+    cleaned: list[int] = []
+
+    async def work(progress: Progress) -> str:
+        try:
+            await desk.gate.wait()
+        finally:
+            for number in range(5):
+                await asyncio.sleep(2 * CANCEL_AGAIN_S)  # each longer than until the next cancellation
+                cleaned.append(number)
+        return ""
+
+    desk.transfers.take("put", CALL, "asker", work)
+    await until(lambda: desk.heard)
+    await desk.transfers.close()
+    assert cleaned == [0, 1, 2, 3, 4]
 
 
 async def test_cancelling_what_is_unknown_is_no_error(desk: Desk) -> None:
@@ -123,8 +179,8 @@ async def test_a_bug_in_the_work_is_a_failure_with_a_cause(desk: Desk) -> None:
 
 
 async def test_too_many_are_busy_and_a_stopping_instance_takes_none_and_fails_none(desk: Desk) -> None:
-    for number in range(MAX_RUNNING):
-        desk.transfers.take("get", bytes([number]) * 16, "asker", desk.work)
+    for number in range(MAX_TAKEN):
+        desk.transfers.take("get", number.to_bytes(16, "big"), "asker", desk.work)
     with pytest.raises(SwarmbridgeError) as raised:
         desk.transfers.take("get", CALL, "asker", desk.work)
     assert raised.value.cause is Cause.BUSY

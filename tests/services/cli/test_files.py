@@ -170,6 +170,46 @@ async def test_a_download_that_is_cut_leaves_nothing(fetching: FakeGateway, caps
     assert _left_in(tmp_path) == ["target"]
 
 
+NAMES = ["Shot 3.14\u202fPM.png", "\u0645\u06cc\u200c\u062e.pdf", "\U0001f469\u200d\U0001f4bb\u00a0.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_names_of_any_script_go_in_and_come_out(
+    fetching: FakeGateway, capsys: Capsys, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fetching.answers["GET /api/transfers/t1"] = _transfer("done", name=name, link=LINK)
+    assert (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).code == 0
+    assert _left_in(tmp_path) == [name]
+    fetching.answers["POST /api/files"] = {"transfer": "t1"}
+    assert (await run_cli(capsys, "put", name, "--again", "--home", str(fetching.home))).code == 0
+    [query] = [query for key, query in fetching.asked if key == "POST /api/files"]
+    assert (query["name"], query["again"]) == (name, "1")
+
+
+async def test_a_name_that_is_no_utf_8_is_refused_and_another_can_be_given(
+    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    file.write_bytes(b"x")
+    gateway.answers = {"POST /api/files": {"transfer": "t1"}, "GET /api/transfers/t1": _transfer("done", link=LINK)}
+    result = await run_cli(capsys, "put", str(file), "--home", str(gateway.home))
+    assert result.code == exit_codes.USAGE
+    assert "--name" in result.error_line()
+    assert gateway.asked == []
+    assert (await run_cli(capsys, "put", str(file), "--name", "café.txt", "--home", str(gateway.home))).code == 0
+
+
+@pytest.mark.parametrize("cause", ["refused", "store_full", "disk_full", "store_failed"])
+async def test_an_end_that_no_transport_brought_about_says_what_to_do(
+    fetching: FakeGateway, capsys: Capsys, cause: str
+) -> None:
+    fetching.answers["GET /api/transfers/t1"] = _transfer("failed", cause=cause)
+    line = (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).error_line()
+    assert {"refused": "trust.members", "store_failed": "log"}.get(cause, "store") in line
+    assert "swarmbridge why" not in line
+
+
 @pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "..\\evil", ".evil", "ev\x1bil"])
 async def test_a_name_from_afar_leads_nowhere_else(
     fetching: FakeGateway, capsys: Capsys, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

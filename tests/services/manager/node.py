@@ -56,7 +56,7 @@ Behaviour = Callable[["FakeWorker", SendRequest], Awaitable[None]]
 
 
 async def answer(worker: FakeWorker, call: SendRequest) -> None:
-    await worker.tell(call.manager, LinkProgress(call.request_id, call.hop, 0))
+    await only_ack(worker, call)
     body = BodyRef(worker.bus.instance, b"token", BODY_BYTES)
     await worker.tell(call.manager, LinkAnswer(call.request_id, call.hop, ANSWER, body))
 
@@ -66,7 +66,8 @@ async def stay_silent(worker: FakeWorker, call: SendRequest) -> None:
 
 
 async def only_ack(worker: FakeWorker, call: SendRequest) -> None:
-    await worker.tell(call.manager, LinkProgress(call.request_id, call.hop, 0))
+    if worker.acks:
+        await worker.tell(call.manager, LinkProgress(call.request_id, call.hop, 0))
 
 
 def fail(cause: Cause) -> Behaviour:
@@ -80,7 +81,8 @@ def fail(cause: Cause) -> Behaviour:
 class FakeWorker:
     """linked: whether it has a link to PEER. dial_cause: why a dial fails, None = it opens the link.
 
-    refuse: what it refuses requests with. asked, cancelled: request ids. on_asked: told of each request, first.
+    refuse: what it refuses requests with. acks, confirms: what the link's peer can. asked, cancelled: request ids.
+    pinged: how often. on_asked: called for each request, first.
     """
 
     bus: MemoryBus
@@ -88,6 +90,9 @@ class FakeWorker:
     behave: Behaviour = answer
     dial_cause: Cause | None = None
     refuse: RemoteFailure | None = None
+    acks: bool = True
+    confirms: bool = True
+    pinged: int = 0
     asked: list[bytes] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
     dialled: int = 0
@@ -115,6 +120,7 @@ class FakeWorker:
     async def _command(self, command: WorkerCommand, incoming: Incoming) -> Pong | Done:
         if isinstance(command, CancelRequest):
             self.cancelled.append(command.request_id)
+        self.pinged += isinstance(command, Ping)
         return Pong() if isinstance(command, Ping) else Done()
 
     async def _dial(self, call: Dial, incoming: Incoming) -> Dialled:
@@ -131,7 +137,7 @@ class FakeWorker:
             raise self.refuse
         self.asked.append(call.request_id)
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.behave(self, call)))
-        return Accepted(self.bus.instance, "link-1", 1.0)
+        return Accepted(self.bus.instance, "link-1", 1.0, self.acks, self.confirms)
 
 
 @dataclass

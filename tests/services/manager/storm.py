@@ -82,7 +82,13 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "closed": fail(Cause.CLOSED),
     "busy": fail(Cause.BUSY),
     "source_lost": fail(Cause.SOURCE_LOST),
+    "no_acks": answer,
+    "no_acks, late": answer_late,
+    "no_acks, silent": stay_silent,
+    "no_answers": stay_silent,
 }
+CANNOT_ACK = ("no_acks", "no_acks, late", "no_acks, silent", "no_answers")
+CANNOT_ANSWER = ("no_answers",)
 REFUSALS = {
     "full": RemoteFailure(Cause.BUSY, 0.05),
     "full for long": RemoteFailure(Cause.BUSY, 3.0),
@@ -95,7 +101,8 @@ class Asked:
     """One delivery. outcome: a Receipt, or what the asker got instead.
 
     judged, good_count: answers that were given to the asker, and those that it liked. steady: one manager at least
-    was well all the while, and none stopped or cut off, so that nothing excuses it from a receipt.
+    was well all the while, and none stopped or cut off, so that nothing excuses it from a receipt. without_acks:
+    transports whose peer could not ack all the while.
     """
 
     delivery_id: bytes
@@ -104,6 +111,7 @@ class Asked:
     judged: list[Answered] = field(default_factory=list)
     good_count: int = 0
     steady: bool = False
+    without_acks: set[str] = field(default_factory=set)
     outcome: Receipt | BusError | asyncio.CancelledError | None = None
 
     @property
@@ -127,6 +135,7 @@ class Storm:
         self._worker_count = 0
         self._manager_since: dict[str, float] = {}
         self._managers_troubled_at = 0.0
+        self._behaves_since = dict.fromkeys(ORDER, self.loop.time())
         self._frozen: set[str] = set()
         self._cut_off: set[str] = set()
 
@@ -195,6 +204,7 @@ class Storm:
             self.node.hub.kill(worker.bus.instance)
         if replaced:
             self._worker_count += 1
+            self._behaves_since[transport] = self.loop.time()
             name = f"{transport.value}-again-{self._worker_count}"
             self._watch(await self.node.start_worker(transport, linked=False, name=name))
 
@@ -207,6 +217,8 @@ class Storm:
         worker = self.node.workers[transport]
         worker.refuse = REFUSALS.get(how)
         worker.behave = _heeding_death(BEHAVIOURS.get(how, answer))
+        self._behaves_since[transport] = self.loop.time()
+        worker.acks, worker.confirms = how not in CANNOT_ACK, how not in CANNOT_ANSWER
 
     async def dials(self, transport: TransportName, cause: Cause | None) -> None:
         self.node.workers[transport].dial_cause = cause
@@ -315,6 +327,11 @@ class Storm:
             asked.outcome = error
         asked.ended_at = self.loop.time()
         asked.steady = self._were_steady(asked.started_at)
+        asked.without_acks = {
+            transport.value
+            for transport, worker in self.node.workers.items()
+            if not worker.acks and self._behaves_since[transport] < asked.started_at
+        }
 
     def _were_steady(self, since: float) -> bool:
         troubled = self._managers_troubled_at >= since or (self._frozen | self._cut_off) & self.node.managers.keys()

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from services.manager.routing.budget import EXPECTED_ANSWER_BYTES, START_ALLOWANCE_BYTES
 from services.manager.routing.peers import PROBE_INTERVAL_S
 from shared.attempts.fold import AttemptCounters
 from shared.bus.messages.envelopes import (
@@ -267,6 +268,28 @@ async def test_a_manager_that_was_stopped_and_takes_its_deliveries_up_again_writ
     assert sum(record.cause is Cause.EXPIRED for record in node.records) == 5
     keys = [(record.delivery, record.number) for record in node.records]
     assert len(keys) == len(set(keys))
+
+
+async def test_an_abandoned_delivery_gives_its_hedges_back(node: Node) -> None:
+    """As many as the first allowance lets go, all abandoned: hedging goes on."""
+    await node.start(managers=0)
+    clock = JumpingClock()
+    await node.start_manager("manager-1", clock)
+    await node.warm()
+    for worker in node.workers.values():
+        worker.behave = stay_silent
+    hedges = START_ALLOWANCE_BYTES // EXPECTED_ANSWER_BYTES
+    delivering = [asyncio.create_task(node.deliver(30.0)) for _ in range(hedges)]
+    asked_before = len(node.workers[WEBTORRENT].asked)
+    await until(
+        lambda: len(node.workers[WEBTORRENT].asked) + len(node.workers[BROADCAST].asked) >= asked_before + hedges
+    )
+    for worker in node.workers.values():
+        worker.behave = answer
+    clock.jumped_s = 3.0
+    await asyncio.gather(*delivering)
+    node.workers[WEBRTC].behave = stay_silent
+    assert [hop.outcome for hop in (await node.deliver()).hops if hop.hedged] == ["confirmed"]
 
 
 async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> None:

@@ -9,7 +9,7 @@ import pytest
 from services.manager import runs
 from services.manager.routing import intake
 from shared.bus.contract import Incoming
-from shared.bus.messages.envelopes import InboundAnswer, Slowed
+from shared.bus.messages.envelopes import CancelDelivery, InboundAnswer, Slowed
 from shared.bus.messages.records import ManagerStatus
 from shared.errors import BusTimeout, Cause, RemoteFailure
 from shared.ids import peer_name
@@ -20,6 +20,21 @@ from tests.services.manager.rig import WEBRTC
 from tests.services.manager.test_inbound import ask, start_chunk
 
 ALL_BLOCKED = [(name, "skipped", "blocked") for name in ("webrtc", "webtorrent", "broadcast")]
+
+
+WAIT_S = 30.0
+"""Of a delivery that is to last until the test ends it."""
+
+
+async def heard_statuses(node: Node) -> list[ManagerStatus]:
+    """What managers report from now on."""
+    statuses: list[ManagerStatus] = []
+
+    async def heard(status: ManagerStatus, incoming: Incoming) -> None:
+        statuses.append(status)
+
+    await node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
+    return statuses
 
 
 async def blocklist(node: Node) -> Blocklist:
@@ -104,21 +119,26 @@ async def test_more_open_than_a_peer_may_have_is_busy(node: Node, monkeypatch: p
     await ask(node)
 
 
-async def test_deliveries_to_one_peer_and_in_all_are_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", ["MAX_DELIVERIES_A_PEER", "MAX_DELIVERIES"])
+async def test_deliveries_to_one_peer_and_in_all_are_bounded(
+    node: Node, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
     await node.start()
     await node.warm()
-    for limit in ("MAX_DELIVERIES_A_PEER", "MAX_DELIVERIES"):
-        with monkeypatch.context() as patched:
-            patched.setattr(runs, limit, 1)
-            node.workers[WEBRTC].behave = only_ack
-            first = asyncio.create_task(node.deliver())
-            await until(lambda: node.workers[WEBRTC].asked[-1] not in node.answers)
-            with pytest.raises(BusTimeout):  # refused BUSY again and again; its asker goes on asking
-                await node.deliver(timeout_s=0.3)
-            node.workers[WEBRTC].behave = answer
-            first.cancel()
-            await asyncio.wait({first})
-        assert hops(await node.deliver()) == [("webrtc", "confirmed", "")]
+    statuses = await heard_statuses(node)
+    monkeypatch.setattr(runs, limit, 1)
+    for worker in node.workers.values():
+        worker.behave = only_ack  # all of them: a hedge must not end the first delivery for us
+    first = asyncio.create_task(node.deliver(WAIT_S, b"1" * 16))
+    await until(lambda: b"1" * 16 in node.workers[WEBRTC].asked)
+    second = asyncio.create_task(node.deliver(WAIT_S, b"2" * 16))
+    await until(lambda: statuses and statuses[-1].refused.get("busy", 0) > 1)  # its caller goes on asking
+    assert not any(b"2" * 16 in worker.asked for worker in node.workers.values())
+    for worker in node.workers.values():
+        worker.behave = answer
+    await node.asker.publish(SUBJECTS.manager("manager-1"), CancelDelivery(b"1" * 16))
+    assert (await first).outcome == "cancelled"
+    assert (await second).outcome == "confirmed"
 
 
 async def test_busy_slows_the_asker_before_it_falls_back(node: Node) -> None:
@@ -137,13 +157,8 @@ async def test_busy_slows_the_asker_before_it_falls_back(node: Node) -> None:
 
 
 async def test_a_manager_tells_what_it_has_and_what_it_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[ManagerStatus] = []
-
-    async def heard(status: ManagerStatus, incoming: Incoming) -> None:
-        told.append(status)
-
     await node.start()
-    await node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
+    told = await heard_statuses(node)
     monkeypatch.setattr(runs, "MAX_DELIVERIES", 0)
     with pytest.raises(BusTimeout):
         await node.deliver(timeout_s=0.1)

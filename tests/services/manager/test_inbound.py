@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
+from services.manager.routing.intake import MAX_OPEN_A_GUEST
 from shared.bus.contract import Incoming
-from shared.bus.messages.envelopes import BodyRef, Inbound, InboundAnswer, Stamp
+from shared.bus.messages.envelopes import ROLE_GUEST, BodyRef, Inbound, InboundAnswer, Stamp
 from shared.bus.messages.subjects import QUEUE_CHUNK
 from shared.content.messages import RequestManifest
 from shared.errors import Cause, RemoteFailure
+from shared.ids import guest_token
 from shared.transports import ORDER
 from tests.fakes.memory_bus import MemoryBus
 from tests.fakes.waiting import until
@@ -30,9 +33,9 @@ async def start_chunk(node: Node, name: str) -> MemoryBus:
     return bus
 
 
-async def ask(node: Node, transport: str = "webrtc", timeout_s: float = 8.0) -> InboundAnswer:
+async def ask(node: Node, transport: str = "webrtc", timeout_s: float = 8.0, call: Inbound = CALL) -> InboundAnswer:
     worker = node.workers[WEBRTC].bus
-    return await worker.request(SUBJECTS.inbound(transport), CALL, InboundAnswer, timeout_s)
+    return await worker.request(SUBJECTS.inbound(transport), call, InboundAnswer, timeout_s)
 
 
 @pytest.mark.parametrize("transport", [name.value for name in ORDER])
@@ -60,6 +63,30 @@ async def test_no_chunk_instance_is_our_own_loss(node: Node) -> None:
     with pytest.raises(RemoteFailure) as failure:
         await ask(node)
     assert failure.value.cause is Cause.SOURCE_LOST
+
+
+async def test_four_strangers_whose_look_ups_hang_leave_the_node_to_everybody_else(node: Node) -> None:
+    await node.start()
+    bus = node.hub.bus("chunk-a")
+
+    async def message(call: Inbound, incoming: Incoming) -> InboundAnswer:
+        if call.stamp.role == ROLE_GUEST and call.stamp.peer in strangers:
+            await asyncio.Event().wait()
+        return InboundAnswer(ANSWER, None)
+
+    await bus.serve(SUBJECTS.chunk_message, Inbound, message, queue=QUEUE_CHUNK, max_concurrent=4096)
+    strangers = [guest_token(f"stranger-{number}") for number in range(4)]
+    asking = [
+        asyncio.create_task(ask(node, call=replace(CALL, stamp=Stamp("webrtc", ROLE_GUEST, stranger, "link"))))
+        for stranger in strangers
+        for _ in range(200)
+    ]
+    await until(lambda: sum(task.done() for task in asking) == 4 * (200 - MAX_OPEN_A_GUEST))
+    guest = replace(CALL, stamp=Stamp("webrtc", ROLE_GUEST, guest_token("somebody"), "link"))
+    for call in [CALL, guest] * 20:
+        assert (await ask(node, call=call)).answer == ANSWER
+    failures = await asyncio.gather(*asking, return_exceptions=True)
+    assert {failure.cause for failure in failures if isinstance(failure, RemoteFailure)} == {Cause.BUSY}
 
 
 async def test_a_switched_off_transport_takes_nothing_in(node: Node) -> None:

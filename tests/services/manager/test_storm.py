@@ -9,6 +9,7 @@ from collections import Counter
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from services.manager.routing.rank import ANSWER_MIN_S
 from shared.bus import calls
 from shared.errors import Cause
 from shared.transports import ORDER, TransportName
@@ -107,8 +108,10 @@ def one_end_by_the_deadline(asked: Asked, lost_a_manager: bool) -> None:
         # A manager that takes over from a killed one may give the answer again.
         assert asked.good_count <= 1 or lost_a_manager, "one answer was enough"
     if asked.receipt is not None:
-        assert asked.receipt.outcome in ("confirmed", "failed")
-        assert (asked.receipt.cause is None) == (asked.receipt.outcome == "confirmed")
+        assert asked.receipt.outcome in ("confirmed", "accepted", "failed")
+        assert (asked.receipt.cause is None) == (asked.receipt.outcome != "failed")
+        if asked.receipt.outcome == "accepted":
+            assert "accepted" in [hop.outcome for hop in asked.receipt.hops]
 
 
 def every_hop_is_accounted_for(asked: Asked) -> None:
@@ -121,6 +124,8 @@ def every_hop_is_accounted_for(asked: Asked) -> None:
     for hop in confirmed:
         assert hop.number in {answered.hop for answered in asked.judged}, "confirmed, and nobody judged it"
     for hop in hops:
+        if hop.cause is Cause.SILENT and hop.accepted_after_ms >= 0 and hop.transport in asked.without_acks:
+            assert hop.elapsed_ms >= ANSWER_MIN_S * 1000 - 1, "silent for want of an ack"
         assert (hop.cause is not None) == (hop.outcome in ("failed", "skipped")) or hop.outcome == "cancelled"
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from services.supervisor.machine.gateway_client import GatewayClient
+from shared.clock import unix_ms
 
 CHUNK_BYTES = 2**20
 ORDER = ("webrtc", "webtorrent", "broadcast")
@@ -26,6 +27,7 @@ class World:
         self.attempts: dict[str, list[dict[str, Any]]] = {}
         self.chunks_a_poll = 1
         self.corrupt = False
+        self.cause = "no_link"
         self.events: list[str] = []
 
     def carrier(self) -> str:
@@ -92,7 +94,7 @@ class _Handlers:
     async def fetch(self, request: web.Request) -> web.Response:
         digest = (await request.json())["link"].removeprefix("swarmbridge:")
         transfer = f"get-{digest}"
-        self._world.attempts[transfer] = [self._attempt("manifest", 0)]
+        self._world.attempts[transfer] = [self._attempt("manifest")]
         return self._begin(transfer, "running", digest, len(self._world.contents[digest]))
 
     def _begin(self, transfer: str, state: str, digest: str, length: int) -> web.Response:
@@ -126,19 +128,25 @@ class _Handlers:
         now["chunksDone"] += 1
         now["bytesDone"] += CHUNK_BYTES
         now["byTransport"] = {**now["byTransport"], carrier: now["byTransport"].get(carrier, 0) + CHUNK_BYTES}
-        self._world.attempts[now["id"]].append(self._attempt(str(now["chunksDone"]), now["chunksDone"]))
+        self._world.attempts[now["id"]].append(self._attempt(str(now["chunksDone"])))
 
-    def _attempt(self, delivery: str, at: int) -> dict[str, Any]:
+    def _attempt(self, delivery: str) -> dict[str, Any]:
         return {
             "delivery": delivery,
             "number": 1,
             "transport": self._world.carrier(),
             "outcome": "confirmed",
             "cause": None,
-            "startedMs": at,
+            "startedMs": unix_ms(),
             "elapsedMs": 1.0,
             "bytes": CHUNK_BYTES,
+            **self._fallback(),
         }
+
+    def _fallback(self) -> dict[str, str]:
+        """What was tried before, where anything was: the transport above the one that carries."""
+        tried = ORDER[: ORDER.index(self._world.carrier())]
+        return {"fallbackFrom": tried[-1], "fallbackCause": self._world.cause} if tried else {}
 
     async def content(self, request: web.Request) -> web.Response:
         content = self._world.contents[request.match_info["id"]]

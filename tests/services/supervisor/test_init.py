@@ -81,7 +81,9 @@ async def test_a_server_from_it_lets_services_in_and_has_the_layout(tmp_path: Pa
         str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port, nats_url=url))
+        written = contents(tmp_path / "home" / "bus")
+        await init(Config(), InitOptions(home=tmp_path / "home", nats_url=url))
+        assert contents(tmp_path / "home" / "bus") == written, "how the server is run was said by the first call"
         seed = (Path(where.seeds["gateway"]) / "bus.seed").read_text()
         bus = await nats_bus.connect(url, "gateway-1", seed=seed, service="gateway")
         try:

@@ -1,4 +1,4 @@
-"""A PeerServer for tests: the protocol as FACTS 1 has it, on loopback, that can go down and come up again."""
+"""A PeerServer for tests: the protocol as docs/peerjs.md has it, on loopback, that can go down and come up again."""
 
 from __future__ import annotations
 

@@ -15,11 +15,13 @@ from services.webrtc.limits import (
     REFUSED_HALF_OPEN,
     REFUSED_MESSAGE,
     REFUSED_RECORD,
+    REFUSED_SPEECH,
 )
 from services.webrtc.links import Links
-from services.webrtc.native import native_offer
+from services.webrtc.offers import PEERJS, native_offer
 from shared.errors import Cause, RemoteProtocolError, TransportError
 from shared.rtc.contract import LinkEvents, LinkSettings
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, TransportEvent
 from shared.wire.peerjs.messages import (
     Answer,
@@ -31,6 +33,7 @@ from shared.wire.peerjs.messages import (
     Leave,
     Message,
     Offer,
+    OfferPayload,
     SessionDescription,
     encode_message,
 )
@@ -91,9 +94,11 @@ class Bench:
     events: list[TransportEvent] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     signalling: Cause | None = None
+    pages: bool = False
 
     def __post_init__(self) -> None:
-        self.links = Links(self._make, LinkSettings, self._send, self.events.append, self.refused)
+        speeches = (SEALED_NATIVE, PEERJS) if self.pages else (SEALED_NATIVE,)
+        self.links = Links(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches)
 
     def _make(self, settings: LinkSettings, events: LinkEvents) -> FakeChannel:
         self.channels.append(FakeChannel(settings, events))
@@ -233,4 +238,42 @@ async def test_a_bad_record_of_an_open_link_is_counted() -> None:
     await bench.channels[-1].close(Cause.TOO_LARGE)
     assert bench.refused[REFUSED_RECORD] == 1
     assert isinstance(bench.events[-1], LinkDown)
+    await bench.links.close_all()
+
+
+def page_offer() -> Offer:
+    payload = OfferPayload(SessionDescription("offer", "open"), "dc_1", metadata={"userId": "x"}, reliable=True)
+    return Offer(payload, src="peer-page")
+
+
+async def test_a_pages_offer_is_refused_where_its_speech_is_not_spoken() -> None:
+    bench = Bench()
+    with pytest.raises(TransportError) as refusal:
+        bench.links.take_offer(page_offer())
+    assert refusal.value.cause is Cause.REFUSED
+    assert bench.refused[REFUSED_SPEECH] == 1
+    assert bench.channels == []
+
+
+async def test_a_pages_link_says_its_speech_and_who_the_server_vouches_for() -> None:
+    bench = Bench(pages=True)
+    bench.links.take_offer(page_offer())
+    await until(lambda: bench.events)
+    [up] = bench.events
+    assert isinstance(up, LinkUp)
+    assert (up.speech, up.guest, up.expected_key, up.dialer) == (PEERJS, "peer-page", None, False)
+    await bench.links.close_all()
+
+
+async def test_a_peer_that_leaves_its_link_is_dialled_anew() -> None:
+    bench = Bench()
+    first = await bench.dialling()
+    await bench.answer("open")
+    await first
+    await bench.links.dial(HINT, 3)
+    assert len(bench.sent) == 1
+    anew = asyncio.create_task(bench.links.dial(PeerHint(HINT.key, HINT.peerjs_id, anew=True), 3))
+    await until(lambda: len(bench.sent) == 2)
+    await bench.answer("open")
+    await anew
     await bench.links.close_all()

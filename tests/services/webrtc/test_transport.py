@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from services.webrtc.limits import REFUSED_DIALECT
+from services.webrtc.limits import REFUSED_NO_WORKER, REFUSED_SOURCE_RATE, REFUSED_SPEECH, SOURCE_BURST
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc.contract import LinkFactory
@@ -154,21 +154,48 @@ async def test_cancelling_run_closes_all_and_it_may_run_again(make_node: MakeNod
     await link(a, b)
 
 
-async def test_a_browsers_offer_is_refused_and_counted(make_node: MakeNode, server: FakePeerServer) -> None:
-    a = await make_node("a")
-    await ready(a)
+def offer_of(peer: str, node: Node, metadata: dict[str, object]) -> dict[str, object]:
     payload = {
         "sdp": {"type": "offer", "sdp": "v=0\r\n"},
         "type": "data",
-        "connectionId": "dc_browser",
-        "metadata": {"userId": "someone"},
-        "label": "dc_browser",
+        "connectionId": f"dc_{peer}",
+        "metadata": metadata,
+        "label": "data",
         "reliable": True,
         "serialization": "binary",
     }
-    await server.say(a.peer_id, {"type": "OFFER", "src": "peer-browser", "dst": a.peer_id, "payload": payload})
-    await until(lambda: a.worker.transport.refused[REFUSED_DIALECT])
+    return {"type": "OFFER", "src": peer, "dst": node.peer_id, "payload": payload}
+
+
+async def test_a_browsers_offer_is_turned_away_with_a_word_and_counted(
+    make_node: MakeNode, server: FakePeerServer
+) -> None:
+    a = await make_node("a")
+    await ready(a)
+    await server.say(a.peer_id, offer_of("peer-browser", a, {"userId": "someone"}))
+    await until(lambda: {"type": "EXPIRE", "dst": "peer-browser"} in server.relayed)
+    assert a.worker.transport.refused == {REFUSED_SPEECH: 1}
     assert a.worker.ups == []
+
+
+async def test_an_offer_that_no_worker_takes_is_turned_away_with_a_word(
+    make_node: MakeNode, server: FakePeerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await make_node("a")
+    await ready(a)
+    monkeypatch.setattr("services.webrtc.links.MAX_LINKS", 0)
+    await server.say(a.peer_id, offer_of("peer-node", a, {"swarmbridge": 1}))
+    await until(lambda: {"type": "EXPIRE", "dst": "peer-node"} in server.relayed)
+    assert a.worker.transport.refused[REFUSED_NO_WORKER] == 1
+
+
+async def test_offers_over_the_rate_are_turned_away_with_a_word(make_node: MakeNode, server: FakePeerServer) -> None:
+    a = await make_node("a")
+    await ready(a)
+    for number in range(int(SOURCE_BURST) + 1):
+        await server.say(a.peer_id, offer_of("peer-many", a, {"userId": str(number)}))
+    await until(lambda: a.worker.transport.refused[REFUSED_SOURCE_RATE] == 1)
+    await until(lambda: server.relayed.count({"type": "EXPIRE", "dst": "peer-many"}) >= 2)
 
 
 async def test_without_aiortc_the_worker_stays_degraded(make_node: MakeNode) -> None:

@@ -156,7 +156,7 @@ def torrent_peer(folder: Path, infohash: bytes) -> tuple[Any, Any]:
 
 
 async def test_libtorrent_gets_through_both_handshakes_and_is_refused_without_a_frame(tmp_path: Path) -> None:
-    """libtorrent disconnects from a peer that sends an extended message that it did not name (FACTS 4)."""
+    """libtorrent disconnects from a peer that sends an extended message that it did not name (docs/webtorrent.md)."""
     async with running(config()) as (node,):
         assert node.transport.endpoint is not None
         session, torrent = torrent_peer(tmp_path, INFOHASH)

@@ -32,7 +32,7 @@ PEER_ID = "-XX0001-abcdefghijkl"
 
 
 class JsonPeer:
-    """A tracker client written from FACTS 4, without our codec."""
+    """A tracker client written from docs/webtorrent.md, without our codec."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         self._ws = ws

@@ -65,7 +65,7 @@ async def test_a_traced_request_makes_a_pair_of_spans(spans: InMemorySpanExporte
     assert send.context is not None
     assert send.parent.span_id == root.get_span_context().span_id
     assert process.parent.span_id == send.context.span_id
-    assert [link.context.span_id for link in process.links] == [send.context.span_id]
+    assert not process.links, "a link to its own parent would make it the root of a trace in Jaeger"
     assert inside == [f"{root.get_span_context().trace_id:032x}"]
     assert dict(send.attributes or {})["messaging.system"] == "nats"
     assert "kabc" not in f"{[span.to_json() for span in spans.get_finished_spans()]}"

@@ -1,4 +1,4 @@
-"""Refs and chunks: the real client's file, and every check of TRUST 5."""
+"""Refs and chunks: the real client's file, and every check of docs/trust.md#content."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.fakes.waiting import until
 
 WEBTORRENT = TransportName.WEBTORRENT
 IN_FORCE_MS = 100.0
-"""DESIGN 7, in every connected process."""
+"""docs/architecture.md, in every connected process."""
 
 SLACK = 5
 """A busy machine may be this much slower before the test fails; the median must keep the promise."""

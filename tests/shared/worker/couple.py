@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities
-from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES, SEALED_NATIVE
+from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES
 from tests.fakes.loop_transport import LoopNet, LoopTransport
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
@@ -23,12 +24,14 @@ class WholeLoop(LoopTransport):
 class Couple:
     """Node `near` asks node `far`, which holds BODY as `chunk-a`. `link` has one of them dial the other."""
 
-    def __init__(self, speech: str = SEALED_NATIVE, *, near_dials: bool = True) -> None:
+    def __init__(
+        self, speech: str = SEALED_NATIVE, *, near_dials: bool = True, node: type[WorkerNode] = WorkerNode
+    ) -> None:
         self.net = LoopNet()
         self.speech, self.near_dials = speech, near_dials
         self.sealed = speech == SEALED_NATIVE
-        self.near = WorkerNode(b"\x01" * 32, sealed=self.sealed)
-        self.far = WorkerNode(b"\x02" * 32, sealed=self.sealed)
+        self.near = node(b"\x01" * 32, sealed=self.sealed)
+        self.far = node(b"\x02" * 32, sealed=self.sealed)
         # In trust.members whatever they are: an id that no seal proves must not make anybody a member.
         self.near.members, self.far.members = [self.far.token], [self.near.token]
         self.far.bodies["chunk-a"] = BODY

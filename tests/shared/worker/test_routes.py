@@ -24,7 +24,8 @@ WAIT_S = 2.0
 class Rig:
     def __init__(self) -> None:
         self.hub, self.tasks = MemoryHub(), Tasks()
-        self.routes = Routes(self.hub.bus("w"), SUBJECTS, "webrtc", self._handler, self._start)
+        self.bus = self.hub.bus("w")
+        self.routes = Routes(self.bus, SUBJECTS, "webrtc", self._handler, self._start)
 
     def interested(self) -> bool:
         return any(interest.pattern == SUBJECTS.link("webrtc", PEER) for interest in self.hub.interests)
@@ -71,3 +72,36 @@ async def test_dropped_and_wanted_again_at_once_is_routed(rig: Rig) -> None:
     await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
     await rig.routes.settled()
     assert rig.interested()
+
+
+async def test_a_subscription_that_is_under_way_when_its_peer_is_dropped_is_no_route(rig: Rig) -> None:
+    """Its interest is about to go: whoever dials next must wait for one that stays."""
+    serve, reached, go_on = rig.bus.serve, asyncio.Event(), asyncio.Event()
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await serve(*args, **options)
+
+    rig.bus.serve = slow  # type: ignore[method-assign]
+    rig.routes.want(PEER)
+    await asyncio.wait_for(reached.wait(), WAIT_S)
+    rig.routes.drop(PEER)
+    go_on.set()
+    await rig.routes.settled()
+    assert not rig.interested()
+    go_on.clear()
+    reached.clear()
+    rig.routes.want(PEER)
+    routed = asyncio.create_task(rig.routes.routed(PEER))
+    await asyncio.wait_for(reached.wait(), WAIT_S)
+    assert not routed.done()
+    go_on.set()
+    await asyncio.wait_for(routed, WAIT_S)
+    assert rig.interested()
+
+
+async def test_nobody_waits_for_a_route_that_nobody_wants(rig: Rig) -> None:
+    rig.routes.want(PEER)
+    rig.routes.drop(PEER)
+    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)

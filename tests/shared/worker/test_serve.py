@@ -152,6 +152,7 @@ async def test_a_record_tampered_with_closes_the_link(sealed: Couple, fault: str
 async def test_a_body_survives_the_loss_of_its_holder(couple: Couple, monkeypatch: pytest.MonkeyPatch) -> None:
     await couple.start(chunk_instances=2)
     await couple.link()
+    couple.far.bodies["chunk-a"] = BODY * 3  # more than is pulled ahead
     slices = 0
     send_body = LinkSession.send_body
 
@@ -168,7 +169,7 @@ async def test_a_body_survives_the_loss_of_its_holder(couple: Couple, monkeypatc
     await until(lambda: couple.near.answers, 10.0)
     body = couple.near.answers[0].body
     assert body is not None
-    assert await bodies.pull(couple.near.puller, couple.near.subjects, body, timeout_s=5.0) == BODY
+    assert await bodies.pull(couple.near.puller, couple.near.subjects, body, timeout_s=5.0) == BODY * 3
     assert len(couple.far.asked) == 2
 
 
@@ -176,6 +177,7 @@ async def test_the_rest_of_a_body_that_is_gone_is_a_failure(couple: Couple, monk
     """The header is out, its holder dies, and the other instance finds nothing: the peer must not wait for it."""
     await couple.start(chunk_instances=2)
     await couple.link()
+    couple.far.bodies["chunk-a"] = BODY * 3  # more than is pulled ahead
     send_body = LinkSession.send_body
 
     async def lose(session: LinkSession, request_id: bytes, data: memoryview) -> None:

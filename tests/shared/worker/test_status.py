@@ -22,11 +22,31 @@ def test_degraded_stays_whatever_traffic_comes() -> None:
     assert status.last_error is Cause.IMPORT_FAILED
 
 
-def test_a_failed_send_is_the_last_error_and_a_new_state_without_one_keeps_it() -> None:
+def test_a_failed_send_is_the_last_error_with_its_time_until_something_works() -> None:
     status = StatusTracker()
-    status.send_failed(Cause.CLOSED)
     status.transport_says(TransportState.READY, None)
-    assert status.last_error is Cause.CLOSED
+    status.send_failed(Cause.CLOSED, 1_000)
+    status.transport_says(TransportState.READY, None)
+    assert (status.last_error, status.last_error_ms) == (Cause.CLOSED, 1_000)
+    status.worked()
+    assert (status.last_error, status.last_error_ms) == (None, 0)
+
+
+def test_an_error_of_the_transport_goes_with_its_recovery_and_not_before() -> None:
+    status = StatusTracker()
+    status.transport_says(TransportState.DEGRADED, Cause.SIGNALLING_UNAVAILABLE, 1_000)
+    status.worked()
+    assert (status.last_error, status.last_error_ms) == (Cause.SIGNALLING_UNAVAILABLE, 1_000)
+    status.transport_says(TransportState.READY, None, 2_000)
+    assert (status.last_error, status.last_error_ms) == (None, 0)
+
+
+def test_a_message_is_activity() -> None:
+    status = StatusTracker()
+    status.message_came(1.0, 5_000)
+    assert status.last_activity_ms == 5_000
+    status.reset()
+    assert status.last_activity_ms == 0
 
 
 def test_what_fails_because_of_a_troubled_state_does_not_hide_its_reason() -> None:

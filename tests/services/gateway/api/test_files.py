@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator
@@ -117,7 +118,14 @@ async def test_an_upload_that_is_too_large_or_broken_off_leaves_nothing(tmp_path
 
 @pytest.mark.parametrize(
     "query",
-    [{"class": "secret"}, {"mime": "text"}, {"mime": "a/b\r\nX: y"}, {"name": "a\nb"}, {"name": "x" * 256}],
+    [
+        {"class": "secret"},
+        {"mime": "text"},
+        {"mime": "a/b\r\nX: y"},
+        {"name": "a\nb"},
+        {"name": "x" * 256},
+        {"name": "\u202ea"},
+    ],
 )
 async def test_a_bad_description_is_refused_by_name(node: GatewayNode, query: dict[str, str]) -> None:
     error = (await node.post("/api/files", 400, data=b"x", params=query))["error"]
@@ -133,6 +141,40 @@ async def test_too_many_running_transfers_are_refused_as_busy(
     assert (await node.post("/api/files", 503, data=b"y"))["error"]["code"] == "busy"
     link = "swarmbridge:" + "ab" * 32
     assert (await node.post("/api/fetches", 503, json={"link": link}))["error"]["code"] == "busy"
+
+
+async def test_an_upload_waits_its_turn(node: GatewayNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen at once are eight at work and eight that wait, not eight that are refused."""
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await gate.wait()
+        yield b"y"
+
+    puts = [asyncio.create_task(node.post("/api/files", 202, data=slow(), params={"name": "f"})) for _ in range(16)]
+    await until(lambda: _open_spools() == limits.MAX_UPLOADS)
+    gate.set()
+    done = [await node.ended(started["transfer"]) for started in await asyncio.gather(*puts)]
+    assert {transfer["state"] for transfer in done} == {"done"}
+
+    monkeypatch.setattr(limits, "MAX_UPLOADS", 0)
+    monkeypatch.setattr(limits, "MAX_WAITING_UPLOADS", 0)
+    assert (await node.post("/api/files", 503, data=b"y"))["error"]["code"] == "busy"
+
+
+async def test_names_of_any_script_are_kept_and_again_is_passed_on(node: GatewayNode) -> None:
+    for name in ("Shot 3.14\u202fPM.png", "\u0645\u06cc\u200c\u062e.pdf", "\U0001f469\u200d\U0001f4bb.png"):
+        done = await node.ended(await _put(node, b"x", name=name, again="1"))
+        put, _ = node.chunk.files[done["manifest"]]
+        assert (put.name, put.again) == (name, True)
+    assert not node.chunk.files[(await node.ended(await _put(node, b"z")))["manifest"]][0].again
+
+
+@pytest.mark.parametrize("cause", [Cause.STORE_FULL, Cause.DISK_FULL, Cause.STORE_FAILED])
+async def test_a_store_that_takes_nothing_says_so(node: GatewayNode, cause: Cause) -> None:
+    node.chunk.fail_with = cause
+    assert (await node.ended(await _put(node)))["cause"] == cause.value
 
 
 async def test_private_content_opens_with_its_key_alone(node: GatewayNode) -> None:

@@ -102,7 +102,9 @@ async def test_a_child_is_as_if_it_had_been_executed(children: Children, tmp_pat
     assert other["random"] != told["random"]
 
 
-async def test_exit_codes_last_words_and_tracebacks_are_the_childs_own(children: Children, tmp_path: Path) -> None:
+async def test_exit_codes_last_words_and_tracebacks_are_the_ones_of_the_child(
+    children: Children, tmp_path: Path
+) -> None:
     seven = children.start(program(tmp_path, "seven"))
     raises = children.start(program(tmp_path, "raises"))
     assert (await seven.ended(), await raises.ended()) == (7, 1)

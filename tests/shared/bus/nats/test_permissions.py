@@ -88,6 +88,7 @@ CONVERSATIONS = [
     ("webrtc", N.signal_offer, "webrtc"),
     ("webrtc", N.signal_send, "webrtc"),
     ("webrtc", N.worker("webrtc-1"), "webrtc"),
+    *((service, N.health(service, f"{service}-1"), service) for service in SERVICES),
 ]
 
 # What is said to nobody in particular: publishers, subject, who hears it.

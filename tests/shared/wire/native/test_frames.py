@@ -4,11 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.content.messages import ChunkData, ManifestData, NotFound, RequestChunk, RequestManifest
+from shared.content.messages import MAX_BODY_BYTES, ChunkData, ManifestData, NotFound, RequestChunk, RequestManifest
 from shared.errors import Cause, RemoteProtocolError
 from shared.wire.native import frames
 from shared.wire.native.frames import (
-    MAX_BODY_BYTES,
     MAX_FRAME_BYTES,
     AckFrame,
     AnswerFrame,

@@ -18,7 +18,7 @@ VECTORS = [
 
 # By hand from BEP 10: {m: {swarm-space: 1}, p: 6881, reqq: 250, v: "swarmbridge"}
 EXTENDED = b"d1:md11:swarm-spacei1ee1:pi6881e4:reqqi250e1:v11:swarmbridgee"
-# What webtorrent sends: no `v` (FACTS 4).
+# What webtorrent sends: no `v` (docs/webtorrent.md).
 WEBTORRENT = b"d1:md11:swarm-spacei3e11:ut_metadatai1e6:ut_pexi2eee"
 
 

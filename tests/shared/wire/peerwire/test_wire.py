@@ -229,7 +229,8 @@ def test_what_is_sent_is_what_arrives(frames: list[bytes]) -> None:
 
 
 def test_bulk_costs_no_more_than_a_few_copies() -> None:
-    """64 MiB through both machines in reads of 48 KiB, which never meet a frame's end: FACTS 4 asks 200 MB/s."""
+    """64 MiB through both machines in reads of 48 KiB, which never meet a frame's end: docs/webtorrent.md asks 200
+    MB/s."""
     dialer, other = pair()
     frame_bytes, total = bytes(65535), 64 * 2**20
     began, received, pending = time.perf_counter(), 0, b""

@@ -20,7 +20,7 @@ from shared.wire.sealed.certificate import (
     sign_certificate,
     verify_certificate,
 )
-from shared.wire.sealed.sealed_link import MAX_FRAME_BYTES, MAX_RECORD_BYTES, FrameOpened, SealedLink
+from shared.wire.sealed.sealed_link import ALERT, MAX_FRAME_BYTES, MAX_RECORD_BYTES, FrameOpened, SealedLink
 from tests.shared.wire.sealed.links import (
     NOW_S,
     certificate,
@@ -156,14 +156,12 @@ def test_message_one_may_not_carry_anything() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        certificate("bob", NOW_S - CLOCK_SKEW_S - 1),
-        certificate("bob", NOW_S + MAX_LIFETIME_S + CLOCK_SKEW_S + 1),
         sign_certificate(secret("identity bob"), static_public("mallory"), NOW_S + 60),
         dataclasses.replace(certificate("bob"), identity_key=identity("mallory")),
         dataclasses.replace(certificate("bob"), identity_key=b"\xff" * 32),
         dataclasses.replace(certificate("bob"), not_after_s=NOW_S + 7200),
     ],
-    ids=["expired", "too-long", "other-link-key", "other-identity", "no-point", "changed-time"],
+    ids=["other-link-key", "other-identity", "no-point", "changed-time"],
 )
 def test_a_bad_certificate_closes_the_link_on_either_side(bad: object) -> None:
     dialer, listener = end("alice", dialer=True), end("bob", dialer=False, cert=bad)  # type: ignore[arg-type]
@@ -173,6 +171,39 @@ def test_a_bad_certificate_closes_the_link_on_either_side(bad: object) -> None:
     listener.receive_record(dialer.data_to_send()[0], NOW_S)
     dialer.receive_record(listener.data_to_send()[0], NOW_S)
     assert_closed_as_unauthenticated(listener, dialer.data_to_send()[0])
+
+
+SKEWED = [-CLOCK_SKEW_S - 1, MAX_LIFETIME_S + CLOCK_SKEW_S + 1]
+
+
+@pytest.mark.parametrize("offset_s", SKEWED, ids=["expired", "too-long"])
+@pytest.mark.parametrize("dials", ["who-is-off", "who-is-right"])
+def test_both_ends_learn_that_a_clock_is_wrong(offset_s: int, dials: str) -> None:
+    off = end("bob", dialer=dials == "who-is-off", cert=certificate("bob", NOW_S + offset_s))
+    right = end("alice", dialer=dials == "who-is-right")
+    dialer, listener = (off, right) if dials == "who-is-off" else (right, off)
+    listener.receive_record(dialer.data_to_send()[0], NOW_S)
+    if dials == "who-is-off":
+        dialer.receive_record(listener.data_to_send()[0], NOW_S)
+    with pytest.raises(RemoteProtocolError) as refusal:
+        right.receive_record(off.data_to_send()[0], NOW_S)
+    assert refusal.value.cause is Cause.CLOCK_SKEW
+    assert right.peer_key == identity("bob"), "who it was is proved"
+    assert not right.is_open
+    [alert] = right.data_to_send()
+    with pytest.raises(RemoteProtocolError) as told:
+        off.receive_record(alert, NOW_S)
+    assert told.value.cause is Cause.CLOCK_SKEW
+    assert off.data_to_send() == []
+
+
+def test_an_alert_is_believed_where_it_can_come_and_nowhere_else() -> None:
+    assert_closed_as_unauthenticated(end("bob", dialer=False), ALERT)
+    assert_closed_as_unauthenticated(end("alice", dialer=True), ALERT)
+    dialer, listener = sealed_pair()
+    dialer.receive_record(listener.seal(b"a frame"), NOW_S)
+    assert_closed_as_unauthenticated(listener, ALERT)
+    assert_closed_as_unauthenticated(dialer, ALERT)
 
 
 @pytest.mark.parametrize("offset_s", [-CLOCK_SKEW_S, 0, MAX_LIFETIME_S, MAX_LIFETIME_S + CLOCK_SKEW_S])
