@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from shared.bus.messages.subjects import CHUNK_CALLS, Subjects
+from shared.bus.messages.subjects import BROADCAST_SUBJECTS, CHUNK_CALLS, OURS, RENDEZVOUS_SUBJECTS, Subjects
 from shared.transports import ORDER, TransportName
 
 MANAGER: Final = "manager"
@@ -109,7 +109,10 @@ EVENTS: Final = {
 }
 """Events by who publishes them: past facts for views."""
 
-MESH_ROWS: Final = (Row("sb.bc.>", (BROADCAST,), BROADCAST), Row("sb.rv.>", (RENDEZVOUS,), RENDEZVOUS))
+MESH_ROWS: Final = (
+    Row(BROADCAST_SUBJECTS, (BROADCAST,), BROADCAST),
+    Row(RENDEZVOUS_SUBJECTS, (RENDEZVOUS,), RENDEZVOUS),
+)
 """Account `mesh`, which nodes on one bus share: each service with its own kind."""
 
 
@@ -161,7 +164,7 @@ for _one in _ROWS:
 
 @lru_cache(MAX_KNOWN)
 def _row(subject: str) -> Row | None:
-    if not subject.startswith("sb."):
+    if not subject.startswith(OURS):
         return None
     tokens = subject.split(".", 3)
     # A node cannot be called `bc` or `rv`, so that the two worlds cannot meet.

@@ -147,6 +147,12 @@ def stored(name: str) -> str:
     return f"stored.{name}.>"
 
 
+OURS = "sb."
+BROADCAST_SUBJECTS = f"{OURS}bc.>"
+RENDEZVOUS_SUBJECTS = f"{OURS}rv.>"
+"""Account `mesh`: everything that broadcast workers, and everything that rendezvous instances say to each other."""
+
+
 def broadcast_channel(origin: str, channel: str) -> str:
     """Account `mesh`: BroadcastChannel messages of one origin and channel, both already subject-safe tokens."""
     return f"sb.bc.{origin}.{channel}"
