@@ -357,7 +357,7 @@ async def test_five_of_five_bodies_stay_with_whom_they_are_for(tmp_path: Path) -
                     with pytest.raises(SwarmbridgeError):
                         await bus.request(N.body(ref.instance, puller), PullRange(ref.token, 0, 1000), Range, DENIED_S)
                     with pytest.raises(BusError) as error:
-                        await bus.serve(N.body(ref.instance, puller), PullRange, pong)
+                        await bus.serve(N.body(ref.instance, puller), Ping, pong)
                     assert error.value.cause is Cause.FORBIDDEN
                 assert bus.counts.denied == before + 4
             assert await pull(chunk, N, ref, timeout_s=5.0) == bytes([number]) * 1000
