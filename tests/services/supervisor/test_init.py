@@ -29,7 +29,7 @@ async def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
     made = contents(home)
     assert await init(Config(), InitOptions(home=home, name="n")) == first
     assert contents(home) == made
-    assert set(first.seeds) == {*SERVICES, "admin"}
+    assert set(first.seeds) == {*SERVICES, "admin", "keeper"}
     assert all((Path(directory) / "bus.seed").is_file() for directory in first.seeds.values())
     assert first.peer in told(first)
 
