@@ -118,6 +118,9 @@ class Bus(Protocol):
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Called on the loop after each reconnect."""
 
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Called with the name of a bucket or stream that this process reads, when it was lost and made again."""
+
     def on_crash(self, callback: Callable[[str], None]) -> None:
         """Called with the name of a task without which the bus does nothing any more, when it has died: end."""
 

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Health
+from shared.bus.messages.records import Diagnostic
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.permissions import SETTINGS_WRITERS
 from shared.bus.nats.users import read_seed
+from shared.clock import unix_ms
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.pulse import pulse
@@ -29,6 +31,7 @@ from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
+from shared.telemetry import names
 from shared.transports import TransportState
 
 EXIT_OK = 0
@@ -138,7 +141,9 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     process = Process(service, instance, config, bus, mesh_bus, subjects, flags, blocklist, tasks, stopping)
     try:
         await flags.start(bus, seed=service in SETTINGS_WRITERS)
-        await blocklist.start(bus)
+        await blocklist.start(bus, keep=service in SETTINGS_WRITERS)
+        if service in SETTINGS_WRITERS:
+            bus.on_lost(lambda name: _report_loss(process, name))
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
         _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
@@ -150,6 +155,28 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await _finish(process, telemetry)
     log.info("stopped %s", instance)
     return EXIT_CRASHED if crashed else EXIT_OK
+
+
+def _report_loss(process: Process, name: str) -> None:
+    """A diagnostic for people: NATS has lost a bucket or stream, which was made again."""
+    now_ms = unix_ms()
+    diagnostic = Diagnostic(
+        id=f"lost.{name}.{now_ms}",
+        level="error",
+        source="bus",
+        code=names.DIAGNOSTIC_STORAGE_LOST,
+        message=f"NATS had lost {name}; it was made again, and what this node still knew of it was put back",
+        timestamp_ms=now_ms,
+        context={"name": name},
+    )
+
+    async def publish() -> None:
+        try:
+            await process.bus.publish(process.subjects.event("diagnostic"), diagnostic)
+        except BusError as error:
+            log.warning("a loss could not be reported: %s", error.cause)
+
+    process.tasks.start(publish(), name="loss")
 
 
 async def _finish(process: Process, telemetry: Telemetry) -> None:

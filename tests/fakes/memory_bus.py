@@ -320,6 +320,9 @@ class MemoryBus:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.reconnect_callbacks.append(callback)
 
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Nothing is lost in memory."""
+
     def on_crash(self, callback: Callable[[str], None]) -> None:
         """Nothing keeps a bus in memory."""
 

@@ -161,6 +161,9 @@ class NatsBus:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.connection.on_renewed(callback)
 
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        self.connection.on_lost = callback
+
     def on_crash(self, callback: Callable[[str], None]) -> None:
         self.connection.on_crash = callback
 

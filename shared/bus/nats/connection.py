@@ -170,6 +170,8 @@ class NatsConnection:
         self._flushing: set[asyncio.Task[None]] = set()
         self._inbox = os.urandom(INBOX_BYTES).hex()
         self._waiting: dict[str, Callable[[Answer | None], None]] = {}
+        self.on_lost: Callable[[str], None] = lambda name: None
+        """Called with the name of a bucket or stream that was lost and made again, by whoever reads it."""
         self.on_crash: Callable[[str], None] = lambda task: None
         """Called with a task's name when one that keeps the connection has died: the process can only end."""
 

@@ -28,8 +28,8 @@ END_OF_BATCH = "204"
 NO_JETSTREAM = frozenset({10039, 10076})
 """err_code: JetStream is not enabled for the account, or not at all."""
 
-NO_ROOM = frozenset({10002, 10023, 10028, 10047})
-"""err_code: resources exceeded, of the account or the server: the bytes that a stream reserves are not to be had."""
+NO_ROOM = frozenset({10002, 10023, 10028, 10047, 10077})
+"""err_code: resources exceeded, of the account, the server or the stream: the bytes are not to be had."""
 
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 """err_code of a failed compare-and-set (server's JSStreamWrongLastSequence…)."""

@@ -46,11 +46,11 @@ MAX_BUCKET_BYTES = {
     BUCKET_FLAGS: 2**18,
     BUCKET_BLOCKLIST: 4 * 2**20,
     BUCKET_LEASES: 2**18,
-    BUCKET_MANIFESTS: 32 * 2**20,
+    BUCKET_MANIFESTS: 64 * 2**20,
 }
-"""NATS reserves these bytes when a stream is made, out of three quarters of what is free on its disk: 69 MiB with the
-attempts. 4,096 blocks with the longest notes are 3 MiB; a manifest's summary and alias are about 500 B, so that the
-index holds some 65,000 files."""
+"""NATS reserves these bytes when a stream is made, out of three quarters of what is free on its disk: 101 MiB with the
+attempts. 4,096 blocks with the longest notes are 3 MiB; a file's summary and alias are about 600 B, so that the index
+holds 50,000 files and more."""
 
 WAIT_FOR_LAYOUT_S = 10.0
 POLL_FIRST_S = 0.02

@@ -126,6 +126,7 @@ class OrderedReader:
             log.warning("%s was lost and made again: reading it from its start", self._place.stream)
             self._generation = now
             self._on_made_anew()
+            self._connection.on_lost(self._place.name)
         self._check_due_s = monotonic() + POLL_S
 
     async def _is_where_it_was(self) -> bool:
