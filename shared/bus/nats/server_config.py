@@ -144,8 +144,8 @@ def _quoted(text: str) -> str:
 
     It knows the escapes \\t, \\n, \\r, \\", \\\\ and \\xHH (one byte); any other, JSON's \\u00e9 among them, ends the
     server's start. Everything else stands as it is, in UTF-8.
-    Raises: ConfigError: NUL, which no path and no name may hold.
+    Raises: ConfigError: NUL, which no path and no name may hold, and bytes of a path that are no UTF-8.
     """
-    if "\0" in text:
-        raise ConfigError(["a path or a name holds a NUL character"])
+    if "\0" in text or (not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)):
+        raise ConfigError(["a path or a name holds what NATS cannot read: a NUL, or bytes that are no UTF-8"])
     return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'

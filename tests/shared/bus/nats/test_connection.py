@@ -20,7 +20,7 @@ from shared.bus.nats.connection import INBOUND_MESSAGES, kind_of
 from shared.bus.nats.jetstream import Record, StreamGone, api
 from shared.bus.nats.layout import Place, ensure_layout, streams, wait_for_stream
 from shared.bus.nats.reader import OrderedReader
-from shared.errors import BusUnavailable, NoResponders
+from shared.errors import BusError, BusUnavailable, Cause, NoResponders
 from tests.fakes.nats_server import NatsServer, free_port, nats_server
 from tests.fakes.waiting import until
 from tests.shared.bus.conftest import NODE, NatsWorld
@@ -48,6 +48,104 @@ async def test_no_server_is_said_soon() -> None:
     with pytest.raises(BusUnavailable):
         await nats_bus.connect(f"nats://127.0.0.1:{free_port()}", "a1")
     assert time.monotonic() - started < 2.0
+
+
+@pytest.mark.parametrize(
+    ("url", "cause", "words"),
+    [
+        ("http://localhost:4222", Cause.MISCONFIGURED, "no NATS URL"),
+        ("nats://", Cause.MISCONFIGURED, "no NATS URL"),
+        ("nats://localhost:99999", Cause.MISCONFIGURED, "no NATS URL"),
+        ("ws://localhost:4222", Cause.MISCONFIGURED, "no NATS URL"),
+        ("nats://127.0.0.1:1", Cause.BUS_UNAVAILABLE, "nothing takes connections"),
+        ("nats://no.such.host.invalid:4222", Cause.BUS_UNAVAILABLE, "cannot be resolved"),
+    ],
+)
+async def test_why_a_server_cannot_be_used(url: str, cause: Cause, words: str) -> None:
+    with pytest.raises(BusError) as error:
+        await nats_bus.connect(url, "a1")
+    assert error.value.cause is cause
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "cause", "words"),
+    [
+        ("max_payload: 2MB", Cause.MISCONFIGURED, "no JetStream"),
+        ('jetstream {{ store_dir: "{store}", max_file_store: 50MB }}', Cause.STORE_FULL, "no room"),
+        (
+            'jetstream {{ store_dir: "{store}" }}\naccounts {{ a: {{ users: [{{user: u, password: p}}] }} }}\n'
+            "no_auth_user: u",
+            Cause.MISCONFIGURED,
+            "no JetStream for our account",
+        ),
+    ],
+)
+async def test_why_streams_cannot_be_made(tmp_path: Path, config: str, cause: Cause, words: str) -> None:
+    async with nats_server(tmp_path, config) as server:
+        admin = await nats_bus.connect(server.url, "admin")
+        with pytest.raises(BusError) as error:
+            await ensure_layout(admin.connection, NODE)
+        assert error.value.cause is cause
+        assert words in str(error.value)
+        await admin.close()
+
+
+async def test_a_user_that_is_refused_is_said(tmp_path: Path) -> None:
+    config = "authorization {{ user: u, password: p }}"
+    async with nats_server(tmp_path, config) as server:
+        with pytest.raises(BusError) as error:
+            await nats_bus.connect(server.url, "a1")
+        assert error.value.cause is Cause.FORBIDDEN
+        assert "refuses our user" in str(error.value)
+
+
+async def test_a_dead_keeper_of_the_connection_is_told(nats: NatsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever owns the process ends it: a bus that nobody renews does nothing any more."""
+    bus = await nats.bus("s1")
+    crashed: list[str] = []
+    bus.on_crash(crashed.append)
+
+    async def broken() -> bool:
+        raise ValueError
+
+    monkeypatch.setattr(bus.connection, "_renew", broken)
+    await nats.server.kill()
+    await until(lambda: crashed == ["nats connection"])
+    await nats.server.start()
+
+
+async def test_a_listener_of_reconnects_that_raises_harms_nobody(nats: NatsWorld) -> None:
+    bus, other = await nats.bus("s1"), await nats.bus("a1")
+    called: list[str] = []
+
+    def bug() -> None:
+        raise ValueError
+
+    bus.on_reconnect(bug)
+    bus.on_reconnect(lambda: called.append("later"))
+    await bus.serve(ASK, Ping, pong)
+    for _ in range(2):
+        await nats.interrupt(bus, other)
+        assert await other.request(ASK, Ping(), Pong, 1.0) == Pong()
+    await until(lambda: len(called) == 2)
+
+
+async def test_what_is_in_flight_when_the_connection_is_lost_ends_at_once(nats: NatsWorld) -> None:
+    server, asker = await nats.bus("s1"), await nats.bus("a1")
+    started = asyncio.Event()
+
+    async def never(body: Ping, incoming: Incoming) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    await server.serve(ASK, Ping, never)
+    asking = asyncio.create_task(asker.request(ASK, Ping(), Pong, 60.0))
+    await started.wait()
+    await nats.server.kill()
+    with pytest.raises(BusUnavailable):
+        await asking
+    await nats.server.start()
 
 
 async def test_no_false_503_while_interest_comes_and_goes(nats: NatsWorld) -> None:
