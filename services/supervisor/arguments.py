@@ -74,6 +74,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             "interrupted. Example: swarmbridge init --home /data --name node --nats-host 0.0.0.0 --nats-store /nats",
         )
     )
+    _add_keep(commands)
+    return parser.parse_args(arguments)
+
+
+def _add_keep(commands: Any) -> None:
     commands.add_parser(
         "keep",
         help="make a node's streams and buckets again when NATS loses them",
@@ -81,7 +86,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "told to end. Reads bus.url, node.id and bus.seed_file, the keeper's, as every service does.",
         epilog="Exit codes: 0 stopped as asked, 2 wrong setting, 3 could not start (a line says why).",
     )
-    return parser.parse_args(arguments)
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:

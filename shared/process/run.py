@@ -140,10 +140,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     blocklist = Blocklist()
     process = Process(service, instance, config, bus, mesh_bus, subjects, flags, blocklist, tasks, stopping)
     try:
-        await flags.start(bus, seed=service in SETTINGS_WRITERS)
-        await blocklist.start(bus, keep=service in SETTINGS_WRITERS)
-        if service in SETTINGS_WRITERS:
-            bus.on_lost(lambda name: _report_loss(process, name))
+        await _follow_settings(process)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
         _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
@@ -155,6 +152,14 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await _finish(process, telemetry)
     log.info("stopped %s", instance)
     return EXIT_CRASHED if crashed else EXIT_OK
+
+
+async def _follow_settings(process: Process) -> None:
+    writes = process.service in SETTINGS_WRITERS
+    await process.flags.start(process.bus, seed=writes)
+    await process.blocklist.start(process.bus, keep=writes)
+    if writes:
+        process.bus.on_lost(lambda name: _report_loss(process, name))
 
 
 def _report_loss(process: Process, name: str) -> None:
