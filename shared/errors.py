@@ -8,7 +8,7 @@
       BusError
         NoResponders                 nobody serves the subject: known at once
         BusTimeout                   somebody may have it; no answer in time
-        BusUnavailable               we are not connected
+        BusUnavailable               the bus is away, or what it should store is not there
         RemoteFailure                the other process answered with a cause
 
 Third-party errors are translated into these once, where the library is called. `str(error)` never leaves
@@ -55,6 +55,8 @@ class Cause(StrEnum):
     INTEGRITY_MISMATCH = "integrity_mismatch"
     INVALID = "invalid"
     MISCONFIGURED = "misconfigured"
+    BUS_UNAVAILABLE = "bus_unavailable"
+    """Our own bus was away or too slow for longer than could be waited: nobody else's fault."""
     OTHER = "other"
 
     @classmethod
@@ -115,10 +117,10 @@ class BusTimeout(BusError):
 
 
 class BusUnavailable(BusError):
-    """Not connected to the bus: nothing was sent."""
+    """Not connected to the bus, or not any more: what was in flight may have been handled."""
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(Cause.WORKER_LOST, text)
+        super().__init__(Cause.BUS_UNAVAILABLE, text)
 
 
 class RemoteFailure(BusError):

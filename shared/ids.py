@@ -104,3 +104,8 @@ def new_link_id() -> LinkId:
 
 def _base32(raw: bytes) -> str:
     return base64.b32encode(raw).decode().rstrip("=").lower()
+
+
+def service_of(instance: str) -> str:
+    """The service in a process's name: what is before its last hyphen."""
+    return instance.rpartition("-")[0] or instance

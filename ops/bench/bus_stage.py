@@ -24,10 +24,10 @@ from services.supervisor.machine.node import lay_out, seed_settings
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
 from shared.bus.contract import Bus
+from shared.bus.messages.conversations import ADMIN
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
-from shared.bus.nats.users import ADMIN, make_users, write_private
+from shared.bus.nats.users import make_users, write_private
 from shared.content.messages import PeerAnswer, RequestManifest
 from shared.ids import member_token, new_instance_id
 from shared.settings.config import ENV_CONFIG_FILE, BusSettings, Config, NodeSettings, child_environment
@@ -188,11 +188,11 @@ async def running_bus(work: Path, binary: Path) -> AsyncIterator[BusStage]:
         subjects = Subjects(NODE)
 
         async def connected(name: str) -> Bus:
-            bus = await nats_bus.connect(server.url, new_instance_id(name), seed=seed, inbox_prefix=inbox_prefix(ADMIN))
+            bus = await nats_bus.connect(server.url, new_instance_id(name), seed=seed, service=ADMIN)
             stack.push_async_callback(bus.close)
             return bus
 
-        asker = Asker(await connected("asker"), subjects)
+        asker = Asker(await connected("chunk"), subjects)
         await asker.start()
         stack.push_async_callback(asker.close)
         stage = BusStage(

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Bus, Incoming
+from shared.bus.messages.conversations import CHUNK
 from shared.bus.messages.envelopes import (
     Accepted,
     BodyRef,
@@ -95,7 +96,7 @@ class BusWorker:
         for step in range(SLOW_STEPS if slow else 0):
             await asyncio.sleep(SLOW_S / SLOW_STEPS)
             await self._tell(call.manager, LinkProgress(call.request_id, call.hop, BODY_BYTES * step // SLOW_STEPS))
-        body: BodyRef | None = self._holder.hold(self._body) if self.with_body else None
+        body: BodyRef | None = self._holder.hold(self._body, CHUNK) if self.with_body else None
         await self._tell(call.manager, LinkAnswer(call.request_id, call.hop, ManifestData("00"), body))
 
     async def _tell(self, manager: str, message: ManagerMessage) -> None:

@@ -135,7 +135,7 @@ class InboundBench:
             await release(self._worker, self._subjects, reply.body)
 
     async def _answer(self, call: Inbound, incoming: Incoming) -> InboundAnswer:
-        body: BodyRef | None = self._holder.hold(self._data) if self._with_body else None
+        body: BodyRef | None = self._holder.hold(self._data, TRANSPORT.value) if self._with_body else None
         return InboundAnswer(ManifestData("00"), body)
 
 
@@ -145,7 +145,7 @@ async def bench(rounds: int, tick: Callable[[], None], nats_binary: str = "") ->
         async with running_bus(Path(work), find_binary(nats_binary)) as stage:
             await stage.use(PRODUCT)
             measured = InboundBench(
-                stage, await stage.connected("worker"), await stage.connected("chunk"), stage.subjects
+                stage, await stage.connected(TRANSPORT.value), await stage.connected("chunk"), stage.subjects
             )
             await measured.start()
             try:

@@ -21,12 +21,11 @@ from services.supervisor.machine.node import Node
 from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
 from shared.bus.contract import Bus, Incoming
+from shared.bus.messages.conversations import ADMIN
 from shared.bus.messages.envelopes import Dial, Dialled
 from shared.bus.messages.records import WorkerStatus
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
-from shared.bus.nats.users import ADMIN
 from shared.clock import monotonic
 from shared.content.chunks import verify_chunk
 from shared.content.link import parse_link
@@ -224,9 +223,9 @@ async def running_nodes(work: Path, binary: Path) -> AsyncIterator[Nodes]:
         url, seed_file = pair.admin[pair.b.name]
         bus = await nats_bus.connect(
             url,
-            new_instance_id("bench"),
+            new_instance_id("chunk"),
             seed=seed_file.read_text().strip(),
-            inbox_prefix=inbox_prefix(ADMIN),
+            service=ADMIN,
         )
         nodes = Nodes(pair, bus)
         await nodes.start(work)

@@ -35,6 +35,10 @@ from shared.telemetry.propagation import current_traceparent, link_to
 DELIVERY_TIMEOUT_S = 10.0
 """The deadline of a delivery (docs/delivering.md), every fallback included."""
 PULL_TIMEOUT_S = 8.0
+PULL_STALL_S = 4.0
+"""A worker that is silent this long on a bus that is well has hung: another hop still fits into the delivery. A bus
+that hangs is noticed within 3 s."""
+
 VERDICT_TIMEOUT_S = 1.0
 
 Slow = Callable[[float], None]
@@ -179,12 +183,15 @@ class _Delivery:
         try:
             body = b""
             if answered.body is not None:
-                body = await pull(self._bus, self._subjects, answered.body, timeout_s=PULL_TIMEOUT_S)
+                body = await pull(
+                    self._bus, self._subjects, answered.body, timeout_s=PULL_TIMEOUT_S, stall_s=PULL_STALL_S
+                )
         except SwarmbridgeError as error:
-            if error.cause is not Cause.SOURCE_LOST:
-                raise
-            # The holder of an incoming body is the worker: its loss is the hop's, not the peer's.
-            raise SwarmbridgeError(Cause.WORKER_LOST, "the worker died with the answer") from error
+            if error.cause is Cause.SOURCE_LOST:
+                # The holder of an incoming body is the worker: its loss is the hop's, not the peer's.
+                raise SwarmbridgeError(Cause.WORKER_LOST, "the worker died with the answer") from error
+            # Between a worker and us is nothing but our bus: no transport and no peer is to blame.
+            raise SwarmbridgeError(Cause.BUS_UNAVAILABLE, "the answer could not be pulled") from error
         with tracer().start_as_current_span(
             names.SPAN_CHUNK_VERIFY, record_exception=False, set_status_on_exception=False
         ) as span:

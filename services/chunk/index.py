@@ -34,7 +34,7 @@ from shared.undecodable import UNDECODABLE
 MANIFEST_PREFIX = "m."
 ALIAS_PREFIX = "f."
 MAX_FILES = 50_000
-"""Files of one node. A summary, an alias and their copies in memory take up to 4 KiB; the bucket holds 256 MiB."""
+"""Files of one node. A summary, an alias and their copies in memory take up to 4 KiB; the bucket holds 64 MiB."""
 LOAD_WAIT_S = 1.0
 """How long a request for an unknown ref waits for manifests that are being read: they may have just come."""
 LOOK_UP_TIMEOUT_S = 1.0
@@ -85,7 +85,7 @@ class ManifestIndex:
 
     async def start(self) -> None:
         """Watch the bucket, and index again whatever the store has and the bucket lost."""
-        self._watch = await self._bucket.watch(self._on_entry)
+        self._watch = await self._bucket.watch(self._on_entry, restore=True)
         for digest in (await self._store.list_all()).manifests:
             if digest not in self._summaries:
                 await self._restore(digest)

@@ -21,6 +21,7 @@ from shared.bus.chunk_api import (
     UsageQuery,
 )
 from shared.bus.contract import Incoming
+from shared.bus.messages.conversations import GATEWAY
 from shared.content.chunks import decrypt_chunk
 from shared.content.manifest import Manifest
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
@@ -87,7 +88,7 @@ class LocalApi:
             if await self._store.get_chunk(ref) is None:
                 raise SwarmbridgeError(Cause.NO_LINK, "the chunk was damaged") from None
             raise SwarmbridgeError(Cause.UNAUTHENTICATED, "the key is missing or wrong") from None
-        return GotChunk(self._bodies.hold(plain))
+        return GotChunk(self._bodies.hold(plain, GATEWAY))
 
     async def remove(self, request: RemoveFile, incoming: Incoming) -> Removed:
         """Forget a file, and its chunks as far as no other file names them.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 
@@ -19,6 +20,9 @@ from shared.clock import unix_ms
 from shared.errors import BusError, Cause, NoResponders
 
 UPDATE_INTERVAL_S = 0.1
+REPEAT_EACH_S = 1.0
+"""A transfer that stands still is told of too: a gateway that was started meanwhile has not heard of it."""
+
 FINAL_ATTEMPTS = 4
 FINAL_TIMEOUT_S = 1.0
 
@@ -69,11 +73,13 @@ class Progress:
         self.counts = Counts()
 
     async def run(self) -> None:
-        """Tell what changed, until cancelled."""
+        """Tell what changed, and now and then what did not, until cancelled."""
         while True:
             await self._publish(self._update(RUNNING))
             await asyncio.sleep(UPDATE_INTERVAL_S)
-            await self.counts.dirty.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPEAT_EACH_S):
+                    await self.counts.dirty.wait()
             self.counts.dirty.clear()
 
     async def finish(self, cause: Cause | None, link: str = "") -> TransferUpdate:

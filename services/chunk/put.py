@@ -19,7 +19,7 @@ from services.chunk.progress import Progress
 from services.chunk.quota import Quota, Room
 from services.chunk.store import ChunkStore
 from services.chunk.sweep import PutsInFlight, Sweep
-from shared.bus.bodies import pull_ranges
+from shared.bus.bodies import HOLDER_RETURNS_WITH_BUS_S, pull_ranges
 from shared.bus.chunk_api import PutFile
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import BodyRef
@@ -190,11 +190,17 @@ class Putting:
         )
         return sign_manifest(draft, self.publish_seed, now_ms)
 
+    def _pulled(self, source: BodyRef) -> AsyncGenerator[memoryview, None]:
+        # A gateway that is away for a moment still has the file; where it died, nobody waits for this put.
+        return pull_ranges(
+            self.bus, self.subjects, source, timeout_s=PUT_TIMEOUT_S, returns_s=HOLDER_RETURNS_WITH_BUS_S
+        )
+
     async def _plain_chunks(self, source: BodyRef) -> AsyncGenerator[memoryview, None]:
         """The file in pieces of CHUNK_BYTES; a view is good until the next one is asked for."""
         buffer = bytearray(min(CHUNK_BYTES, source.length))
         filled = 0
-        async with aclosing(pull_ranges(self.bus, self.subjects, source, timeout_s=PUT_TIMEOUT_S)) as ranges:
+        async with aclosing(self._pulled(source)) as ranges:
             async for part in ranges:
                 while part:
                     taken = part[: len(buffer) - filled]

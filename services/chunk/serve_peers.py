@@ -1,5 +1,7 @@
 """Answers peers' requests for chunks and manifests.
 
+A body is held for the transport that the request came over: no other worker gets it, whatever it knows.
+
 *Back-pressure*: a body is held until the worker has pulled it; over HELD_BODIES_BYTES the answer is BUSY.
 """
 
@@ -14,7 +16,7 @@ from services.chunk.index import ManifestIndex
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming
-from shared.bus.messages.envelopes import Inbound, InboundAnswer
+from shared.bus.messages.envelopes import Inbound, InboundAnswer, Stamp
 from shared.content.manifest import ContentClass
 from shared.content.messages import ManifestData, NotFound, RequestChunk
 from shared.content.refs import is_ref
@@ -54,33 +56,33 @@ class PeerServing:
             return answer
 
     async def _answer(self, inbound: Inbound) -> InboundAnswer:
-        request, role = inbound.request, inbound.stamp.role
+        request, stamp = inbound.request, inbound.stamp
         if isinstance(request, RequestChunk):
-            return await self._chunk(request.ref, role)
-        return await self._manifest(request.id, role)
+            return await self._chunk(request.ref, stamp)
+        return await self._manifest(request.id, stamp)
 
-    async def _chunk(self, ref: str, role: str) -> InboundAnswer:
+    async def _chunk(self, ref: str, stamp: Stamp) -> InboundAnswer:
         content_class = await self._index.class_of(ref) if is_ref(ref) else None
-        if content_class is None or not may_have(role, content_class):
+        if content_class is None or not may_have(stamp.role, content_class):
             return _not_found(ref)
         # Who receives it hashes it. Who asks for it again may have found that it does not fit: then we look too.
         chunk = await self._store.get_chunk(ref, verify=self._served_lately(ref))
         if chunk is None:
             return _not_found(ref)
         header, cipher = chunk
-        return InboundAnswer(header, self._bodies.hold(cipher))
+        return InboundAnswer(header, self._bodies.hold(cipher, stamp.transport))
 
-    async def _manifest(self, manifest_id: str, role: str) -> InboundAnswer:
+    async def _manifest(self, manifest_id: str, stamp: Stamp) -> InboundAnswer:
         summary = self._index.known(manifest_id)
         if summary is None:
             return _not_found(manifest_id)
         content_class = ContentClass(summary.content_class)
-        if not may_have(role, content_class) or not may_name(content_class, manifest_id):
+        if not may_have(stamp.role, content_class) or not may_name(content_class, manifest_id):
             return _not_found(manifest_id)
         manifest = await self._store.get_manifest(summary.digest)
         if manifest is None:
             return _not_found(manifest_id)
-        return InboundAnswer(ManifestData(manifest_id), self._bodies.hold(manifest.canonical))
+        return InboundAnswer(ManifestData(manifest_id), self._bodies.hold(manifest.canonical, stamp.transport))
 
     def _served_lately(self, ref: str) -> bool:
         """Whether it has been served already; notes that it is now."""

@@ -59,6 +59,9 @@ class InboundDesk:
 
     def _handler(self, transport: TransportName) -> Handler[Inbound]:
         async def handle(call: Inbound, incoming: Incoming) -> InboundAnswer:
+            if call.stamp.transport != transport:
+                # A worker stamps what came over its own links; the answer's body is held for that transport.
+                raise RemoteFailure(Cause.INVALID)
             if not self._routing.enabled(transport):
                 raise RemoteFailure(Cause.DISABLED)
             peer = call.stamp.peer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from services.rendezvous.app import Rendezvous
 from shared.bus.contract import Bus
-from shared.bus.nats.permissions import inbox_prefix
+from shared.bus.messages.conversations import RENDEZVOUS
 from shared.errors import BusError, ConfigError, TransportError
 from shared.ids import new_instance_id
 from shared.process.address_file import remove_address, write_address
@@ -116,8 +116,7 @@ async def _mesh(config: Config) -> Bus | None:
     from shared.bus.nats import bus as nats_bus
 
     seed = (await asyncio.to_thread(Path(config.bus.mesh_seed_file).read_text)).strip()
-    prefix = inbox_prefix("rendezvous")
-    return await nats_bus.connect(config.bus.server, new_instance_id("rendezvous"), seed=seed, inbox_prefix=prefix)
+    return await nats_bus.connect(config.bus.server, new_instance_id("rendezvous"), seed=seed, service=RENDEZVOUS)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m services.supervisor up|demo|init`."""
+"""`python -m services.supervisor up|demo|init|keep`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import msgspec
 
 from services.supervisor.init import InitOptions, init
 from services.supervisor.init import told as prepared
+from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
 from services.supervisor.nursery.client import Nursery
@@ -114,7 +115,15 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
     return EXIT_OK
 
 
-_COMMANDS = {"up": _up, "demo": _demo, "init": _init}
+def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
+    try:
+        run(keep(load()))
+    except Interrupted:
+        pass  # a signal is how it ends
+    return EXIT_OK
+
+
+_COMMANDS = {"up": _up, "demo": _demo, "init": _init, "keep": _keep}
 
 
 def _complain(*lines: str) -> None:

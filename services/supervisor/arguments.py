@@ -1,4 +1,5 @@
-"""The command line: `up` runs one node, `demo` shows two, `init` prepares one for others to run."""
+"""The command line: `up` runs one node, `demo` shows two, `init` prepares one for others to run, `keep` keeps its
+streams there."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     make = functools.partial(_Parser, as_json=as_json, allow_abbrev=False)
     type_of: Any = make  # argparse only calls it; its types ask for a class
     parser = make(prog="swarmbridge", description="Run swarmbridge nodes on this machine.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo|init", parser_class=type_of)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|demo|init|keep", parser_class=type_of)
     _add_up(
         commands.add_parser(
             "up",
@@ -73,7 +74,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             "interrupted. Example: swarmbridge init --home /data --name node --nats-host 0.0.0.0 --nats-store /nats",
         )
     )
+    _add_keep(commands)
     return parser.parse_args(arguments)
+
+
+def _add_keep(commands: Any) -> None:
+    commands.add_parser(
+        "keep",
+        help="make a node's streams and buckets again when NATS loses them",
+        description="Make the node's streams and buckets, and make them again when NATS has lost them, until it is "
+        "told to end. Reads bus.url, node.id and bus.seed_file, the keeper's, as every service does.",
+        epilog="Exit codes: 0 stopped as asked, 2 wrong setting, 3 could not start (a line says why).",
+    )
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The bus as the services see it; `nats_bus` is the real one, tests/fakes has one in memory.
+"""The bus as the services see it; `nats.bus` is the real one, tests/fakes has one in memory.
 
 Requests and events carry msgspec structs; the bus wraps them in envelopes, propagates the deadline and the
 trace context, and drops and counts what is expired or does not decode.
@@ -66,8 +66,11 @@ class KeyValue(Protocol):
 
     async def delete(self, key: str) -> None: ...
     async def keys(self) -> list[str]: ...
-    async def watch(self, on_entry: Callable[[KvEntry], None]) -> Subscription:
-        """Call for every live entry (before this returns) and each later change, also over reconnects."""
+    async def watch(self, on_entry: Callable[[KvEntry], None], *, restore: bool = False) -> Subscription:
+        """Call for every live entry (before this returns) and each later change, also over reconnects.
+
+        restore: put back what was there, where the bucket was lost and made again; for those who may write it.
+        """
 
 
 class Bus(Protocol):
@@ -114,6 +117,12 @@ class Bus(Protocol):
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Called on the loop after each reconnect."""
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Called with the name of a bucket or stream that this process reads, when it was lost and made again."""
+
+    def on_crash(self, callback: Callable[[str], None]) -> None:
+        """Called with the name of a task without which the bus does nothing any more, when it has died: end."""
 
     async def close(self) -> None:
         """Finish handlers under way (bounded), then disconnect."""

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import walk_tb
 from types import UnionType
 from typing import Any, Generic, TypeVar
 
@@ -41,12 +43,19 @@ MAX_REFUSALS_UNDER_WAY = 1024
 DRAIN_S = 2.0
 """How long handlers under way may take to finish when the bus closes; then they are cancelled."""
 
+OUR_FILES = f"{Path(__file__).parents[2]}/"
+"""What the paths of our own modules start with."""
+
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class BusCounts:
-    """What went wrong on the bus in this process. slow_consumer and denied are alarms: neither should be."""
+    """What went wrong on the bus in this process. slow_consumer, denied, strays and crashed are alarms: none should be.
+
+    strays: messages that no service of ours sends, or whose answer would go where no caller hears it. crashed: handlers
+    that raised what is no error of ours.
+    """
 
     expired: int = 0
     undecodable: int = 0
@@ -55,6 +64,8 @@ class BusCounts:
     denied: int = 0
     unsent_replies: int = 0
     reconnects: int = 0
+    strays: int = 0
+    crashed: int = 0
 
 
 class Serving(Generic[T]):
@@ -130,8 +141,15 @@ class Serving(Generic[T]):
                 data = encode_refusal(error.cause, error.retry_after_s if isinstance(error, RemoteFailure) else 0.0)
             except Exception as error:
                 failed(Cause.OTHER)
-                # The text may hold what must not be logged; the traceback is for debugging only.
-                log.error("handler raised %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
+                self._counts.crashed += 1
+                # The text may hold what must not be logged; the whole traceback is for debugging only.
+                log.error(
+                    "a bug of ours: a handler raised %s at %s, %d so far",
+                    type(error).__name__,
+                    _raised_at(error),
+                    self._counts.crashed,
+                    exc_info=log.isEnabledFor(logging.DEBUG),
+                )
                 data = encode_refusal(Cause.OTHER)
             if respond is not None:
                 await self._reply(respond, data)
@@ -144,6 +162,14 @@ class Serving(Generic[T]):
             if error.cause is Cause.TOO_LARGE:
                 log.error("a reply was over the bus's message size")
                 await self._reply(respond, encode_refusal(Cause.TOO_LARGE))
+
+
+def _raised_at(error: BaseException) -> str:
+    """The file and line that raised, and the last of ours on the way there, where that is another."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    ours = [place for place in frames if place[0].startswith(OUR_FILES)]
+    places = dict.fromkeys([*ours[-1:], *frames[-1:]])
+    return " in ".join(f"{name.removeprefix(OUR_FILES)}:{line}" for name, line in reversed(places))
 
 
 @contextmanager

@@ -17,10 +17,12 @@ from pathlib import Path
 
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Health
+from shared.bus.messages.records import Diagnostic
 from shared.bus.messages.subjects import Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import SETTINGS_WRITERS, inbox_prefix, micro_name
+from shared.bus.nats.permissions import SETTINGS_WRITERS
 from shared.bus.nats.users import read_seed
+from shared.clock import unix_ms
 from shared.errors import BusError, ConfigError
 from shared.ids import new_instance_id
 from shared.process.pulse import pulse
@@ -29,6 +31,7 @@ from shared.settings.blocklist import Blocklist
 from shared.settings.config import Config, load
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
+from shared.telemetry import names
 from shared.transports import TransportState
 
 EXIT_OK = 0
@@ -121,11 +124,15 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
 
     try:
         # NATS micro for the node's account only: in `mesh` no user may announce anything.
-        bus = await _connect(config, instance, service, "seed_file", announce=micro_name(service))
+        bus = await _connect(config, instance, service, "seed_file", announce=True)
         mesh_bus = await _connect(config, instance, service, "mesh_seed_file") if mesh else None
-    except (BusError, OSError) as error:
-        log.error("cannot reach the bus: %s", type(error).__name__)
+    except BusError as error:
+        # Its texts are ours, a sentence a reason, and hold no address.
+        print(f"{service}: the NATS server at bus.url cannot be used: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_CANNOT_START
+    for connected in (bus, mesh_bus):
+        if connected is not None:
+            connected.on_crash(on_crash)
     telemetry = Telemetry(service, instance, config.node.id, config.telemetry)
     tasks = Tasks(on_crash)
     flags = Flags(config.flags)
@@ -133,8 +140,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     blocklist = Blocklist()
     process = Process(service, instance, config, bus, mesh_bus, subjects, flags, blocklist, tasks, stopping)
     try:
-        await flags.start(bus, seed=service in SETTINGS_WRITERS)
-        await blocklist.start(bus)
+        await _follow_settings(process)
         tasks.start(telemetry.bus_exporter.run(bus, subjects), name="spans")
         _keep_pulse(process, config.node.pulse_file)
         log.info("started %s", instance)
@@ -146,6 +152,36 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await _finish(process, telemetry)
     log.info("stopped %s", instance)
     return EXIT_CRASHED if crashed else EXIT_OK
+
+
+async def _follow_settings(process: Process) -> None:
+    writes = process.service in SETTINGS_WRITERS
+    await process.flags.start(process.bus, seed=writes)
+    await process.blocklist.start(process.bus, keep=writes)
+    if writes:
+        process.bus.on_lost(lambda name: _report_loss(process, name))
+
+
+def _report_loss(process: Process, name: str) -> None:
+    """A diagnostic for people: NATS has lost a bucket or stream, which was made again."""
+    now_ms = unix_ms()
+    diagnostic = Diagnostic(
+        id=f"lost.{name}.{now_ms}",
+        level="error",
+        source="bus",
+        code=names.DIAGNOSTIC_STORAGE_LOST,
+        message=f"NATS had lost {name}; it was made again, and what this node still knew of it was put back",
+        timestamp_ms=now_ms,
+        context={"name": name},
+    )
+
+    async def publish() -> None:
+        try:
+            await process.bus.publish(process.subjects.event("diagnostic"), diagnostic)
+        except BusError as error:
+            log.warning("a loss could not be reported: %s", error.cause)
+
+    process.tasks.start(publish(), name="loss")
 
 
 async def _finish(process: Process, telemetry: Telemetry) -> None:
@@ -162,12 +198,12 @@ async def _finish(process: Process, telemetry: Telemetry) -> None:
     await asyncio.to_thread(telemetry.shutdown)
 
 
-async def _connect(config: Config, instance: str, service: str, setting: str, *, announce: str = "") -> Bus:
+async def _connect(config: Config, instance: str, service: str, setting: str, *, announce: bool = False) -> Bus:
     return await nats_bus.connect(
         config.bus.server,
         instance,
         seed=read_seed(f"bus.{setting}", getattr(config.bus, setting)),
-        inbox_prefix=inbox_prefix(service),
+        service=service,
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
     )

@@ -74,10 +74,13 @@ class Blocklist:
         self._watch: Subscription | None = None
         self.malformed = 0
 
-    async def start(self, bus: Bus) -> None:
-        """Follow the list; what is stored is in force when this returns. Raises: BusError."""
+    async def start(self, bus: Bus, *, keep: bool = False) -> None:
+        """Follow the list; what is stored is in force when this returns.
+
+        keep: put it back where the bus has lost it; for a process that may write it. Raises: BusError.
+        """
         self._bucket = await bus.kv(BUCKET_BLOCKLIST)
-        self._watch = await self._bucket.watch(self._receive)
+        self._watch = await self._bucket.watch(self._receive, restore=keep)
 
     async def close(self) -> None:
         if self._watch is not None:

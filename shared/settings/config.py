@@ -21,6 +21,7 @@ import msgspec
 from shared.errors import ConfigError, SwarmbridgeError
 from shared.ids import token_key
 
+RESERVED_NODE_IDS = frozenset({"bc", "rv"})
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """One token of a bus subject: no dot, no wildcard, no white space. Bounded, because it is part of file names too."""
 
@@ -384,6 +385,8 @@ def _check_webrtc(settings: WebrtcSettings) -> list[str]:
 
 def _check(config: Config) -> list[str]:
     problems = []
+    if config.node.id in RESERVED_NODE_IDS:
+        problems.append("node.id (--name): bc and rv are taken: subjects that nodes share start with them")
     if not NODE_ID.fullmatch(config.node.id):
         problems.append("node.id (--name): 1 to 64 letters, digits, - and _, the first no sign: part of bus subjects")
     if config.node.environment not in ("production", "development"):

@@ -88,7 +88,7 @@ class Flags:
         self._bucket = await bus.kv(BUCKET_FLAGS)
         for name, value in self._seeds.items() if seed else ():
             await self._bucket.create(name, msgspec.json.encode(value))
-        self._watch = await self._bucket.watch(self._receive)
+        self._watch = await self._bucket.watch(self._receive, restore=seed)
 
     async def close(self) -> None:
         if self._watch is not None:

@@ -38,6 +38,7 @@ MESSAGING_OPERATION = "messaging.operation.name"
 MESSAGING_TEMPLATE = "messaging.destination.template"
 
 DIAGNOSTIC_FALLBACK = "transport-fallback"
+DIAGNOSTIC_STORAGE_LOST = "storage-lost"
 
 METRIC_FALLBACKS = "swarmbridge_transport_fallbacks_total"
 METRIC_ATTEMPTS = "swarmbridge_transport_attempts_total"

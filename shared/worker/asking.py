@@ -20,6 +20,7 @@ from opentelemetry.trace import Span, StatusCode
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Bus, Incoming
+from shared.bus.messages.conversations import CHUNK
 from shared.bus.messages.envelopes import Accepted, BodyRef, LinkAnswer, LinkFailed, LinkProgress, SendRequest
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, unix_ms
@@ -165,7 +166,7 @@ class Asking:
         body: BodyRef | None = None
         if data:
             try:
-                body = self._holder.hold(data)
+                body = self._holder.hold(data, CHUNK)
             except SwarmbridgeError as error:
                 self._end(asked, error.cause)
                 await self._tell(asked.manager, LinkFailed(request_id, asked.hop, error.cause))

@@ -16,7 +16,7 @@ from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.content.messages import RequestManifest
 from shared.errors import BusError
-from shared.ids import member_token, peer_name
+from shared.ids import member_token, peer_name, service_of
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
 from shared.transports import ORDER, TransportName
@@ -89,11 +89,11 @@ async def chaos_node(directory: Path, *, managers: int, askers: int) -> AsyncIte
         await lay_out(NODE, server.url, {})
 
         async def connected(instance: str) -> Bus:
-            bus = await nats_bus.connect(server.url, instance)
+            bus = await nats_bus.connect(server.url, instance, service=service_of(instance))
             stack.push_async_callback(bus.close)
             return bus
 
-        watching = await connected("watch-1")
+        watching = await connected("admin-1")
         flags = Flags(FlagSettings())
         await flags.start(watching)
         stack.push_async_callback(flags.close)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from services.supervisor.machine.node import Node
 from shared.bus.contract import Bus, Incoming
+from shared.bus.messages.conversations import ADMIN
 from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord, Spans
 from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
-from shared.bus.nats.users import ADMIN
 from shared.content.link import ContentLink, parse_link
 from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.settings.config import FlagSettings
@@ -61,7 +60,7 @@ async def watching(node: Node) -> AsyncIterator[Watch]:
     """Connect as the node's admin, who hears everything; disconnected at the end."""
     subjects = Subjects(node.name)
     seed = node.plan.seeds[ADMIN].node.read_text().strip()
-    bus = await nats_bus.connect(node.plan.nats_url, "watch-1", seed=seed, inbox_prefix=inbox_prefix(ADMIN))
+    bus = await nats_bus.connect(node.plan.nats_url, "chunk-watch", seed=seed, service=ADMIN)
     flags = Flags(FlagSettings())
     watch = Watch(bus, Asker(bus, subjects), flags)
     try:

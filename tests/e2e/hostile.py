@@ -23,7 +23,6 @@ from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import Certify, Inbound, InboundAnswer, PeerjsToken, PeerjsTokenRequest
 from shared.bus.messages.subjects import QUEUE_CHUNK, Subjects
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
 from shared.clock import unix_ms
 from shared.content.chunks import MAX_CIPHER_BYTES, encrypt_chunk
 from shared.content.keys import publish_seed
@@ -82,11 +81,12 @@ class HostileChunk:
         self._lie: Lie | None = None
         self._bus: nats_bus.NatsBus | None = None
         self._bodies: BodyHolder | None = None
+        self._puller = ""
         self.asked: list[Inbound] = []
 
     async def start(self) -> None:
         instance = new_instance_id("chunk")
-        bus = await nats_bus.connect(self._url, instance, seed=self._seed, inbox_prefix=inbox_prefix("chunk"))
+        bus = await nats_bus.connect(self._url, instance, seed=self._seed, service="chunk")
         self._bus = bus
         self._bodies = BodyHolder(bus, self._subjects, max_total_bytes=MAX_BODIES_BYTES)
         await self._bodies.start()
@@ -139,14 +139,15 @@ class HostileChunk:
 
     def chunk(self, file: Forged, cipher: bytes, header: ChunkData | None = None) -> InboundAnswer:
         assert self._bodies is not None
-        return InboundAnswer(header or file.header, self._bodies.hold(cipher))
+        return InboundAnswer(header or file.header, self._bodies.hold(cipher, self._puller))
 
     def manifest(self, file: Forged, text: bytes) -> InboundAnswer:
         assert self._bodies is not None
-        return InboundAnswer(ManifestData(file.manifest.digest), self._bodies.hold(text))
+        return InboundAnswer(ManifestData(file.manifest.digest), self._bodies.hold(text, self._puller))
 
     async def _answer(self, call: Inbound, incoming: Incoming) -> InboundAnswer:
         self.asked.append(call)
+        self._puller = call.stamp.transport
         asked = call.request.ref if isinstance(call.request, RequestChunk) else call.request.id
         file = self._files.get(asked)
         if file is None:

@@ -82,7 +82,7 @@ async def listen(pair: Pair, collected: Collected) -> list[NatsConnection]:
     """Hear what both nodes publish for views, as their admins."""
     connections = []
     for node, (url, seed_file) in pair.admin.items():
-        options = ConnectionOptions(url, f"admin-{node}", seed_file.read_text().strip(), inbox_prefix="_INBOX_admin")
+        options = ConnectionOptions(url, f"admin-{node}", seed_file.read_text().strip(), service="admin")
         connection = NatsConnection(options, BusCounts())
         await connection.open()
         connections.append(connection)

@@ -19,6 +19,7 @@ import msgspec
 
 from shared.bus.contract import Handler, KeyValue, KvEntry, Subscription
 from shared.bus.messages.codec import decode_envelope, decode_reply, encode_envelope
+from shared.bus.messages.conversations import matches
 from shared.bus.messages.subjects import STREAM_ATTEMPTS
 from shared.bus.serving import BusCounts, Respond, Serving, send_span
 from shared.clock import unix_ms
@@ -33,17 +34,6 @@ MAX_PAYLOAD_BYTES = 2_000_000
 
 DEDUPE_WINDOW_MS = 120_000
 MAX_RECORDS = 100_000
-
-
-def subject_matches(pattern: str, subject: str) -> bool:
-    """NATS wildcards: `*` is one token, `>` one or more at the end."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for index, part in enumerate(wanted):
-        if part == ">":
-            return len(tokens) > index
-        if index >= len(tokens) or part not in ("*", tokens[index]):
-            return False
-    return len(wanted) == len(tokens)
 
 
 @dataclass(eq=False)
@@ -206,7 +196,7 @@ class MemoryHub:
         chosen: list[_Interest] = []
         groups: dict[tuple[str, str], list[_Interest]] = {}
         for interest in self.interests:
-            if interest.bus.reachable and subject_matches(interest.pattern, subject):
+            if interest.bus.reachable and matches(interest.pattern, subject):
                 if interest.queue:
                     groups.setdefault((interest.pattern, interest.queue), []).append(interest)
                 else:
@@ -330,6 +320,12 @@ class MemoryBus:
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.reconnect_callbacks.append(callback)
 
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        """Nothing is lost in memory."""
+
+    def on_crash(self, callback: Callable[[str], None]) -> None:
+        """Nothing keeps a bus in memory."""
+
     async def close(self) -> None:
         mine = {interest for interest in self.hub.interests if interest.bus is self}
         self.hub.interests -= mine
@@ -380,7 +376,7 @@ class MemoryKeyValue:
         found = {key: self._bucket.stored(key) for key in list(self._bucket.entries)}
         return sorted(key for key, stored in found.items() if stored is not None and stored.value is not None)
 
-    async def watch(self, on_entry: Callable[[KvEntry], None]) -> Subscription:
+    async def watch(self, on_entry: Callable[[KvEntry], None], *, restore: bool = False) -> Subscription:
         await self._bus.ready()
         listener = _Listener(self._bus, self._bucket, on_entry)
         for key in await self.keys():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any
 
 import nkeys
 
-from shared.bus.nats.permissions import ADMIN, MESH_SERVICES, SERVICES, Permissions, mesh_permissions, permissions
+from shared.bus.messages.conversations import ADMIN, KEEPER, SERVICES
+from shared.bus.nats.permissions import (
+    MESH_SERVICES,
+    Permissions,
+    keeper_permissions,
+    mesh_permissions,
+    permissions,
+)
+from shared.bus.nats.server_config import AccountEntry, UserEntry, accounts_text
+from shared.bus.nats.users import MESH_ACCOUNT, node_accounts
 
 HEAD = """
 jetstream {{ store_dir: "{store}" }}
@@ -22,29 +29,29 @@ def new_seed() -> str:
     return seed.decode()
 
 
-def user(seed: str, allowed: Permissions) -> dict[str, Any]:
-    """A user's entry in an account's `users`."""
+def user(seed: str, allowed: Permissions) -> UserEntry:
+    """A user's entry in an account."""
     public = nkeys.from_seed(bytearray(seed.encode())).public_key.decode()
-    return {"nkey": public, "permissions": allowed.as_config()}
+    return UserEntry(public, allowed.publish, allowed.subscribe)
 
 
 def accounts_config(nodes: list[str]) -> tuple[str, dict[tuple[str, str], str]]:
-    """One account a node and the account `mesh`.
+    """The accounts of some nodes and the account `mesh`, as production makes them.
 
     Returns: the configuration text for `nats_server`, and seeds by (node or "mesh", service); users of the mesh
     are (node + "-mesh", service).
     """
     seeds: dict[tuple[str, str], str] = {}
-    accounts: dict[str, Any] = {}
-    mesh_users: list[dict[str, Any]] = []
+    accounts: list[AccountEntry] = []
+    mesh_users: list[UserEntry] = []
     for node in nodes:
-        for service in (*SERVICES, ADMIN):
+        for service in (*SERVICES, ADMIN, KEEPER):
             seeds[node, service] = new_seed()
         users = [user(seeds[node, service], permissions(service, node)) for service in (*SERVICES, ADMIN)]
-        accounts[f"node-{node}"] = {"jetstream": "enabled", "users": users}
+        accounts += node_accounts(node, users, user(seeds[node, KEEPER], keeper_permissions(node)))
         for service in MESH_SERVICES:
             seeds[f"{node}-mesh", service] = new_seed()
             mesh_users.append(user(seeds[f"{node}-mesh", service], mesh_permissions(service)))
-    accounts["mesh"] = {"users": mesh_users}
-    text = json.dumps(accounts, indent=1).replace("{", "{{").replace("}", "}}")
-    return f"{HEAD}\naccounts: {text}\n", seeds
+    accounts.append(AccountEntry(MESH_ACCOUNT, jetstream=False, users=mesh_users))
+    text = accounts_text(accounts).replace("{", "{{").replace("}", "}}")
+    return f"{HEAD}\n{text}\n", seeds

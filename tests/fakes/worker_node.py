@@ -66,6 +66,7 @@ class WorkerNode:
         self.hub = MemoryHub()
         self.subjects = Subjects("node")
         self.asker: MemoryBus = self.hub.bus("manager-1")
+        self.puller: MemoryBus = self.hub.bus("chunk-puller")
         self.said: list[ManagerMessage] = []
         self.asked: list[Inbound] = []
         self.status: WorkerStatus | None = None
@@ -165,7 +166,7 @@ class WorkerNode:
             if body is None:
                 return InboundAnswer(NotFound(call.request.ref), None)
             header = ChunkData(call.request.ref, 0, 1, len(body) - 16, bytes(12), "text/plain", "x")
-            return InboundAnswer(header, holder.hold(body))
+            return InboundAnswer(header, holder.hold(body, "worker"))
 
         await bus.serve(self.subjects.certify, Certify, certify, queue=QUEUE_CHUNK)
         await bus.serve(self.subjects.chunk_message, Inbound, message, queue=QUEUE_CHUNK)

@@ -33,7 +33,7 @@ class ManagedNode(WorkerNode):
     """With a real manager, and a caller in the place of the chunk service."""
 
     async def _start_manager(self) -> None:
-        self.caller = self.hub.bus("caller")
+        self.caller = self.hub.bus("chunk-caller")
         self.calls = Calls(self.caller, self.subjects, self.subjects.manager)
         await self.calls.start()
 

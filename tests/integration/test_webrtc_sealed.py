@@ -90,7 +90,7 @@ async def test_a_chunk_crosses_a_sealed_data_channel(meeting: Meeting) -> None:
     await until(lambda: near.answers, 10.0)
     body = near.answers[0].body
     assert body is not None
-    assert await bodies.pull(near.asker, near.subjects, body, timeout_s=5.0) == BODY
+    assert await bodies.pull(near.puller, near.subjects, body, timeout_s=5.0) == BODY
     assert far.asked[0].stamp.role == "member"
 
 

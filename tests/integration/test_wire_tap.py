@@ -74,7 +74,7 @@ async def test_a_tap_sees_no_marker_no_ref_and_no_key(tapped: Tapped) -> None:
     await until(lambda: near.answers)
     body = near.answers[0].body
     assert body is not None
-    assert await bodies.pull(near.asker, near.subjects, body, timeout_s=5.0) == far.bodies[REF]
+    assert await bodies.pull(near.puller, near.subjects, body, timeout_s=5.0) == far.bodies[REF]
     seen = bytes(tapped.tap.seen)
     assert len(seen) > len(far.bodies[REF]), "the body passed the tap"
     assert b"BitTorrent protocol" in seen

@@ -19,6 +19,7 @@ from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import CancelCall, FetchFile, PutFile
 from shared.bus.contract import Bus
+from shared.bus.messages.conversations import CHUNK
 from shared.bus.messages.envelopes import ReplyMessage, TransferUpdate
 from shared.bus.messages.subjects import Subjects
 from shared.bus.serving import mark_failed
@@ -81,7 +82,7 @@ class TransferCalls:
         Raises: SwarmbridgeError(BUSY); the caller then still owns the file.
         """
         self.check_room()
-        ref = self._holder.hold_reader(spool.length, spool.read)
+        ref = self._holder.hold_reader(spool.length, spool.read, CHUNK)
         call_id = new_request_id()
         put = PutFile(call_id, self._bus.instance, ref, name, mime, content_class, again)
 

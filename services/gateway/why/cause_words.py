@@ -186,6 +186,11 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
         "The rendezvous document cannot be read, or none of the servers that it names can be used; no peer is to blame",
         "mend the rendezvous document: the rendezvous' /healthz and the node's log name what is wrong",
     ),
+    Cause.BUS_UNAVAILABLE: CauseWords(
+        "this node's own bus was away",
+        "NATS did not answer, or its streams were gone, for longer than a transfer waits; no peer is to blame",
+        "see whether the NATS server runs and has disk space; what had begun goes on when it is asked again",
+    ),
     Cause.OTHER: CauseWords(
         "{transport} failed for a reason that has no word",
         "Something failed that has no cause of its own, or a newer process told one that this one does not know",

@@ -22,6 +22,7 @@ import msgspec
 from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.processes import Child, Children, Program
 from shared.bus.nats.server_config import AccountEntry, ServerLayout, server_config
+from shared.bus.nats.users import write_private
 from shared.settings.config import child_environment
 from shared.undecodable import UNDECODABLE
 
@@ -83,7 +84,7 @@ async def start_nats(
         os.makedirs(directory, mode=0o700, exist_ok=True)
     layout = ServerLayout(name, str(store_dir), str(run_dir), accounts=accounts)
     config_file = run_dir / "nats.conf"
-    config_file.write_text(server_config(layout))
+    write_private(config_file, server_config(layout).encode())
     program = Program("nats-server", [str(binary), "-c", str(config_file)], child_environment({}), log_file)
     try:
         child = children.start(program)
@@ -101,7 +102,7 @@ async def start_nats(
         ended.cancel()
     port = urlsplit(url).port
     assert port is not None
-    config_file.write_text(server_config(dataclasses.replace(layout, port=port)))
+    write_private(config_file, server_config(dataclasses.replace(layout, port=port)).encode())
     return NatsServer(url, child)
 
 

@@ -7,6 +7,7 @@ A node's home holds data that outlives a run (`root.key`, `store/`, `nats/`, `ga
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 import time
@@ -20,9 +21,11 @@ from services.supervisor.machine.errors import CannotStart, failed_to_start
 from services.supervisor.machine.home_secrets import ensure_token
 from services.supervisor.machine.processes import Child, Children, Program
 from services.supervisor.machine.toml_text import config_toml
+from shared.bus.messages.conversations import KEEPER
 from shared.bus.nats.connection import ConnectionOptions, NatsConnection
+from shared.bus.nats.keeper import Keeper
 from shared.bus.nats.layout import ensure_layout, remove_layout
-from shared.bus.nats.users import ADMIN, Seeds, read_seed, write_private
+from shared.bus.nats.users import Seeds, read_seed, write_private
 from shared.bus.serving import BusCounts
 from shared.errors import BusError
 from shared.gateway_api.address import ADDRESS_FILE
@@ -30,7 +33,10 @@ from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.gateway_api.errors import GatewayError
 from shared.ids import new_instance_id
 from shared.settings.config import ENV_CONFIG_FILE, Config, child_environment
+from shared.tasks.owned import Tasks
 from shared.transports import ORDER
+
+log = logging.getLogger(__name__)
 
 SERVICES = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway")
 STOP_ORDER = (("gateway", "webrtc", "webtorrent", "broadcast"), ("chunk",), ("manager",))
@@ -40,6 +46,7 @@ ENV_MESH_SEED_FILE = "SWARMBRIDGE_BUS_MESH_SEED_FILE"
 READY_TIMEOUT_S = 60.0
 """A cold machine compiles every module on the first start; a warm one takes 5 to 8 s."""
 POLL_INTERVAL_S = 0.1
+KEEPER_RESTART_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Node:
         self._processes: dict[str, list[Child]] = {}
         self._token_file: Path | None = None
         self._api: AsyncGatewayClient | None = None
+        self._tasks = Tasks()
 
     def processes(self, service: str) -> list[Child]:
         return list(self._processes.get(service, ()))
@@ -98,6 +106,7 @@ class Node:
         (home / ADDRESS_FILE).unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
         own_seed = read_seed("bus.seed_file", config.bus.seed_file)
         await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope)
+        self._tasks.start(self._keep_laid_out(), name=f"keeper of {self.name}")
         for service in SERVICES:
             for number in range(self.plan.counts.get(service, 1)):
                 program = self._program(service, number + 1, config_file)
@@ -142,11 +151,25 @@ class Node:
 
     async def stop(self) -> None:
         """End every process and remove what belongs to this run only."""
+        await self._tasks.close()
         if self._api is not None:
             await self._api.close()
         await self._children.stop([[c for name in names for c in self.processes(name)] for names in STOP_ORDER])
         (self.plan.config.home / ADDRESS_FILE).unlink(missing_ok=True)
         shutil.rmtree(self.plan.run_dir, ignore_errors=True)
+
+    async def _keep_laid_out(self) -> None:
+        """Without it a loss of NATS's data would last until somebody starts the node again: it is never let die."""
+        plan = self.plan
+        while True:
+            connection = keeper_connection(
+                plan.nats_url, plan.seeds, read_seed("bus.seed_file", plan.config.bus.seed_file)
+            )
+            try:
+                await keep_laid_out(connection, self.name, plan.scope)
+            except Exception as error:
+                log.error("the keeper of node %s ended with %s and is started again", self.name, type(error).__name__)
+            await asyncio.sleep(KEEPER_RESTART_S)
 
     def _program(self, service: str, number: int, config_file: Path) -> Program:
         """A service gets the node's settings, its own seeds and nobody else's."""
@@ -211,18 +234,31 @@ async def lay_out(
     scope: str = "",
     remove: bool = False,
 ) -> None:
-    """Make, or remove, the node's streams and buckets, as the account's admin; own_seed: of a user on one's own server.
+    """Make, or remove, the node's streams and buckets, as its keeper; own_seed: of a user on one's own server.
 
-    Raises: CannotStart.
+    Raises: CannotStart, with the reason in a sentence.
     """
-    seed = seeds[ADMIN].node.read_text().strip() if ADMIN in seeds else own_seed
-    options = ConnectionOptions(nats_url, new_instance_id(ADMIN), seed, inbox_prefix=f"_INBOX_{ADMIN}")
-    connection = NatsConnection(options, BusCounts())
+    connection = keeper_connection(nats_url, seeds, own_seed)
     try:
         await connection.open()
         try:
             await (remove_layout if remove else ensure_layout)(connection, node, scope)
         finally:
             await connection.close()
-    except (BusError, OSError) as error:
-        raise CannotStart(f"node {node}: the NATS server does not let us in or has no JetStream") from error
+    except BusError as error:
+        raise CannotStart(f"node {node}: the NATS server cannot be used: {error}") from error
+
+
+def keeper_connection(nats_url: str, seeds: Mapping[str, Seeds], own_seed: str | None) -> NatsConnection:
+    """A connection, not opened yet, of whoever may make the node's streams."""
+    seed = seeds[KEEPER].node.read_text().strip() if KEEPER in seeds else own_seed
+    return NatsConnection(ConnectionOptions(nats_url, new_instance_id(KEEPER), seed, KEEPER), BusCounts())
+
+
+async def keep_laid_out(connection: NatsConnection, node: str, scope: str = "") -> None:
+    """Make again what NATS loses, until cancelled. Raises: BusError where the server cannot be used at first."""
+    await connection.open()
+    try:
+        await Keeper(connection, node, scope).run()
+    finally:
+        await connection.close()

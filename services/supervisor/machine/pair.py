@@ -24,7 +24,8 @@ from services.supervisor.machine.processes import Children
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
 from services.supervisor.nursery.client import Nursery
 from services.supervisor.nursery.start import start_nursery
-from shared.bus.nats.users import ADMIN, make_users
+from shared.bus.messages.conversations import ADMIN
+from shared.bus.nats.users import make_users
 from shared.ids import PeerToken
 from shared.settings.config import (
     Config,

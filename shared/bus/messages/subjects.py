@@ -9,6 +9,8 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
+from shared.ids import service_of
+
 QUEUE_MANAGER = "manager"
 QUEUE_LINK = "link"
 QUEUE_DIAL = "dial"
@@ -19,7 +21,11 @@ BUCKET_FLAGS = "flags"
 BUCKET_BLOCKLIST = "blocklist"
 BUCKET_LEASES = "leases"
 BUCKET_MANIFESTS = "manifests"
+BUCKET_LAYOUT = "layout"
 STREAM_ATTEMPTS = "attempts"
+
+CHUNK_CALLS = ("put", "get", "fetch", "status", "remove", "usage")
+"""The chunk service's local API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,8 @@ class Subjects:
         return f"{self._prefix}.route.deliver"
 
     def reply(self, instance: str) -> str:
-        """ReplyMessage for one asker's calls."""
-        return f"{self._prefix}.reply.{instance}"
+        """ReplyMessage for one caller's calls."""
+        return f"{self._prefix}.reply.{_named(instance)}"
 
     def link(self, transport: str, peer: str) -> str:
         """Request, queue `link`: SendRequest -> Accepted. Its subscription is the live link."""
@@ -51,7 +57,7 @@ class Subjects:
 
     def worker(self, instance: str) -> str:
         """WorkerCommand to one transport worker."""
-        return f"{self._prefix}.worker.{instance}"
+        return f"{self._prefix}.worker.{_named(instance)}"
 
     def manager(self, instance: str) -> str:
         """ManagerMessage to one manager."""
@@ -76,7 +82,7 @@ class Subjects:
         return f"{self._prefix}.chunk.message"
 
     def chunk(self, call: str) -> str:
-        """Request, queue `chunk`: the local API; call is put, get, fetch, status, remove or usage."""
+        """Request, queue `chunk`: the local API; call is one of CHUNK_CALLS."""
         return f"{self._prefix}.chunk.{call}"
 
     def chunk_instance(self, instance: str) -> str:
@@ -97,9 +103,13 @@ class Subjects:
         """Request: Ping -> Health. Each process asks itself, so that its answer has crossed the bus."""
         return f"{self._prefix}.health.{service}.{instance}"
 
-    def body(self, instance: str) -> str:
-        """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body."""
-        return f"{self._prefix}.body.{instance}"
+    def body(self, instance: str, puller: str) -> str:
+        """Request: PullRange -> Range, and ReleaseBody. One subscription an instance, not one a body.
+
+        puller: the service that pulls, "*" where its holder listens for all of them. It is in the subject so that the
+        server's permissions can say who pulls from whom.
+        """
+        return f"{self._prefix}.body.{_named(instance)}.{puller}"
 
     @property
     def signal_offer(self) -> str:
@@ -119,6 +129,28 @@ class Subjects:
     def attempt(self, transport: str) -> str:
         """Publish into the attempts stream: one Attempt record a hop."""
         return f"{self._prefix}.attempt.{transport}"
+
+
+def _named(instance: str) -> str:
+    """An instance and, before it, its service, so that permissions can tell one service's instances from another's.
+
+    A name that starts with `<service>.` is a pattern of permissions.
+    """
+    return instance if "." in instance else f"{service_of(instance)}.{instance}"
+
+
+def stored(name: str) -> str:
+    """Published by the server at each write into a bucket or stream: headers alone, a hint to read.
+
+    name: as the account knows it, "*" in a permission.
+    """
+    return f"stored.{name}.>"
+
+
+OURS = "sb."
+BROADCAST_SUBJECTS = f"{OURS}bc.>"
+RENDEZVOUS_SUBJECTS = f"{OURS}rv.>"
+"""Account `mesh`: everything that broadcast workers, and everything that rendezvous instances say to each other."""
 
 
 def broadcast_channel(origin: str, channel: str) -> str:

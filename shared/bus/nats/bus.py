@@ -1,4 +1,4 @@
-"""The bus over NATS: `contract.Bus` for a running process. See nats_connection for what it guards against."""
+"""The bus over NATS: `contract.Bus` for a running process. See `connection` for what it guards against."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import msgspec
 
 from shared.bus.contract import Handler, KeyValue, Subscription
 from shared.bus.messages.codec import decode_envelope, decode_reply, encode_envelope
+from shared.bus.messages.conversations import may_answer
 from shared.bus.nats import jetstream
-from shared.bus.nats.connection import ConnectionOptions, Interest, NatsConnection
-from shared.bus.nats.jetstream import OrderedReader, Record
+from shared.bus.nats.connection import ConnectionOptions, Interest, NatsConnection, kind_of
+from shared.bus.nats.jetstream import Record
 from shared.bus.nats.kv import NatsKeyValue
-from shared.bus.nats.layout import scoped_name, wait_for_stream
+from shared.bus.nats.layout import Place, wait_for_stream
+from shared.bus.nats.permissions import micro_name
+from shared.bus.nats.reader import OrderedReader
 from shared.bus.serving import BusCounts, Serving, send_span
 from shared.clock import unix_ms
 from shared.errors import BusError, SwarmbridgeError
@@ -34,8 +37,8 @@ async def connect(
     instance: str,
     *,
     seed: str | None = None,
-    inbox_prefix: str = "_INBOX",
-    announce: str = "",
+    service: str = "",
+    announce: bool = False,
     scope: str = "",
 ) -> NatsBus:
     """Connect a process to its account.
@@ -44,15 +47,16 @@ async def connect(
         url: one NATS URL, or several of one cluster separated by commas.
         instance: the process's own name, safe as a subject token.
         seed: nkey seed (`SU…`) of its user; None where the server asks for none.
-        inbox_prefix: what its replies' subjects start with, by its user's permissions.
-        announce: its service's name in NATS micro (PING, INFO, STATS), "" to stay out of it.
+        service: whose user it is: answers to its requests come to this name, and it answers those who may ask it.
+        announce: whether to be found by NATS micro (PING, INFO, STATS).
         scope: the node's id where several nodes share the account (layout.scoped_name), else "".
-    Raises: BusUnavailable; BusError(FORBIDDEN) where the server refuses the user.
+    Raises: as NatsConnection.open.
     """
     counts = BusCounts()
-    connection = NatsConnection(ConnectionOptions(url, instance, seed, inbox_prefix, announce), counts)
+    options = ConnectionOptions(url, instance, seed, service, micro_name(service) if announce else "")
+    connection = NatsConnection(options, counts)
     await connection.open()
-    return NatsBus(instance, connection, counts, scope)
+    return NatsBus(instance, connection, counts, scope, service)
 
 
 class _Served:
@@ -71,11 +75,14 @@ class _Served:
 class NatsBus:
     """Implements shared.bus.contract.Bus."""
 
-    def __init__(self, instance: str, connection: NatsConnection, counts: BusCounts, scope: str = "") -> None:
+    def __init__(
+        self, instance: str, connection: NatsConnection, counts: BusCounts, scope: str = "", service: str = ""
+    ) -> None:
         self.instance = instance
         self.connection = connection
         self.counts = counts
         self._scope = scope
+        self._service = service
         self._served: dict[_Served, None] = {}
         self._unserved: dict[_Served, None] = {}
 
@@ -104,6 +111,14 @@ class NatsBus:
         serving: Serving[T] = Serving(body_type, handler, max_concurrent, self.counts)
 
         def on_message(at: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+            if headers or (reply and not may_answer(self._service, at, reply)):
+                # Nothing of ours has headers: JetStream was made to send this. And whoever wants its answer where no
+                # caller of this subject hears it wants us to write what it may not write itself.
+                self.counts.strays += 1
+                log.error(
+                    "a message that no service of ours sends, on %s: %d so far", kind_of(subject), self.counts.strays
+                )
+                return
             serving.receive(at, data, partial(self.connection.publish, reply) if reply else None)
 
         served = _Served(self, await self.connection.subscribe(subject, on_message, queue), serving)
@@ -119,9 +134,9 @@ class NatsBus:
             self._unserved[served] = None
 
     async def kv(self, bucket: str) -> KeyValue:
-        name = scoped_name(bucket, self._scope)
-        await wait_for_stream(self.connection, f"KV_{name}")
-        return NatsKeyValue(self.connection, name)
+        place = Place(bucket, self._scope)
+        await wait_for_stream(self.connection, place)
+        return NatsKeyValue(self.connection, place)
 
     async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
         data = encode_envelope(body, 0, current_traceparent())
@@ -139,14 +154,18 @@ class NatsBus:
                 return
             on_record(body, record.stored_ms)
 
-        name = scoped_name(stream, self._scope)
-        await wait_for_stream(self.connection, name)
-        reader = OrderedReader(self.connection, name, on_stored)
+        reader = OrderedReader(self.connection, Place(stream, self._scope), on_stored)
         await reader.start()
         return reader
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self.connection.on_renewed(callback)
+
+    def on_lost(self, callback: Callable[[str], None]) -> None:
+        self.connection.on_lost = callback
+
+    def on_crash(self, callback: Callable[[str], None]) -> None:
+        self.connection.on_crash = callback
 
     async def close(self) -> None:
         served = [*self._served, *self._unserved]

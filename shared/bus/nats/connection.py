@@ -7,27 +7,32 @@ late. So a lost client is given up, a fresh one made, and every `Interest` opene
 Traps of nats-py that end here (docs/nats.md): interest that a flush does not wait for; pending limits that drop in
 silence; publishing while disconnected, which raises nothing; denied requests, seen by the error callback only; a
 flush whose cancellation kills the reader.
+
+Requests are ours too, not nats-py's: the reply subject of each is new and names caller and server
+(`shared.bus.messages.conversations`), and when the connection is lost, those in flight end at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping
+import socket
+import ssl
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import nats.micro
-from nats import errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription as NatsSubscription
+from urllib.parse import urlsplit
 
 from shared.backoff import delays_s
+from shared.bus.messages.conversations import INBOX, inbox, server_of
+from shared.bus.nats.client import Client, Msg, add_service, errors
+from shared.bus.nats.client import Subscription as NatsSubscription
 from shared.bus.serving import BusCounts
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
 from shared.tasks.ending import end_tasks
+from shared.tasks.owned import Tasks
 from shared.version import VERSION
 
 CONNECT_TIMEOUT_S = 3.0
@@ -51,8 +56,18 @@ RENEW_CAP_S = 2.0
 LOST_POLL_S = 0.25
 """nats-py marks a client closed before it says so, and may never come to say so."""
 
+SCHEMES = ("nats", "tls")
+"""nats-py also takes ws and wss, for which it would load an HTTP client."""
+
 CLOSE_TIMEOUT_S = 2.0
 MAX_FLUSHES = 3
+INBOX_BYTES = 12
+"""Of the random part of a reply's subject: nobody else can guess one and answer in the server's stead."""
+
+NO_RESPONDERS = "503"
+MAX_ANSWERS = 1024
+"""Answers to one request that wait for whoever asked."""
+
 
 OnMessage = Callable[[str, bytes, str, Mapping[str, str] | None], None]
 """(subject, data, reply, headers). Synchronous and quick; headers None where there are none."""
@@ -64,13 +79,29 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """url: one or several, separated by commas. seed: nkey seed of the user. service: NATS micro's name, "" = none."""
+    """url: one or several, separated by commas. seed: nkey seed of the user. service: the process's, "" = none of ours.
+
+    announce: its name in NATS micro, "" = none.
+    """
 
     url: str
     name: str
     seed: str | None = None
-    inbox_prefix: str = "_INBOX"
     service: str = ""
+    announce: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for a request. headers None where there are none."""
+
+    data: bytes
+    headers: Mapping[str, str] | None
+
+    @property
+    def status(self) -> str:
+        """The server's own word on a request (`503`, `404`, `204`), "" where a process or JetStream answered."""
+        return "" if self.data else header(self.headers, "Status")
 
 
 class Owned(Protocol):
@@ -132,26 +163,42 @@ class NatsConnection:
         self._interests: dict[Interest, None] = {}
         self._denied: set[str] = set()
         self._on_renewed: list[Callable[[], None]] = []
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks = Tasks(lambda task: self.on_crash(task))
         self._owned: dict[Owned, None] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
         self._flushing: set[asyncio.Task[None]] = set()
+        self._inbox = os.urandom(INBOX_BYTES).hex()
+        self._waiting: dict[str, Callable[[Answer | None], None]] = {}
+        self.on_lost: Callable[[str], None] = lambda name: None
+        """Called with the name of a bucket or stream that was lost and made again, by whoever reads it."""
+        self.on_crash: Callable[[str], None] = lambda task: None
+        """Called with a task's name when one that keeps the connection has died: the process can only end."""
 
     @property
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected
 
     async def open(self) -> None:
-        """Connect once. Raises: BusUnavailable; BusError(FORBIDDEN) where the server refuses the user."""
+        """Connect once.
+
+        Raises: BusUnavailable, BusTimeout: nothing answers; BusError: FORBIDDEN where the server refuses the user,
+            MISCONFIGURED for a URL that is none, UNAUTHENTICATED for its certificate.
+        """
         self._client = await self._connect()
-        self._keeper = asyncio.create_task(self._renew_forever(), name="nats")
+        self._tasks.start(self._renew_forever(), name="nats connection")
+        try:
+            await self.subscribe(f"{inbox(self._options.service, '*')}.{self._inbox}.*", self._receive_answer)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Close what it owns, then the client."""
         for owned in list(self._owned):
             await owned.close()
-        await end_tasks([self._keeper])
+        await self._tasks.close()
+        self._give_up_requests()
         client, self._client = self._client, None
         if client is not None:
             await _end(client)
@@ -169,9 +216,6 @@ class NatsConnection:
         self._on_renewed.append(callback)
         return lambda: self._on_renewed.remove(callback) if callback in self._on_renewed else None
 
-    def new_inbox(self) -> str:
-        return self._ready().new_inbox()
-
     async def publish(
         self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
@@ -183,14 +227,58 @@ class NatsConnection:
 
     async def request(
         self, subject: str, data: bytes, timeout_s: float, headers: Mapping[str, str] | None = None
-    ) -> Msg:
-        """Raises: NoResponders, BusTimeout, BusUnavailable; SwarmbridgeError(TOO_LARGE)."""
+    ) -> Answer:
+        """The first answer.
+
+        Raises: NoResponders, BusTimeout, BusUnavailable (also when the connection is lost with the request in
+            flight: it may have been handled); SwarmbridgeError(TOO_LARGE).
+        """
+        answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        token, reply = self._new_reply(subject)
+        self._waiting[token] = lambda received: None if answer.done() else answer.set_result(received)
         try:
-            return await self._ready().request(
-                subject, data, timeout=timeout_s, headers=dict(headers) if headers else None
-            )
-        except (errors.Error, OSError, TimeoutError) as error:
-            raise _translated(error) from error
+            await self.publish(subject, data, reply, headers)
+            async with asyncio.timeout(timeout_s):
+                return _checked(await answer)
+        except TimeoutError:
+            raise BusTimeout("no answer in time") from None
+        finally:
+            del self._waiting[token]
+
+    async def request_many(self, subject: str, data: bytes, timeout_s: float) -> AsyncGenerator[Answer, None]:
+        """Every answer, for as long as the caller takes them; each within timeout_s of the one before.
+
+        Back-pressure: at most MAX_ANSWERS wait; the request must not ask for more. Raises: as `request`.
+        Cancellation: wrap in `contextlib.aclosing`.
+        """
+        answers: asyncio.Queue[Answer | None] = asyncio.Queue()
+        token, reply = self._new_reply(subject)
+        self._waiting[token] = lambda received: answers.put_nowait(received) if answers.qsize() < MAX_ANSWERS else None
+        try:
+            await self.publish(subject, data, reply)
+            while True:
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        answer = await answers.get()
+                except TimeoutError:
+                    raise BusTimeout("no answer in time") from None
+                yield _checked(answer)
+        finally:
+            del self._waiting[token]
+
+    def _new_reply(self, subject: str) -> tuple[str, str]:
+        token = os.urandom(INBOX_BYTES).hex()
+        return token, f"{inbox(self._options.service, server_of(subject))}.{self._inbox}.{token}"
+
+    def _receive_answer(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        receive = self._waiting.get(subject.rpartition(".")[2])
+        if receive is not None:
+            receive(Answer(data, headers))
+
+    def _give_up_requests(self) -> None:
+        """What was asked on a connection that is gone is answered by nobody."""
+        for receive in list(self._waiting.values()):
+            receive(None)
 
     async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> Interest:
         """When this returns, what anyone sends to `subject` reaches us.
@@ -243,6 +331,7 @@ class NatsConnection:
         return self._client
 
     async def _connect(self) -> Client:
+        urls = checked_urls(self._options.url)
         client, lost = Client(), asyncio.Event()
 
         async def on_closed() -> None:
@@ -251,7 +340,7 @@ class NatsConnection:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await client.connect(
-                    [url.strip() for url in self._options.url.split(",")],
+                    urls,
                     name=self._options.name,
                     allow_reconnect=False,
                     max_reconnect_attempts=1,
@@ -261,15 +350,14 @@ class NatsConnection:
                     max_outstanding_pings=MAX_PINGS,
                     pending_size=OUTBOUND_BYTES,
                     flush_timeout=FLUSH_TIMEOUT_S,
-                    inbox_prefix=self._options.inbox_prefix,
                     nkeys_seed_str=self._options.seed,
                     error_cb=self._note,
                     closed_cb=on_closed,
                 )
-                if self._options.service:
-                    await nats.micro.add_service(
+                if self._options.announce:
+                    await add_service(
                         client,
-                        name=self._options.service,
+                        name=self._options.announce,
                         version=VERSION,
                         metadata={"instance": self._options.name},
                     )
@@ -283,6 +371,7 @@ class NatsConnection:
         while True:
             await self._until_lost()
             old, self._client = self._client, None
+            self._give_up_requests()
             if old is not None:
                 ending = asyncio.create_task(_end(old))
                 self._ending.add(ending)
@@ -295,7 +384,10 @@ class NatsConnection:
             self._counts.reconnects += 1
             log.warning("connected to the bus again")
             for callback in list(self._on_renewed):
-                callback()
+                try:
+                    callback()
+                except Exception as error:  # one listener's bug must not leave the others, and us, without a connection
+                    log.error("a listener of reconnects raised %s", type(error).__name__)
 
     async def _until_lost(self) -> None:
         while self._client is not None and not self._client.is_closed:
@@ -338,7 +430,15 @@ class NatsConnection:
         kind, subject = denied[1].lower(), denied[2].lower()  # nats-py lowers the text; not all versions may
         if kind == "subscription":
             self._denied.add(subject)
-        log.error("the bus denied a %s to %s", kind, _words(subject))
+        log.error("the bus denied a %s to %s", kind, kind_of(subject))
+
+
+def _checked(answer: Answer | None) -> Answer:
+    if answer is None:
+        raise BusUnavailable("the connection was lost before the answer came")
+    if answer.status == NO_RESPONDERS:
+        raise NoResponders("nobody serves this")
+    return answer
 
 
 async def _flush(client: Client) -> None:
@@ -364,24 +464,43 @@ async def _end(client: Client) -> None:
         log.debug("closing: %s", type(error).__name__)
 
 
-def _words(subject: str) -> str:
+def kind_of(subject: str) -> str:
     """The words of a subject without the names in it: those may hold keys and hashes."""
     parts = subject.split(".")
     if parts[0] == "sb":
         named = {"link": 2, "dial": 2, "inbound": 2, "attempt": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
         return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
-    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2}.get(parts[0], 1)])
+    return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2, INBOX: 3}.get(parts[0], 1)])
+
+
+def checked_urls(text: str) -> list[str]:
+    """The servers in `bus.url`. Raises: BusError(MISCONFIGURED), naming what is wrong without repeating the URL."""
+    urls = [url.strip() for url in text.split(",")]
+    for url in urls:
+        try:
+            parts = urlsplit(url if "://" in url else f"nats://{url}")
+            usable = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise BusError(Cause.MISCONFIGURED, "its address is no NATS URL; write nats://HOST:PORT or tls://HOST:PORT")
+    return urls
 
 
 def _translated(error: BaseException) -> SwarmbridgeError:
-    if isinstance(error, errors.NoRespondersError):
-        return NoResponders("nobody serves this")
+    """nats-py's errors and the system's in ours. The texts are for a person who starts a node: a sentence a reason."""
     if isinstance(error, errors.MaxPayloadError):
         return SwarmbridgeError(Cause.TOO_LARGE, "over the bus's message size")
     if isinstance(error, (errors.AuthorizationError, errors.Error)) and "authorization violation" in str(error).lower():
-        return BusError(Cause.FORBIDDEN, "the bus refused this user")
+        return BusError(Cause.FORBIDDEN, "it refuses our user; see bus.seed_file, and whose accounts the server has")
+    if isinstance(error, ssl.SSLError):
+        return BusError(Cause.UNAUTHENTICATED, "its TLS certificate cannot be verified")
+    if isinstance(error, socket.gaierror):
+        return BusUnavailable("its host name cannot be resolved")
     if isinstance(error, TimeoutError):
         return BusTimeout("no answer in time")
+    if isinstance(error, (errors.NoServersError, ConnectionRefusedError)):
+        return BusUnavailable("nothing takes connections at its address, or its host name cannot be resolved")
     return BusUnavailable("not connected")
 
 

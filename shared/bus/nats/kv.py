@@ -9,24 +9,28 @@ marker itself expires (docs/nats.md). A watch therefore tells changes and deleti
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime
 
+from shared.backoff import delays_s
 from shared.bus.contract import KvEntry, Subscription
 from shared.bus.nats.connection import NatsConnection, header
 from shared.bus.nats.jetstream import (
-    API_TIMEOUT_S,
     EXPECTED_LAST,
     TTL,
     WRONG_LAST_SEQUENCE,
     JetStreamError,
-    OrderedReader,
     Record,
     append,
+    get_last,
+    read_after,
 )
-from shared.errors import BusUnavailable, NoResponders
+from shared.bus.nats.layout import Place
+from shared.bus.nats.reader import OrderedReader
+from shared.errors import BusError
+from shared.tasks.owned import Tasks
 
 MIN_TTL_S = 1
 """NATS counts a message's TTL in whole seconds, at least one (ADR-43)."""
@@ -34,6 +38,9 @@ MIN_TTL_S = 1
 DELETION_KEPT_S = 7 * 86_400
 """What says that a key was deleted goes away after this long, so that a bucket is not filled by what is no longer in
 it. A watch that was away for longer misses the deletion."""
+
+RESTORE_FIRST_S = 0.1
+RESTORE_CAP_S = 2.0
 
 OPERATION = "KV-Operation"
 MARKER = "Nats-Marker-Reason"
@@ -44,10 +51,10 @@ log = logging.getLogger(__name__)
 class NatsKeyValue:
     """One bucket, opened."""
 
-    def __init__(self, connection: NatsConnection, bucket: str) -> None:
+    def __init__(self, connection: NatsConnection, place: Place) -> None:
         self._connection = connection
-        self._stream = f"KV_{bucket}"
-        self._prefix = f"$KV.{bucket}."
+        self._place = place
+        self._prefix = place.prefix
 
     async def get(self, key: str) -> KvEntry | None:
         entry = await self._stored(key)
@@ -74,49 +81,23 @@ class NatsKeyValue:
 
     async def keys(self) -> list[str]:
         live: dict[str, bool] = {}
-
-        def on_record(record: Record) -> None:
-            live[record.subject.removeprefix(self._prefix)] = not _is_deletion(record.headers)
-
-        reader = OrderedReader(self._connection, self._stream, on_record, last_per_subject=True, headers_only=True)
-        await reader.start()
-        await reader.close()
+        sequence, more = 0, True
+        while more:
+            records, more = await read_after(self._connection, self._place.stream, sequence)
+            for record in records:
+                sequence = record.sequence
+                live[record.subject.removeprefix(self._prefix)] = not _is_deletion(record.headers)
         return sorted(key for key, is_live in live.items() if is_live)
 
-    async def watch(self, on_entry: Callable[[KvEntry], None]) -> Subscription:
-        seen: dict[str, tuple[int, int]] = {}
-        starting = True
-
-        def on_record(record: Record) -> None:
-            key = record.subject.removeprefix(self._prefix)
-            # After a reconnect the last entry of every key comes again. The time is compared too: a bucket
-            # that was made anew counts its revisions from 1.
-            if seen.get(key) == (record.sequence, record.stored_ms):
-                return
-            seen[key] = (record.sequence, record.stored_ms)
-            deleted = _is_deletion(record.headers)
-            if deleted and starting:
-                return
-            on_entry(KvEntry(key, None if deleted else record.data, record.sequence, record.stored_ms))
-
-        reader = OrderedReader(self._connection, self._stream, on_record, last_per_subject=True)
-        await reader.start()
-        starting = False
-        return reader
+    async def watch(self, on_entry: Callable[[KvEntry], None], *, restore: bool = False) -> Subscription:
+        watch = _Watch(self, self._connection, self._place, on_entry, restore)
+        await watch.start()
+        return watch
 
     async def _stored(self, key: str) -> KvEntry | None:
         """What the server holds for a key; value None where that is a deletion."""
-        subject = f"$JS.API.DIRECT.GET.{self._stream}.{self._prefix}{key}"
-        try:
-            message = await self._connection.request(subject, b"", API_TIMEOUT_S)
-        except NoResponders:
-            raise BusUnavailable("no such bucket, or no JetStream") from None
-        status = header(message.headers, "Status")
-        if status == "404":
-            return None
-        if status:
-            raise JetStreamError(int(status), 0)
-        return _entry(key, message.data, message.headers)
+        record = await get_last(self._connection, self._place.stream, self._prefix + key)
+        return _entry(key, record) if record is not None else None
 
     async def _write(self, key: str, value: bytes, expected: int, ttl_s: float) -> int | None:
         """Store where the key's last message is `expected` (0 = none). Returns: the revision, None where not."""
@@ -131,18 +112,64 @@ class NatsKeyValue:
             raise
 
 
-def _entry(key: str, data: bytes, headers: Mapping[str, str] | None) -> KvEntry:
-    deleted = _is_deletion(headers)
-    stored_at = datetime.fromisoformat(_microseconds(header(headers, "Nats-Time-Stamp")))
-    revision = int(header(headers, "Nats-Sequence"))
-    return KvEntry(key, None if deleted else data, revision, round(stored_at.timestamp() * 1000))
+class _Watch:
+    """A watch; with `restore`, the memory of what the bucket held, put back into one that was lost and made again."""
+
+    def __init__(
+        self,
+        bucket: NatsKeyValue,
+        connection: NatsConnection,
+        place: Place,
+        on_entry: Callable[[KvEntry], None],
+        restore: bool,
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = place.prefix
+        self._on_entry = on_entry
+        self._restore = restore
+        self._held: dict[str, bytes] = {}
+        self._starting = True
+        self._reader = OrderedReader(connection, place, self._on_record, on_made_anew=self._on_made_anew)
+        self._tasks = Tasks()
+
+    async def start(self) -> None:
+        await self._reader.start()
+        self._starting = False
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._tasks.close()
+
+    def _on_record(self, record: Record) -> None:
+        entry = _entry(record.subject.removeprefix(self._prefix), record)
+        if self._restore:
+            if entry.value is None:
+                self._held.pop(entry.key, None)
+            else:
+                self._held[entry.key] = entry.value
+        if entry.value is not None or not self._starting:
+            self._on_entry(entry)
+
+    def _on_made_anew(self) -> None:
+        if self._held:
+            self._tasks.start(self._put_back(dict(self._held)), name="restoring a bucket")
+
+    async def _put_back(self, held: dict[str, bytes]) -> None:
+        """Everything that is not there again already, tried until the bus takes it; what was written since wins."""
+        delays = delays_s(RESTORE_FIRST_S, RESTORE_CAP_S)
+        while held:
+            key, value = next(iter(held.items()))
+            try:
+                await self._bucket.create(key, value)
+                del held[key]
+            except BusError as error:
+                log.debug("restoring a bucket: %s", error.cause)
+                await asyncio.sleep(next(delays))
 
 
-def _microseconds(stamp: str) -> str:
-    """RFC 3339 with nanoseconds, as the server writes it, cut to what `datetime` reads."""
-    whole, dot, rest = stamp.partition(".")
-    digits = rest.rstrip("Zz")
-    return f"{whole.rstrip('Zz')}{dot}{digits[:6].ljust(6, '0') if dot else ''}+00:00"
+def _entry(key: str, record: Record) -> KvEntry:
+    deleted = _is_deletion(record.headers)
+    return KvEntry(key, None if deleted else record.data, record.sequence, record.stored_ms)
 
 
 def _is_deletion(headers: Mapping[str, str] | None) -> bool:

@@ -1,46 +1,56 @@
-"""What JetStream holds for a node: four KV buckets and the attempts stream, made once by an `admin` user.
+"""What JetStream holds for a node: five KV buckets and the attempts stream, made and kept by the `keeper`.
 
-Services only open them, and wait a while for a layout that is still being made. Making it again changes what
-differs and nothing else.
+Services only use them, and wait a while for a layout that is still being made. Making it again changes what
+differs and nothing else. The bucket `layout` says for each when it was made: by that a reader knows that its stream
+was lost and made again, whoever made it and whatever it holds by now.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from shared.backoff import delays_s
 from shared.bus.messages.subjects import (
     BUCKET_BLOCKLIST,
     BUCKET_FLAGS,
+    BUCKET_LAYOUT,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
     STREAM_ATTEMPTS,
+    Subjects,
+    stored,
 )
 from shared.bus.nats.connection import NatsConnection
-from shared.bus.nats.jetstream import JetStreamError, api
+from shared.bus.nats.jetstream import JetStreamError, api, append, get_at, get_last
 from shared.clock import monotonic
-from shared.errors import BusError, BusTimeout
+from shared.errors import BusError
 
 MAX_ATTEMPTS = 100_000
-MAX_ATTEMPTS_BYTES = 64 * 2**20
-"""Older attempts are dropped: counters derive from those that are stored."""
+MAX_ATTEMPTS_BYTES = 32 * 2**20
+"""Older attempts are dropped: counters derive from those that are stored. One is about 300 B with what NATS adds."""
 
 DEDUPE_WINDOW_S = 120.0
 """How long the same `Nats-Msg-Id` is stored once: far longer than a delivery may last."""
 
 MAX_VALUE_BYTES = {
+    BUCKET_LAYOUT: 4096,
     BUCKET_FLAGS: 4096,
     BUCKET_BLOCKLIST: 4096,
     BUCKET_LEASES: 4096,
     BUCKET_MANIFESTS: 64 * 1024,
 }
 MAX_BUCKET_BYTES = {
-    BUCKET_FLAGS: 2**20,
-    BUCKET_BLOCKLIST: 8 * 2**20,
-    BUCKET_LEASES: 4 * 2**20,
-    BUCKET_MANIFESTS: 256 * 2**20,
+    BUCKET_LAYOUT: 2**18,
+    BUCKET_FLAGS: 2**18,
+    BUCKET_BLOCKLIST: 4 * 2**20,
+    BUCKET_LEASES: 2**18,
+    BUCKET_MANIFESTS: 64 * 2**20,
 }
+"""NATS reserves these bytes when a stream is made, out of three quarters of what is free on its disk: 101 MiB with the
+attempts. 4,096 blocks with the longest notes are 3 MiB; a file's summary and alias are about 600 B, so that the index
+holds 50,000 files and more."""
 
 WAIT_FOR_LAYOUT_S = 10.0
 POLL_FIRST_S = 0.02
@@ -52,70 +62,126 @@ NAME_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
 
 
-def scoped_name(name: str, scope: str) -> str:
-    """What a bucket or stream is called in an account that several nodes share; scope "" = the account is ours."""
-    return f"{name}_{scope}" if scope else name
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A bucket or stream as the account knows it. scope: the node's id where several nodes share the account."""
+
+    name: str
+    scope: str = ""
+
+    @property
+    def scoped(self) -> str:
+        return f"{self.name}_{self.scope}" if self.scope else self.name
+
+    @property
+    def stream(self) -> str:
+        return self.scoped if self.name == STREAM_ATTEMPTS else f"KV_{self.scoped}"
+
+    @property
+    def prefix(self) -> str:
+        """What the subjects of a bucket's keys start with."""
+        return f"$KV.{self.scoped}."
+
+    @property
+    def hints(self) -> str:
+        return stored(self.scoped)
 
 
-async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") -> None:
-    """Make the layout of a node, or bring it up to date. Needs the `admin` user's permissions.
+async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") -> list[str]:
+    """Make the layout of a node, or bring it up to date. Needs the keeper's permissions.
 
-    Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout.
+    A stream that is made has a new generation, which those who read it are told by (`generation`).
+    Returns: the buckets and streams that were made; all of them at the first start.
+    Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout; BusError(MISCONFIGURED).
     """
-    for config in streams(node, scope):
+    made: list[str] = []
+    layout = Place(BUCKET_LAYOUT, scope)
+    for place, config in streams(node, scope):
+        created, is_new = await _ensure_stream(connection, config)
+        if is_new:
+            made.append(place.name)
+        # By the time of its making: where a keeper dies between the two steps, the next one still says so.
+        subject = layout.prefix + place.name
+        known = await get_last(connection, layout.stream, subject)
+        if known is None or known.data != created.encode():
+            await append(connection, subject, created.encode())
+    return made
+
+
+async def _ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> tuple[str, bool]:
+    """Returns: when the stream was made, in the server's own words, and whether that was now."""
+    try:
+        answer = await api(connection, f"STREAM.CREATE.{config['name']}", config)
+    except JetStreamError as error:
+        if error.err_code != NAME_IN_USE:
+            raise
+        answer = await api(connection, f"STREAM.UPDATE.{config['name']}", config)
+    return str(answer["created"]), bool(answer.get("did_create"))
+
+
+async def generation(connection: NatsConnection, place: Place) -> bytes:
+    """Which making of the bucket or stream this is; b"" where the keeper has not said so yet.
+
+    Raises: StreamGone; BusError.
+    """
+    layout = Place(BUCKET_LAYOUT, place.scope)
+    known = await get_last(connection, layout.stream, layout.prefix + place.name)
+    return known.data if known is not None else b""
+
+
+async def is_laid_out(connection: NatsConnection, node: str, scope: str = "") -> bool:
+    """Whether every stream is there. Raises: BusError where that cannot be asked."""
+    for place, _ in streams(node, scope):
         try:
-            await api(connection, f"STREAM.CREATE.{config['name']}", config)
+            await api(connection, f"STREAM.INFO.{place.stream}", {})
         except JetStreamError as error:
-            if error.err_code != NAME_IN_USE:
-                raise
-            await api(connection, f"STREAM.UPDATE.{config['name']}", config)
+            if error.err_code == STREAM_NOT_FOUND:
+                return False
+            raise
+    return True
 
 
 async def remove_layout(connection: NatsConnection, node: str, scope: str) -> None:
     """Remove the layout and all that it holds; what is not there is no error. Raises: as ensure_layout."""
-    for config in streams(node, scope):
+    for place, _ in streams(node, scope):
         try:
-            await api(connection, f"STREAM.DELETE.{config['name']}", {})
+            await api(connection, f"STREAM.DELETE.{place.stream}", {})
         except JetStreamError as error:
             if error.err_code != STREAM_NOT_FOUND:
                 raise
 
 
-async def wait_for_stream(connection: NatsConnection, stream: str, timeout_s: float = WAIT_FOR_LAYOUT_S) -> None:
-    """Return when the stream is there. Raises: BusTimeout; BusError where it cannot be asked for."""
+async def wait_for_stream(connection: NatsConnection, place: Place, timeout_s: float = WAIT_FOR_LAYOUT_S) -> None:
+    """Return when the stream is there. Raises: StreamGone; BusError where it cannot be asked for."""
     deadline_s = monotonic() + timeout_s
     for delay_s in delays_s(POLL_FIRST_S, POLL_CAP_S):
         try:
-            await api(connection, f"STREAM.INFO.{stream}", {})
+            await get_at(connection, place.stream, 1)
             return
-        except JetStreamError as error:
-            if error.err_code != STREAM_NOT_FOUND:
+        except BusError:
+            if monotonic() + delay_s >= deadline_s:
                 raise
-            failure: BusError = error
-        except BusError as error:
-            failure = error
-        if monotonic() + delay_s >= deadline_s:
-            raise BusTimeout("the bus has no such bucket or stream") from failure
         await asyncio.sleep(delay_s)
 
 
-def streams(node: str, scope: str = "") -> list[dict[str, Any]]:
-    """The configuration of every stream of a node, in the words of JetStream's API."""
-    buckets = [_bucket(bucket, scope) for bucket in MAX_BUCKET_BYTES]
-    return [*buckets, _attempts(node, scope)]
+def streams(node: str, scope: str = "") -> list[tuple[Place, dict[str, Any]]]:
+    """Every bucket and stream of a node, that of the generations first, in the words of JetStream's API."""
+    buckets = [Place(bucket, scope) for bucket in MAX_BUCKET_BYTES]
+    attempts = Place(STREAM_ATTEMPTS, scope)
+    return [*((place, _bucket(place)) for place in buckets), (attempts, _attempts(attempts, node))]
 
 
-def _bucket(bucket: str, scope: str) -> dict[str, Any]:
+def _bucket(place: Place) -> dict[str, Any]:
     """A KV bucket of one value a key (ADR-8). TTL a key is allowed; expiry leaves no marker (docs/nats.md)."""
     return {
-        "name": f"KV_{scoped_name(bucket, scope)}",
-        "subjects": [f"$KV.{scoped_name(bucket, scope)}.>"],
+        "name": place.stream,
+        "subjects": [f"{place.prefix}>"],
         "storage": "file",
         "retention": "limits",
         "discard": "new",
         "max_msgs_per_subject": 1,
-        "max_msg_size": MAX_VALUE_BYTES[bucket],
-        "max_bytes": MAX_BUCKET_BYTES[bucket],
+        "max_msg_size": MAX_VALUE_BYTES[place.name],
+        "max_bytes": MAX_BUCKET_BYTES[place.name],
         "max_msgs": -1,
         "max_consumers": -1,
         "max_age": 0,
@@ -125,13 +191,15 @@ def _bucket(bucket: str, scope: str) -> dict[str, Any]:
         "allow_msg_ttl": True,
         "allow_rollup_hdrs": True,
         "deny_delete": True,
+        "republish": {"src": f"{place.prefix}>", "dest": place.hints, "headers_only": True},
     }
 
 
-def _attempts(node: str, scope: str) -> dict[str, Any]:
+def _attempts(place: Place, node: str) -> dict[str, Any]:
+    subjects = Subjects(node).attempt(">")
     return {
-        "name": scoped_name(STREAM_ATTEMPTS, scope),
-        "subjects": [f"sb.{node}.attempt.>"],
+        "name": place.stream,
+        "subjects": [subjects],
         "storage": "file",
         "retention": "limits",
         "discard": "old",
@@ -142,4 +210,5 @@ def _attempts(node: str, scope: str) -> dict[str, Any]:
         "num_replicas": 1,
         "duplicate_window": int(DEDUPE_WINDOW_S * 1e9),
         "allow_direct": True,
+        "republish": {"src": subjects, "dest": place.hints, "headers_only": True},
     }

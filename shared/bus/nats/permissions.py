@@ -1,42 +1,80 @@
-"""Who may say and hear what on the bus: pure data, one NATS user a service (docs/trust.md: one service may be taken
-over).
+"""Who may say and hear what on the bus: pure data, one NATS user a service, made of the table of conversations.
 
-The node's account denies everything else. Replies need no permission of their own (`allow_responses`: one reply
-to a request that came in, within two minutes).
+A service that was taken over has its seed, and with it exactly this. Three things make "exactly" true on NATS:
 
-What this cannot keep apart, and why one account holds one node: instances of all services share `body.*` (NATS
-wildcards are whole tokens); and who may create a consumer on a KV bucket can have its values delivered onto any
-subject of the account (docs/nats.md).
+*No `allow_responses`.* It lets a service publish to whatever reply subject a request carried, and every service can
+send itself a request. Instead each may publish to the inboxes of those who ask it, by name
+(`shared.bus.messages.conversations`).
+
+*Streams and buckets are in an account of their own*, of which the services' account imports what they use. JetStream
+answers a request with the server's own rights, wherever its reply subject points: in one account, whoever may read
+any bucket can have the answer written into another. An answer that comes back through an import is never let into an
+import again, so that it reaches no bucket. It can still reach a service: such a message has headers or is JSON, and
+neither is an envelope of ours.
+
+*No consumers.* Who may create one can have stored bytes delivered anywhere. Readers use direct gets, and the server's
+own notice of each write (`republish`) as a hint to read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.bus.messages.conversations import (
+    ADMIN,
+    CHUNK,
+    GATEWAY,
+    INBOX,
+    KEEPER,
+    MANAGER,
+    MESH_ROWS,
+    SERVICES,
+    Row,
+    inbox,
+    node_rows,
+)
 from shared.bus.messages.subjects import (
     BUCKET_BLOCKLIST,
     BUCKET_FLAGS,
+    BUCKET_LAYOUT,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
     STREAM_ATTEMPTS,
     Subjects,
+    stored,
 )
 from shared.transports import TransportName
-
-SERVICES = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
-ADMIN = "admin"
-"""Makes the layout, and is the operator's own user for the `nats` tool."""
 
 SETTINGS_BUCKETS = (BUCKET_FLAGS, BUCKET_BLOCKLIST)
 """What every service reads: flags, and who is blocked."""
 
-SETTINGS_WRITERS = ("gateway",)
+SETTINGS_WRITERS = (GATEWAY,)
 """Who may change them: people do, through the gateway. A worker that was taken over cannot switch others off, nor
 unblock whom it serves."""
 
-MESH_SERVICES = ("broadcast", "rendezvous")
-_MESH_SUBJECTS = {"broadcast": "sb.bc.>", "rendezvous": "sb.rv.>"}
+BUCKETS = (*SETTINGS_BUCKETS, BUCKET_LEASES, BUCKET_MANIFESTS, BUCKET_LAYOUT)
+
+READERS: dict[str, tuple[str, ...]] = {
+    BUCKET_FLAGS: SERVICES,
+    BUCKET_BLOCKLIST: SERVICES,
+    BUCKET_LAYOUT: SERVICES,
+    BUCKET_LEASES: (TransportName.WEBRTC,),
+    BUCKET_MANIFESTS: (CHUNK,),
+    STREAM_ATTEMPTS: (MANAGER, GATEWAY),
+}
+WRITERS: dict[str, tuple[str, ...]] = {
+    BUCKET_FLAGS: SETTINGS_WRITERS,
+    BUCKET_BLOCKLIST: SETTINGS_WRITERS,
+    BUCKET_LAYOUT: (),
+    BUCKET_LEASES: (TransportName.WEBRTC,),
+    BUCKET_MANIFESTS: (CHUNK,),
+    STREAM_ATTEMPTS: (MANAGER,),
+}
+"""Who may write into which bucket or stream; BUCKET_LAYOUT is the keeper's, who is in its account."""
+
+MESH_SERVICES = tuple(row.server for row in MESH_ROWS)
 MICRO_VERBS = ("PING", "INFO", "STATS")
 
 
@@ -46,20 +84,22 @@ class Permissions:
 
     publish: list[str]
     subscribe: list[str]
-    allow_responses: bool = True
 
     def as_config(self) -> dict[str, Any]:
         """The `permissions` block of nats-server's configuration (which reads JSON)."""
-        return {
-            "publish": {"allow": self.publish},
-            "subscribe": {"allow": self.subscribe},
-            "allow_responses": self.allow_responses,
-        }
+        return {"publish": {"allow": self.publish}, "subscribe": {"allow": self.subscribe}}
 
 
-def inbox_prefix(service: str) -> str:
-    """What the subjects of a service's replies start with, so that no other service can hear them."""
-    return f"_INBOX_{service}"
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the account of streams gives to the services' account. kind: `service` (requests) or `stream`.
+
+    many: one request may have several answers.
+    """
+
+    subject: str
+    kind: str = "service"
+    many: bool = False
 
 
 def micro_name(service: str) -> str:
@@ -69,124 +109,65 @@ def micro_name(service: str) -> str:
 
 def permissions(service: str, node: str) -> Permissions:
     """Of a service's user in the node's account. Raises: KeyError for a service that has none."""
-    subjects = Subjects(node)
     if service == ADMIN:
-        return Permissions([f"sb.{node}.>", "$JS.API.>", "$JS.FC.>", "$KV.>", "$SRV.>"], _hears(ADMIN, [">"]))
-    publish, subscribe = _WORK[service](subjects)
-    opens = _bucket if service in SETTINGS_WRITERS else _reads_bucket
-    own_health = subjects.health(service, "*")
-    settings = [subject for bucket in SETTINGS_BUCKETS for subject in opens(bucket)]
-    publish = [*publish, subjects.event("*"), own_health, *settings]
-    return Permissions(publish, _hears(service, [*subscribe, own_health, *_micro(service)]))
+        stored_too = [subject for name in READERS for subject in (*_reads(name), _stored_under(name, node))]
+        return Permissions([f"sb.{node}.>", "$SRV.>", *stored_too, f"{INBOX}.>"], [">"])
+    if service not in SERVICES:
+        raise KeyError(service)
+    publish, subscribe = _conversations(service, node_rows(node))
+    for name, readers in READERS.items():
+        if service in readers:
+            publish += _reads(name)
+            subscribe.append(stored(name))
+        if service in WRITERS[name]:
+            publish.append(_stored_under(name, node))
+    return Permissions([*publish, inbox(ADMIN, service) + ".>"], [*subscribe, *_micro(service)])
+
+
+def keeper_permissions(node: str) -> Permissions:
+    """Of the user in the account of streams, which no service is in."""
+    api = [f"$JS.API.STREAM.{verb}.*" for verb in ("CREATE", "UPDATE", "INFO", "DELETE")]
+    layout = [_stored_under(BUCKET_LAYOUT, node), *_reads(BUCKET_LAYOUT)]
+    return Permissions([*api, *layout], [inbox(KEEPER, "*") + ".>"])
 
 
 def mesh_permissions(service: str) -> Permissions:
     """Of a service's user in the account `mesh`, which nodes on one bus share. Raises: KeyError."""
     if service not in MESH_SERVICES:
         raise KeyError(service)
-    subjects = [_MESH_SUBJECTS[service]]
-    return Permissions(subjects, _hears(service, subjects))
+    return Permissions(*_conversations(service, MESH_ROWS))
 
 
-def _manager(subjects: Subjects) -> tuple[list[str], list[str]]:
-    publish = [
-        subjects.link("*", "*"),
-        subjects.dial("*"),
-        subjects.worker("*"),
-        subjects.reply("*"),
-        subjects.manager("*"),
-        subjects.chunk_message,
-        subjects.attempt("*"),
-        *_stream(STREAM_ATTEMPTS),
-    ]
-    return publish, [subjects.deliver, subjects.manager("*"), subjects.inbound("*")]
+def shared_by_store(node: str) -> list[Shared]:
+    """What the services' account imports from that of the streams; which service may use it, permissions say."""
+    shared = [Shared(f"$JS.API.DIRECT.GET.{_stream(name)}", many=True) for name in READERS]
+    shared += [Shared(f"$JS.API.DIRECT.GET.{_stream(name)}.>") for name in BUCKETS]
+    shared += [Shared(_stored_under(name, node)) for name, writers in WRITERS.items() if writers]
+    return [*shared, Shared(stored("*"), kind="stream")]
 
 
-def _chunk(subjects: Subjects) -> tuple[list[str], list[str]]:
-    publish = [
-        subjects.deliver,
-        subjects.announce,
-        subjects.manager("*"),
-        subjects.reply("*"),
-        subjects.body("*"),
-        *_bucket(BUCKET_MANIFESTS),
-    ]
-    subscribe = [
-        subjects.chunk_message,
-        subjects.announced("*"),
-        subjects.chunk("*"),
-        subjects.chunk_instance("*"),
-        subjects.certify,
-        subjects.peerjs_token,
-        subjects.reply("*"),
-        subjects.body("*"),
-    ]
-    return publish, subscribe
+def _conversations(service: str, rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """What a service publishes and hears by the table: requests, answers, and the answers to its own requests."""
+    publish = [row.subject for row in rows if service in row.callers]
+    subscribe = dict.fromkeys(row.heard or row.subject for row in rows if row.server == service)
+    callers = {caller: None for row in rows if row.server == service and row.answered for caller in row.callers}
+    answers = [inbox(caller, service) + ".>" for caller in callers]
+    return [*dict.fromkeys(publish), *answers], [*subscribe, inbox(service, "*") + ".>"]
 
 
-def _worker(subjects: Subjects, transport: str) -> tuple[list[str], list[str]]:
-    publish = [
-        subjects.inbound(transport),
-        subjects.announced(transport),
-        subjects.manager("*"),
-        subjects.body("*"),
-        subjects.certify,
-    ]
-    subscribe = [
-        subjects.link(transport, "*"),
-        subjects.dial(transport),
-        subjects.announce,
-        subjects.worker("*"),
-        subjects.body("*"),
-    ]
-    return publish, subscribe
+def _stream(name: str) -> str:
+    return name if name == STREAM_ATTEMPTS else f"KV_{name}"
 
 
-def _webrtc(subjects: Subjects) -> tuple[list[str], list[str]]:
-    publish, subscribe = _worker(subjects, TransportName.WEBRTC)
-    signalling = [subjects.signal_offer, subjects.signal_send]
-    publish += [subjects.peerjs_token, subjects.worker("*"), *signalling, *_bucket(BUCKET_LEASES)]
-    return publish, [*subscribe, *signalling]
+def _stored_under(name: str, node: str) -> str:
+    return Subjects(node).attempt("*") if name == STREAM_ATTEMPTS else f"$KV.{name}.>"
 
 
-def _gateway(subjects: Subjects) -> tuple[list[str], list[str]]:
-    publish = [
-        *(subjects.chunk(call) for call in ("put", "get", "fetch", "status", "remove", "usage")),
-        subjects.chunk_instance("*"),
-        subjects.body("*"),
-        *_stream(STREAM_ATTEMPTS),
-    ]
-    return publish, [subjects.reply("*"), subjects.body("*"), subjects.event("*")]
-
-
-_WORK = {
-    "manager": _manager,
-    "chunk": _chunk,
-    "webrtc": _webrtc,
-    "webtorrent": lambda subjects: _worker(subjects, TransportName.WEBTORRENT),
-    "broadcast": lambda subjects: _worker(subjects, TransportName.BROADCAST),
-    "gateway": _gateway,
-}
-
-
-def _hears(service: str, subscribe: list[str]) -> list[str]:
-    return [*subscribe, f"{inbox_prefix(service)}.>"]
-
-
-def _bucket(bucket: str) -> list[str]:
-    """Open, read, watch and write one KV bucket."""
-    return [f"$KV.{bucket}.>", *_reads_bucket(bucket)]
-
-
-def _reads_bucket(bucket: str) -> list[str]:
-    """Open, read and watch one KV bucket."""
-    stream = f"KV_{bucket}"
-    return [f"$JS.API.DIRECT.GET.{stream}.>", *_stream(stream)]
-
-
-def _stream(stream: str) -> list[str]:
-    """Open and read one stream."""
-    return [f"$JS.API.STREAM.INFO.{stream}", f"$JS.API.CONSUMER.CREATE.{stream}", f"$JS.FC.{stream}.>"]
+def _reads(name: str) -> list[str]:
+    """Read one bucket or stream: a key of it, or many records after one."""
+    stream = _stream(name)
+    by_key = [] if name == STREAM_ATTEMPTS else [f"$JS.API.DIRECT.GET.{stream}.>"]
+    return [f"$JS.API.DIRECT.GET.{stream}", *by_key]
 
 
 def _micro(service: str) -> list[str]:

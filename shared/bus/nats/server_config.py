@@ -7,9 +7,11 @@ key. What it leaves out: TLS and clustering, which belong to a server of one's o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from shared.bus.nats.permissions import Shared
+from shared.errors import ConfigError
 
 MAX_PAYLOAD_BYTES = 2_000_000
 """docs/limits.md#nats: payload 2 MB."""
@@ -20,27 +22,42 @@ PING_MAX = 2
 """A frozen client is dropped after interval x (max + 1), about 6 s; the defaults would take 6 min (docs/nats.md)."""
 MAX_CONNECTIONS_A_NODE = 64
 """docs/limits.md#nats: 64 clients a node."""
+_ESCAPES = {
+    "\\": "\\\\",
+    '"': '\\"',
+    "\t": "\\t",
+    "\n": "\\n",
+    "\r": "\\r",
+    **{chr(code): f"\\x{code:02x}" for code in (*range(1, 9), 11, 12, *range(14, 32), 127)},
+}
+
 RANDOM_PORT = -1
 """nats-server binds any free port and tells it in its ports file."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserEntry:
-    """One service's user. publish, subscribe: the only subjects it may use; allow_responses: may answer requests."""
+    """One service's user. publish, subscribe: the only subjects it may use."""
 
     public_key: str
     publish: Sequence[str]
     subscribe: Sequence[str]
-    allow_responses: bool
 
 
 @dataclass(frozen=True, slots=True)
 class AccountEntry:
-    """What one node (or the mesh) sees of the server. jetstream: whether it may keep streams and buckets."""
+    """What its users see of the server. jetstream: whether it may keep streams and buckets.
+
+    exports, exports_to: what it gives to one other account; imports, imports_from: what it takes from one.
+    """
 
     name: str
     jetstream: bool
     users: Sequence[UserEntry]
+    exports: Sequence[Shared] = ()
+    exports_to: str = ""
+    imports: Sequence[Shared] = ()
+    imports_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +73,7 @@ class ServerLayout:
 
 
 def server_config(layout: ServerLayout) -> str:
-    """The whole file. Strings are JSON strings, which nats-server's format reads as they are."""
+    """The whole file. Raises: ConfigError: a name or path that the format cannot hold."""
     nodes = max(1, sum(account.jetstream for account in layout.accounts))
     lines = [
         f"server_name: {_quoted(layout.name)}",
@@ -69,11 +86,15 @@ def server_config(layout: ServerLayout) -> str:
         f"ping_interval: {_quoted(PING_INTERVAL)}",
         f"ping_max: {PING_MAX}",
         f"jetstream {{ store_dir: {_quoted(layout.store_dir)} }}",
-        "accounts {",
+        accounts_text(layout.accounts),
     ]
-    for account in layout.accounts:
-        lines += _account(account)
-    return "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, ""])
+
+
+def accounts_text(accounts: Sequence[AccountEntry]) -> str:
+    """The block `accounts`. Raises: as `server_config`."""
+    lines = [line for account in accounts for line in _account(account)]
+    return "\n".join(["accounts {", *lines, "}"])
 
 
 def _account(account: AccountEntry) -> list[str]:
@@ -83,7 +104,12 @@ def _account(account: AccountEntry) -> list[str]:
     lines.append("    users: [")
     for user in account.users:
         lines += _user(user)
-    return [*lines, "    ]", "  }"]
+    lines.append("    ]")
+    if account.exports:
+        lines += ["    exports: [", *(_export(shared, account.exports_to) for shared in account.exports), "    ]"]
+    if account.imports:
+        lines += ["    imports: [", *(_import(shared, account.imports_from) for shared in account.imports), "    ]"]
+    return [*lines, "  }"]
 
 
 def _user(user: UserEntry) -> list[str]:
@@ -92,9 +118,18 @@ def _user(user: UserEntry) -> list[str]:
         "        permissions: {",
         f"          publish: {{ {_subjects(user.publish)} }}",
         f"          subscribe: {{ {_subjects(user.subscribe)} }}",
-        f"          allow_responses: {str(user.allow_responses).lower()}",
         "        } }",
     ]
+
+
+def _export(shared: Shared, to: str) -> str:
+    many = ", response_type: stream" if shared.many else ""
+    return f"      {{ {shared.kind}: {_quoted(shared.subject)}{many}, accounts: [{_quoted(to)}] }}"
+
+
+def _import(shared: Shared, from_account: str) -> str:
+    source = f"account: {_quoted(from_account)}, subject: {_quoted(shared.subject)}"
+    return f"      {{ {shared.kind}: {{ {source} }} }}"
 
 
 def _subjects(subjects: Sequence[str]) -> str:
@@ -105,4 +140,12 @@ def _subjects(subjects: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)
+    """Text as a string of nats-server's format (conf/lex.go), which is not JSON's.
+
+    It knows the escapes \\t, \\n, \\r, \\", \\\\ and \\xHH (one byte); any other, JSON's \\u00e9 among them, ends the
+    server's start. Everything else stands as it is, in UTF-8.
+    Raises: ConfigError: NUL, which no path and no name may hold, and bytes of a path that are no UTF-8.
+    """
+    if "\0" in text or (not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)):
+        raise ConfigError(["a path or a name holds what NATS cannot read: a NUL, or bytes that are no UTF-8"])
+    return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'

@@ -13,12 +13,19 @@ from pathlib import Path
 
 import nkeys
 
-from shared.bus.nats.permissions import MESH_SERVICES, mesh_permissions, permissions
+from shared.bus.messages.conversations import ADMIN, KEEPER
+from shared.bus.nats.permissions import (
+    MESH_SERVICES,
+    Permissions,
+    keeper_permissions,
+    mesh_permissions,
+    permissions,
+    shared_by_store,
+)
 from shared.bus.nats.server_config import AccountEntry, UserEntry
 from shared.errors import ConfigError
 
 MESH_ACCOUNT = "mesh"
-ADMIN = "admin"
 BUS_SEED = "bus.seed"
 MESH_SEED = "mesh.seed"
 SEED_FILE_MODE = 0o600
@@ -48,7 +55,7 @@ class BusUsers:
 def make_users(directory: Path, nodes: dict[str, Sequence[str]]) -> BusUsers:
     """Make a user for each service of each node (node id -> services) and for those of them with a part in the mesh.
 
-    Every node has an `admin` beside them, who lays out streams and buckets and is then not used again.
+    Every node has two users beside them: `keeper`, who makes streams and buckets, and `admin`, the operator's own.
     A seed is in `<directory>/<node>/<service>/`: what a service's container has to see, and nothing else.
 
     Raises: ConfigError: a seed file holds no seed. OSError: it cannot be read or written.
@@ -58,36 +65,47 @@ def make_users(directory: Path, nodes: dict[str, Sequence[str]]) -> BusUsers:
     accounts: list[AccountEntry] = []
     mesh_users: list[UserEntry] = []
     for node, services in nodes.items():
+        private_directory(directory / node)
         users: list[UserEntry] = []
-        for service in (*services, ADMIN):
+        for service in (*services, ADMIN, KEEPER):
             own = directory / node / service
-            private_directory(own.parent)
             private_directory(own)
             node_seed = own / BUS_SEED
-            users.append(_user(node_seed, service, node))
+            if service != KEEPER:
+                users.append(_user(node_seed, permissions(service, node)))
             mesh_seed: Path | None = None
             if service in MESH_SERVICES:
                 mesh_seed = own / MESH_SEED
-                mesh_users.append(_mesh_user(mesh_seed, service))
+                mesh_users.append(_user(mesh_seed, mesh_permissions(service)))
             seeds[node, service] = Seeds(node_seed, mesh_seed)
-        accounts.append(AccountEntry(account_of(node), jetstream=True, users=users))
+        keeper = _user(seeds[node, KEEPER].node, keeper_permissions(node))
+        accounts += node_accounts(node, users, keeper)
     accounts.append(AccountEntry(MESH_ACCOUNT, jetstream=False, users=mesh_users))
     return BusUsers(accounts, seeds)
 
 
-def account_of(node: str) -> str:
-    """A node's account; prefixed, so that no node can be called `mesh` or `$SYS`."""
+def node_accounts(node: str, users: Sequence[UserEntry], keeper: UserEntry) -> list[AccountEntry]:
+    """The two accounts of a node: where its streams are, and where its services are."""
+    store, shared = store_account_of(node), shared_by_store(node)
+    services = services_account_of(node)
+    return [
+        AccountEntry(store, jetstream=True, users=[keeper], exports=shared, exports_to=services),
+        AccountEntry(services, jetstream=False, users=users, imports=shared, imports_from=store),
+    ]
+
+
+def store_account_of(node: str) -> str:
+    """The account of a node's streams; prefixed, so that no node can be called `mesh` or `$SYS`."""
     return f"node-{node}"
 
 
-def _user(seed_file: Path, service: str, node: str) -> UserEntry:
-    allowed = permissions(service, node)
-    return UserEntry(_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
+def services_account_of(node: str) -> str:
+    """The account of a node's services."""
+    return f"bus-{node}"
 
 
-def _mesh_user(seed_file: Path, service: str) -> UserEntry:
-    allowed = mesh_permissions(service)
-    return UserEntry(_nkey(seed_file), allowed.publish, allowed.subscribe, allowed.allow_responses)
+def _user(seed_file: Path, allowed: Permissions) -> UserEntry:
+    return UserEntry(_nkey(seed_file), allowed.publish, allowed.subscribe)
 
 
 def _nkey(seed_file: Path) -> str:

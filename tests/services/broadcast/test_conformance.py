@@ -10,7 +10,6 @@ import pytest
 
 from shared.bus.contract import Bus
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
 from tests.conformance.suite import CHECKS, Check, Pair
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.nats_server import nats_server
@@ -33,7 +32,7 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
                     server.url,
                     f"broadcast-{node}",
                     seed=seeds[f"{node}-mesh", "broadcast"],
-                    inbox_prefix=inbox_prefix("broadcast"),
+                    service="broadcast",
                 )
                 stack.push_async_callback(mesh.close)
                 meshes.append(mesh)

@@ -11,7 +11,6 @@ from services.broadcast.transport import BroadcastTransport
 from shared.bus import bodies
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
 from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from tests.fakes.nats_server import nats_server
@@ -35,7 +34,7 @@ async def test_a_chunk_crosses_two_nodes_over_the_mesh(tmp_path: Path) -> None:
                 server.url,
                 f"broadcast-{account}",
                 seed=seeds[account, "broadcast"],
-                inbox_prefix=inbox_prefix("broadcast"),
+                service="broadcast",
             )
             stack.push_async_callback(mesh.close)
             await node.start(BroadcastTransport(mesh, ORIGIN, CHANNEL))
@@ -50,7 +49,7 @@ async def test_a_chunk_crosses_two_nodes_over_the_mesh(tmp_path: Path) -> None:
         await until(lambda: near.answers)
         answer = near.answers[0]
         assert answer.body is not None
-        assert await bodies.pull(near.asker, near.subjects, answer.body, timeout_s=5.0) == BODY
+        assert await bodies.pull(near.puller, near.subjects, answer.body, timeout_s=5.0) == BODY
         stamp = far.asked[0].stamp
         assert (stamp.transport, stamp.role, stamp.peer) == ("broadcast", "member", near.token)
 

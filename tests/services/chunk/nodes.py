@@ -97,7 +97,7 @@ class Asker:
         self, data: bytes, name: str = "f.bin", content_class: str = "shared", *, again: bool = False
     ) -> TransferUpdate:
         call_id = os.urandom(16)
-        body = PutFile(call_id, self.bus.instance, self.bodies.hold(data), name, "a/b", content_class, again)
+        body = PutFile(call_id, self.bus.instance, self.bodies.hold(data, "chunk"), name, "a/b", content_class, again)
         return await self._call("put", call_id, body)
 
     async def fetch(self, link: str, holders: list[str] | None = None, call_id: bytes = b"") -> TransferUpdate:
@@ -171,7 +171,7 @@ class FakeManager:
         waiting = self._waiting[deliver.delivery_id]
         reply = SUBJECTS.reply(deliver.reply_to)
         answer, body = await self.forward(deliver)
-        ref: BodyRef | None = self.bodies.hold(body) if answer.body is not None else None
+        ref: BodyRef | None = self.bodies.hold(body, "chunk") if answer.body is not None else None
         await self.bus.request(
             reply,
             Answered(deliver.delivery_id, self.bus.instance, 0, self.transport, answer.answer, ref),
@@ -190,7 +190,7 @@ class FarNode:
     """The other node as a manager reaches it: asks its chunk service as a worker of the given role would."""
 
     def __init__(self, hub: Buses, role: str = "member", peer: str = "gme") -> None:
-        self.bus = hub.bus(f"worker-{role}")
+        self.bus = hub.bus(f"webrtc-{role}")
         self.role = role
         self.peer = peer
 

@@ -126,7 +126,7 @@ async def test_a_body_over_its_limit_is_not_pulled(desk: Desk) -> None:
 
 async def test_a_worker_that_died_with_the_body_is_charged_to_the_hop(desk: Desk) -> None:
     hold = desk.manager.bodies.hold
-    desk.manager.bodies.hold = lambda data: BodyRef("webrtc-gone", hold(data).token, 4)  # type: ignore[method-assign]
+    desk.manager.bodies.hold = lambda data, puller: BodyRef("webrtc-gone", hold(data, puller).token, 4)  # type: ignore[method-assign]
     assert (await desk.ask()).cause is Cause.WORKER_LOST
     assert desk.verdicts() == [(Cause.WORKER_LOST, 0)]
 
@@ -184,7 +184,7 @@ async def test_a_second_answer_is_confirmed_without_a_second_pull(desk: Desk) ->
     async def twice(deliver: Deliver, incoming: Incoming) -> Taken:
         async def carry() -> None:
             reply = SUBJECTS.reply(deliver.reply_to)
-            body = desk.manager.bodies.hold(b"body")
+            body = desk.manager.bodies.hold(b"body", "chunk")
             answers: list[PeerAnswer] = [ManifestData("x"), ChunkData("r", 0, 1, 0, b"", "", "")]
             for hop, answer in enumerate(answers):
                 message = Answered(deliver.delivery_id, "manager-1", hop, "webrtc", answer, body)

@@ -12,7 +12,7 @@ from tests.fakes.nats_server import NatsServer, nats_server
 from tests.services.chunk.nodes import Asker, ChunkInstance, FakeManager, FarNode
 from tests.services.chunk.test_put_fetch import files, read_back
 
-NAMES = ("chunk-1", "gateway-1", "manager-1", "worker-member")
+NAMES = ("chunk-1", "gateway-1", "manager-1", "webrtc-member")
 
 
 class NatsBuses:

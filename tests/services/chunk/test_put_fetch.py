@@ -509,7 +509,7 @@ async def test_a_put_whose_source_is_lost_leaves_nothing(world: World) -> None:
             return bytes(length)
         raise RemoteFailure(Cause.SOURCE_LOST)
 
-    asker.bodies.hold = lambda data: type(asker.bodies).hold_reader(asker.bodies, 4 * MIB, read)  # type: ignore[method-assign]
+    asker.bodies.hold = lambda data, puller: asker.bodies.hold_reader(4 * MIB, read, puller)  # type: ignore[method-assign]
     assert cause_of(await asker.put(b"")) is Cause.SOURCE_LOST
     assert stored_files(world.home_a) == []
 

@@ -134,7 +134,7 @@ async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_sw
                 await gates[-1].wait()
             return bytes(length)
 
-        asker.bodies.hold = lambda data: type(asker.bodies).hold_reader(asker.bodies, 4 * MIB, read)  # type: ignore[method-assign]
+        asker.bodies.hold = lambda data, puller: asker.bodies.hold_reader(4 * MIB, read, puller)  # type: ignore[method-assign]
         first = await world.chunk_a()
         putting = asyncio.create_task(asker.put(b""))
         stack.callback(putting.cancel)

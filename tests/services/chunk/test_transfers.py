@@ -90,6 +90,21 @@ async def test_an_asker_that_missed_the_end_hears_it_again(desk: Desk) -> None:
     assert desk.started == 1
 
 
+async def test_a_transfer_that_stands_still_is_told_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that is started while it runs hears of it, though nothing changes."""
+    monkeypatch.setattr("services.chunk.progress.REPEAT_EACH_S", 0.05)
+    desk.transfers.take("get", CALL, "asker", desk.work)
+    await until(lambda: desk.started)
+    told: list[TransferUpdate] = []
+
+    async def hear(update: TransferUpdate, incoming: Incoming) -> None:
+        told.append(update)
+
+    await desk.hub.bus("gateway-2").serve(SUBJECTS.event("transfer"), TransferUpdate, hear)
+    await until(lambda: len(told) >= 2)
+    assert {(update.call_id, update.state) for update in told} == {(CALL, "running")}
+
+
 async def test_unknown_calls_are_named(desk: Desk) -> None:
     desk.transfers.take("get", CALL, "asker", desk.work)
     assert (await desk.ping(CALL, b"x" * 16)).unknown == [b"x" * 16]

@@ -143,7 +143,7 @@ class FakeChunk:
             raise SwarmbridgeError(Cause.NO_LINK)
         if put.content_class == "private" and get.key != PRIVATE_KEY:
             raise SwarmbridgeError(Cause.UNAUTHENTICATED)
-        return GotChunk(self.bodies.hold(data[get.seq * CHUNK_BYTES : (get.seq + 1) * CHUNK_BYTES]))
+        return GotChunk(self.bodies.hold(data[get.seq * CHUNK_BYTES : (get.seq + 1) * CHUNK_BYTES], "gateway"))
 
     async def _status(self, query: FileQuery, incoming: Incoming) -> FileList:
         wanted = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -35,7 +36,8 @@ async def start_chunk(node: Node, name: str) -> MemoryBus:
 
 async def ask(node: Node, transport: str = "webrtc", timeout_s: float = 8.0, call: Inbound = CALL) -> InboundAnswer:
     worker = node.workers[WEBRTC].bus
-    return await worker.request(SUBJECTS.inbound(transport), call, InboundAnswer, timeout_s)
+    stamped = msgspec.structs.replace(call, stamp=msgspec.structs.replace(call.stamp, transport=transport))
+    return await worker.request(SUBJECTS.inbound(transport), stamped, InboundAnswer, timeout_s)
 
 
 @pytest.mark.parametrize("transport", [name.value for name in ORDER])
@@ -44,6 +46,15 @@ async def test_it_is_handed_to_a_chunk_instance(node: Node, transport: str) -> N
     await start_chunk(node, "chunk-a")
     answer = await ask(node, transport)
     assert (answer.answer, answer.body) == (ANSWER, BodyRef("chunk-a", b"token", 10))
+
+
+async def test_a_stamp_of_another_transport_is_refused(node: Node) -> None:
+    """A worker stamps what came over its own links: the body of the answer is held for that transport alone."""
+    await node.start()
+    await start_chunk(node, "chunk-a")
+    with pytest.raises(RemoteFailure) as failure:
+        await node.workers[WEBRTC].bus.request(SUBJECTS.inbound("broadcast"), CALL, InboundAnswer, 8.0)
+    assert failure.value.cause is Cause.INVALID
 
 
 async def test_a_frozen_chunk_instance_is_passed_over(node: Node) -> None:

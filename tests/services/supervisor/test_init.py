@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 
 from services.supervisor.init import InitOptions, init, told
+from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import SERVICES
 from shared.bus.messages.subjects import BUCKET_FLAGS
 from shared.bus.nats import bus as nats_bus
-from shared.bus.nats.permissions import inbox_prefix
-from shared.errors import ConfigError
-from shared.settings.config import Config, GatewaySettings
+from shared.bus.nats.bus import NatsBus
+from shared.bus.nats.jetstream import api
+from shared.bus.nats.layout import is_laid_out
+from shared.bus.nats.users import read_seed
+from shared.errors import BusError, ConfigError
+from shared.settings.config import BusSettings, Config, GatewaySettings
 from tests.fakes.ports import free_port
 
 
@@ -30,7 +34,7 @@ async def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
     made = contents(home)
     assert await init(Config(), InitOptions(home=home, name="n")) == first
     assert contents(home) == made
-    assert set(first.seeds) == {*SERVICES, "admin"}
+    assert set(first.seeds) == {*SERVICES, "admin", "keeper"}
     assert all((Path(directory) / "bus.seed").is_file() for directory in first.seeds.values())
     assert first.peer in told(first)
 
@@ -86,7 +90,7 @@ async def test_a_server_from_it_lets_services_in_and_has_the_layout(tmp_path: Pa
         await init(Config(), InitOptions(home=tmp_path / "home", nats_url=url))
         assert contents(tmp_path / "home" / "bus") == written, "how the server is run was said by the first call"
         seed = (Path(where.seeds["gateway"]) / "bus.seed").read_text()
-        bus = await nats_bus.connect(url, "gateway-1", seed=seed, inbox_prefix=inbox_prefix("gateway"))
+        bus = await nats_bus.connect(url, "gateway-1", seed=seed, service="gateway")
         try:
             flags = await bus.kv(BUCKET_FLAGS)
             await flags.put("x", b"1")
@@ -95,3 +99,39 @@ async def test_a_server_from_it_lets_services_in_and_has_the_layout(tmp_path: Pa
     finally:
         server.kill()
         await server.wait()
+
+
+async def test_keep_makes_again_what_is_lost(tmp_path: Path) -> None:
+    """With the keeper's seed alone, as a container would run it."""
+    port = free_port()
+    url = f"nats://127.0.0.1:{port}"
+    where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
+    seed_file = str(Path(where.seeds["keeper"]) / "bus.seed")
+    seed = read_seed("", seed_file)
+    keeping = asyncio.create_task(keep(Config(bus=BusSettings(url=url, seed_file=seed_file))))  # before the server
+    server = await asyncio.create_subprocess_exec(
+        str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        looking = await _connected(url, seed)
+        for _ in range(2):
+            async with asyncio.timeout(20):
+                while not await is_laid_out(looking.connection, "node"):
+                    await asyncio.sleep(0.05)
+            await api(looking.connection, f"STREAM.DELETE.KV_{BUCKET_FLAGS}", {})
+        await looking.close()
+    finally:
+        keeping.cancel()
+        await asyncio.wait([keeping])
+        server.kill()
+        await server.wait()
+
+
+async def _connected(url: str, seed: str | None) -> NatsBus:
+    """As soon as the server is there."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await nats_bus.connect(url, "keeper-2", seed=seed, service="keeper")
+            except BusError:
+                await asyncio.sleep(0.05)

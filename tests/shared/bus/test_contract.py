@@ -88,6 +88,21 @@ async def test_answers_none_raised_and_crashed(world: World) -> None:
         assert (failure.value.cause, failure.value.retry_after_s) == (cause, retry_after_s)
 
 
+async def test_a_bug_of_ours_is_logged_by_its_place_and_counted(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    server, asker = await world.bus("s1"), await world.bus("a1")
+
+    async def handler(body: Ping, incoming: Incoming) -> None:
+        raise ValueError("secret text")
+
+    await server.serve(ASK, Ping, handler)
+    with pytest.raises(RemoteFailure):
+        await asker.request(ASK, Ping(), Done, 1.0)
+    assert server.counts.crashed == 1
+    [record] = [record for record in caplog.records if record.name == "shared.bus.serving"]
+    assert "ValueError at tests/shared/bus/test_contract.py:" in record.getMessage()
+    assert "secret" not in caplog.text
+
+
 async def test_silence_is_a_timeout(world: World) -> None:
     server, asker = await world.bus("s1"), await world.bus("a1")
 

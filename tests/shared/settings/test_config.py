@@ -140,7 +140,7 @@ def test_a_section_that_is_no_table_and_the_environment_over_it(tmp_path: Path) 
     assert "[node]: must be a table" in problems({**environ, "SWARMBRIDGE_NODE_ID": "x"})
 
 
-@pytest.mark.parametrize("node", ["a.b", "a>", "*", "a b", "ä", "-", "a\n", 'a"b', "a" * 65])
+@pytest.mark.parametrize("node", ["a.b", "a>", "*", "a b", "ä", "-", "a\n", 'a"b', "a" * 65, "bc", "rv"])
 def test_a_node_id_must_be_safe_in_subjects(node: str) -> None:
     assert any("node.id" in problem for problem in problems({"SWARMBRIDGE_NODE_ID": node}))
 

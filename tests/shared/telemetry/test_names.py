@@ -16,7 +16,7 @@ S = Subjects("n1")
         (S.inbound("broadcast"), "sb.{node}.inbound.broadcast"),
         (S.dial("webtorrent"), "sb.{node}.dial.webtorrent"),
         (S.chunk_message, "sb.{node}.chunk.message"),
-        (S.body("chunk-1"), None),
+        (S.body("chunk-1", "webrtc"), None),
         (S.reply("chunk-1"), None),
         (S.event("status"), None),
         (S.worker("webrtc-1"), None),

@@ -55,7 +55,7 @@ async def test_a_chunk_crosses_two_nodes(couple: Couple) -> None:
     await until(lambda: couple.near.answers)
     answer = couple.near.answers[0]
     assert answer.body is not None
-    assert await bodies.pull(couple.near.asker, couple.near.subjects, answer.body, timeout_s=5.0) == BODY
+    assert await bodies.pull(couple.near.puller, couple.near.subjects, answer.body, timeout_s=5.0) == BODY
     if couple.sealed:
         assert couple.near.progress[0].bytes == 0, "the acknowledgement comes first"
     stamp = couple.far.asked[0].stamp
@@ -169,7 +169,7 @@ async def test_a_body_survives_the_loss_of_its_holder(couple: Couple, monkeypatc
     await until(lambda: couple.near.answers, 10.0)
     body = couple.near.answers[0].body
     assert body is not None
-    assert await bodies.pull(couple.near.asker, couple.near.subjects, body, timeout_s=5.0) == BODY * 3
+    assert await bodies.pull(couple.near.puller, couple.near.subjects, body, timeout_s=5.0) == BODY * 3
     assert len(couple.far.asked) == 2
 
 

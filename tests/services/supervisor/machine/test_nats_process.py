@@ -46,7 +46,7 @@ async def test_services_get_in_with_their_seeds_and_nobody_without(children: Chi
     await lay_out("a", server.url, {name: seeds for (node, name), seeds in users.seeds.items() if node == "a"})
     seed_file = users.seeds["a", "gateway"].node
     assert stat.S_IMODE(seed_file.stat().st_mode) == 0o600
-    bus = await nats_bus.connect(server.url, "gateway-1", seed=seed_file.read_text(), inbox_prefix="_INBOX_gateway")
+    bus = await nats_bus.connect(server.url, "gateway-1", seed=seed_file.read_text(), service="gateway")
     try:
         flags = await bus.kv(BUCKET_FLAGS)
         await flags.put("x", b"1")

@@ -1,0 +1,62 @@
+"""Keeps a node's streams and buckets: makes them, looks again and again, and makes them again where they are lost.
+
+A NATS server may come back without its data (a lost volume), and a stream can be removed by hand. Whoever uses one
+only finds that nothing stores its writes any more; making one takes the `keeper` user, which no service has. So one
+process with that user runs this for as long as the node runs: the supervisor (`up`, `demo`), or, where containers
+are started by something else, `python -m services.supervisor keep`.
+
+What was in them comes back from those who know it: a bucket's writers put back what their watches hold
+(`KeyValue.watch(restore=True)`), leases are taken again, and the attempts begin anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+from shared.bus.nats.connection import NatsConnection
+from shared.bus.nats.layout import ensure_layout, is_laid_out
+from shared.errors import BusError
+
+LOOK_EACH_S = 2.0
+"""How often is looked: a few small requests. A loss costs writers this long, and their own patience is far longer."""
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The layout of one node. made_again: streams and buckets that were lost and made again since the start."""
+
+    def __init__(self, connection: NatsConnection, node: str, scope: str = "") -> None:
+        self._connection = connection
+        self._node = node
+        self._scope = scope
+        self.made_again: list[str] = []
+
+    async def run(self) -> None:
+        """Look after it until cancelled. A bus that is away, or that refuses, is looked at again."""
+        renewed = asyncio.Event()
+        forget = self._connection.on_renewed(renewed.set)
+        refused = ""
+        try:
+            while True:
+                try:
+                    if not await is_laid_out(self._connection, self._node, self._scope):
+                        self._note(await ensure_layout(self._connection, self._node, self._scope))
+                    refused = ""
+                except BusError as error:
+                    if str(error) != refused and self._connection.connected:
+                        log.error("node %s: its streams cannot be made again: %s", self._node, error)
+                    refused = str(error)
+                renewed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_EACH_S):
+                        await renewed.wait()
+        finally:
+            forget()
+
+    def _note(self, made: list[str]) -> None:
+        self.made_again += made
+        if made:
+            log.error("node %s: NATS had lost %s; made again", self._node, ", ".join(made))
