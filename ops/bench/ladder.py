@@ -14,12 +14,14 @@ import asyncio
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import assert_never
 
 from shared.attempts.fold import OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
+    CancelDelivery,
     CancelRequest,
     Deliver,
     Dial,
@@ -135,6 +137,8 @@ class Climb:
                     return self._end(OUTCOME_CONFIRMED, None)
                 case Verdict():
                     self._fail(hop, message.cause or Cause.OTHER)
+                case _:
+                    assert_never(message)
 
     def _start_due(self) -> None:
         while self._left and (not self._live or monotonic() >= self._next_at):
@@ -239,6 +243,10 @@ class Ladder:
                 await self._pass_on(message.request_id, message)
             case Verdict():
                 await self._pass_on(message.delivery_id, message)
+            case CancelDelivery():
+                pass  # a plain ladder climbs on to its deadline, whoever has stopped waiting
+            case _:
+                assert_never(message)
         return None
 
     async def _pass_on(self, call_id: bytes, message: HopMessage) -> None:

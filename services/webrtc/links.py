@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from services.webrtc.limits import (
     MAX_HALF_OPEN,
@@ -39,8 +40,14 @@ from shared.wire.peerjs.messages import (
     Answer,
     AnswerPayload,
     Candidate,
+    Error,
     Expire,
+    Heartbeat,
+    IdTaken,
+    InvalidKey,
+    Leave,
     Offer,
+    Open,
     SessionDescription,
     decode_message,
 )
@@ -192,8 +199,10 @@ class Links:
                 await self._take_candidate(decoded)
             case Expire():
                 self._peer_unknown(decoded.src)
+            case Offer() | Leave() | Open() | IdTaken() | InvalidKey() | Error() | Heartbeat():
+                self._refused[REFUSED_MESSAGE] += 1  # an OFFER has a subject of its own, the rest ends at the holder
             case _:
-                self._refused[REFUSED_MESSAGE] += 1
+                assert_never(decoded)
 
     async def _take_answer(self, answer: Answer) -> None:
         held = self._connections.get((answer.src, answer.payload.connection_id))

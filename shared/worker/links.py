@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
@@ -127,6 +128,8 @@ class Links:
             case StateChanged():
                 self.status.transport_says(event.state, event.last_error, unix_ms())
                 self.on_change()
+            case _:
+                assert_never(event)
 
     def failed(self, cause: Cause) -> None:
         """The transport itself broke; it is run again."""
@@ -352,6 +355,8 @@ class Links:
                 self._publishing.announced(session.peer, self._role(session), session.link, event.manifests)
             case SpeechEnded():
                 pass  # the session has acted on it
+            case _:
+                assert_never(event)
 
     def _peer_left(self, session: LinkSession, peer: PeerToken, event: PeerLeft) -> None:
         session.leaving = True

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import assert_never
 
 import pytest
 
@@ -19,6 +20,7 @@ from shared.transport.contract import (
     LinkUp,
     PeerHint,
     RecordReceived,
+    StateChanged,
     Transport,
     TransportEvent,
 )
@@ -48,8 +50,10 @@ class End:
                 self.downs.append(event)
             case RecordReceived():
                 self.records.setdefault(event.link, []).append(bytes(event.record))
+            case StateChanged():
+                pass  # how a transport feels is no matter of its links
             case _:
-                pass
+                assert_never(event)
         self._changed.set()
 
     async def start(self) -> None:

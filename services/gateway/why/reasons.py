@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
 from services.gateway.why.cause_words import because
@@ -126,15 +127,21 @@ class Reason:
 
     @property
     def clause(self) -> str:
-        match self.change.kind if self.change is not None else None:
+        said = self._change_clause(self.change) if self.change is not None else ""
+        return said or because(self.cause, self.transport)
+
+    def _change_clause(self, change: Change) -> str:
+        """What the change says of it; "" where its cause alone says more."""
+        kind = ChangeKind(change.kind)
+        match kind:
             case ChangeKind.FLAG_OFF:
                 return f"{self.transport} was switched off"
-            case ChangeKind.CHAOS_SET if self.change is not None:
-                return self.change.text
-            case ChangeKind.TRANSPORT_TROUBLED if self.change is not None and self.change.cause != self.cause.value:
-                return self.change.text
-            case ChangeKind.PEER_BLOCKED if self.change is not None:
-                return f"this node has blocked the peer {DIRECTION_WORDS[self.change.direction or Direction.ALL]}"
+            case ChangeKind.CHAOS_SET:
+                return change.text
+            case ChangeKind.TRANSPORT_TROUBLED:
+                return change.text if change.cause != self.cause.value else ""
+            case ChangeKind.PEER_BLOCKED:
+                return f"this node has blocked the peer {DIRECTION_WORDS[change.direction or Direction.ALL]}"
             case ChangeKind.DRAINING:
                 return f"the {self.transport} worker was stopped"
             case ChangeKind.WORKER_LOST:
@@ -143,8 +150,21 @@ class Reason:
                 return f"the {self.transport} link was closed"
             case ChangeKind.SIGNALLING_LOST:
                 return because(Cause.SIGNALLING_UNAVAILABLE, self.transport)
+            case (
+                ChangeKind.BUS_LOST
+                | ChangeKind.WORKER_LEFT
+                | ChangeKind.FLAG_ON
+                | ChangeKind.CHAOS_CLEARED
+                | ChangeKind.PEER_UNBLOCKED
+                | ChangeKind.WORKER_CAME
+                | ChangeKind.SIGNALLING_BACK
+                | ChangeKind.TRANSPORT_BACK
+                | ChangeKind.LINK_OPENED
+                | ChangeKind.BUS_BACK
+            ):
+                return ""  # the hops' own cause says it, or something came back
             case _:
-                return because(self.cause, self.transport)
+                assert_never(kind)
 
 
 def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iterable[Change]) -> Reason | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import msgspec
 
@@ -150,6 +150,8 @@ def encode_frame(frame: Frame) -> bytes:
             return _PING.pack(_KIND_PONG, frame.token)
         case GoodbyeFrame():
             return bytes((_KIND_GOODBYE,)) + (frame.cause.value.encode() if frame.cause is not None else b"")
+        case _:
+            assert_never(frame)
 
 
 def decode_frame(data: bytes) -> Frame | None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import assert_never
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.peerjs.messages import (
@@ -123,16 +124,9 @@ class MessageRefused:
     cause: Cause
 
 
-SignallingEvent = (
-    Opened
-    | ServerRefused
-    | OfferReceived
-    | AnswerReceived
-    | CandidateReceived
-    | PeerLeft
-    | PeerMissing
-    | MessageRefused
-)
+PeerEvent = OfferReceived | AnswerReceived | CandidateReceived | PeerLeft | PeerMissing | MessageRefused
+"""What a server relays; the others are between it and us."""
+SignallingEvent = Opened | ServerRefused | PeerEvent
 
 
 class SignallingState(Enum):
@@ -282,6 +276,8 @@ class SignallingClient:
                 return [PeerLeft(src)]
             case Expire(src=src):
                 return [PeerMissing(src)]
+            case _:
+                assert_never(message)
 
     def _receive_candidate(self, src: str, payload: CandidatePayload, now: float) -> list[SignallingEvent]:
         connection = (src, payload.connection_id)

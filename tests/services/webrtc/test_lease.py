@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -214,6 +215,8 @@ def advance(contender: Contender, names: dict[str, Contender], store: Store, now
                 contender.done = ("written", store.write(command, now))
             case PingHolder(holder):
                 contender.done = ("gone" if names[holder].dead else "answered", None)
+            case _:
+                assert_never(command)
     else:
         contender.pending = lease.handle_timer(now)
 

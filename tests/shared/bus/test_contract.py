@@ -75,6 +75,8 @@ async def test_answers_none_raised_and_crashed(world: World) -> None:
                 raise SwarmbridgeError(Cause.FORBIDDEN)
             case [b"crash"]:
                 raise ValueError("secret text")
+            case _:
+                pass
 
     await server.serve(ASK, Ping, handler)
     assert await asker.request(ASK, Ping(), Done, 1.0) == Done()
