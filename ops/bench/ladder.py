@@ -1,7 +1,7 @@
 """A manager with nothing but a fixed delay: what swarmbridge's is compared with. Not part of the product.
 
 Serves the same subjects as services.manager and asks the same workers, so that only the policy differs: transports
-in order; the next one starts `--next-after-ms` after the one before, or at once when nothing is under way any more.
+in order; the next one starts `--next-after-ms` after the one before, or at once when nothing is in flight any more.
 Progress does not matter to it, there is no budget, no circuit and nothing learnt. A transport without a link is
 dialled as part of its attempt. `--abandon`: a transport that is left is given up (a timeout), else it goes on beside
 the next, and the first answer that passes wins. An explicit failure is left at once under both: that flatters them.
@@ -89,7 +89,7 @@ HopMessage = LinkProgress | LinkAnswer | LinkFailed | Verdict
 
 
 class Climb:
-    """One delivery going down the ladder. `messages` takes what workers and the asker say; bounded by their number."""
+    """One delivery going down the ladder. `messages` takes what workers and the caller say; bounded by their number."""
 
     def __init__(
         self, bus: Bus, subjects: Subjects, tasks: Tasks, steps: Steps, call: Deliver, deadline: float

@@ -51,13 +51,13 @@ RECEIPT_MARGIN_SHARE = 0.1
 
 MAX_RECEIPTS = 10_000
 RECEIPT_KEPT_S = 60.0
-"""Receipts sent again to an caller that missed one."""
+"""Receipts sent again to a caller that missed one."""
 
 HEARTBEAT_S = 0.25
 STOPPED_S = 1.0
 STOPPED_CPU_SHARE = 0.1
 """A heartbeat this late, with this little of our own computing meanwhile: we were stopped, not merely busy.
-Askers give a silent manager up after two missed pings of 250 ms."""
+Callers give a silent manager up after two missed pings of 250 ms."""
 
 MAX_MESSAGES = 1_024
 """Handlers of messages from workers and callers in flight; each is short and awaits nothing."""

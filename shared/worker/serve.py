@@ -118,7 +118,7 @@ class TransportServer:
         await self._obey_flag()
 
     async def drain(self) -> None:
-        """No new dials, requests or links; answers under way go on for DRAIN_GRACE_S at most."""
+        """No new dials, requests or links; answers in flight go on for DRAIN_GRACE_S at most."""
         self._draining = True
         self._report_now.set()
         if self._dialling is not None:

@@ -77,7 +77,7 @@ _LASTING: dict[str, ChangeKind] = {
 after LOOK_BACK_MS, or when a link to the peer has opened since (on another worker, where one was lost)."""
 
 _PEERS_SIDE = _LOST | {Cause.PEER_UNKNOWN, Cause.BUSY, Cause.RATE_LIMITED, Cause.BLOCKED}
-"""What the far end or the network can bring about; a block that is not ours is the far end's."""
+"""What the remote peer or the network can bring about; a block that is not ours is the remote peer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +114,14 @@ class Reason:
 
     @property
     def blocked_there(self) -> bool:
-        """Whether it is the far end that blocks: no block here explains it, or the link was closed so."""
+        """Whether it is the remote peer that blocks: no block here explains it, or the link was closed so."""
         if self.change is None:
             return self.cause is Cause.BLOCKED
         return self.change.kind is ChangeKind.LINK_CLOSED and self.change.cause == Cause.BLOCKED.value
 
     @property
     def points_away(self) -> bool:
-        """Whether nothing here explains it, and the cause is one that the far end or the network brings about."""
+        """Whether nothing here explains it, and the cause is one that the remote peer or the network brings about."""
         here = self.change is not None and self.change.kind is not ChangeKind.LINK_CLOSED
         return not here and self.cause in _PEERS_SIDE
 

@@ -4,7 +4,7 @@ Driven by:  receive_text for each WebSocket text message; handle_timer at next_d
             either, and after send. The glue opens the socket at `socket_url` and gives every machine one socket.
 States:     CONNECTING -> OPEN -> CLOSED, and CONNECTING -> CLOSED. A refusal closes for good; a lost socket is
             the glue's to replace, with a new machine and the SAME id and token.
-Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT each 5 s.
+Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT every 5 s.
 
 No OPEN: a server that still has our old socket registered re-attaches the id to the new one and sends no OPEN. So
 does one that accepts sockets and serves nobody. They are told apart by an echo: after OPEN_GRACE_S we send a message
