@@ -61,10 +61,10 @@ async def killed_worker(nodes: Nodes, rounds: Rounds) -> Measured:
     worker = nodes.worker(PRIMARY)
     for _ in rounds:
         measured.healthy.extend(await nodes.caller.burst(nodes.large, LARGE_BURST))
-        in_flight = asyncio.create_task(nodes.caller.burst(nodes.large, LARGE_BURST))
+        burst = asyncio.create_task(nodes.caller.burst(nodes.large, LARGE_BURST))
         await asyncio.sleep(STRIKE_AFTER_S)
         await worker.kill()
-        measured.faulty.extend(await in_flight)
+        measured.faulty.extend(await burst)
         worker.start()
         await nodes.all_linked()
     return measured
@@ -112,11 +112,11 @@ async def _freezing(
         await asyncio.sleep(quiet_s)
         if not in_flight:
             nodes.freeze(victim)
-        in_flight = asyncio.create_task(nodes.caller.burst(order, count))
+        burst = asyncio.create_task(nodes.caller.burst(order, count))
         if in_flight:
             await asyncio.sleep(STRIKE_AFTER_S)
             nodes.freeze(victim)
-        measured.faulty.extend(await in_flight)
+        measured.faulty.extend(await burst)
         nodes.thaw(victim)
         await nodes.all_linked()
     return measured
