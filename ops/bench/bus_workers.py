@@ -38,7 +38,7 @@ MAX_CONCURRENT = 1_024
 RTT_MS = 1.0
 SLOW_S = 0.4
 SLOW_STEPS = 8
-"""A slow answer is acked at once and then arrives evenly, told each 50 ms as the product's workers do."""
+"""A slow answer is acked at once and then arrives evenly, reported every 50 ms as the product's workers do."""
 
 
 class Behaviour(StrEnum):

@@ -1,7 +1,7 @@
 """Who holds the node's signalling socket: a lease in KV, as a machine without I/O.
 
 A node has one PeerJS id and any number of webrtc workers, so one of them holds the socket for all. The lease is
-one KV entry with a TTL. Its holder renews it; a rival reads it each second, pings the holder, and when nobody
+one KV entry with a TTL. Its holder renews it; a rival reads it every second, pings the holder, and when nobody
 serves the holder's subject any more takes over by compare-and-set at once, without waiting for the TTL.
 
 States:

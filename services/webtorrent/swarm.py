@@ -38,7 +38,7 @@ USELESS_PAUSE_S = 600.0
 HURRY_SPACING_S = 1.0
 """Somebody wants a link now: an endpoint is still dialled no more often than this."""
 NEWS_SPACING_S = 10.0
-"""A tracker relays offers of peers that are there now: worth a dial before its time, but not for ever."""
+"""A tracker relays offers of peers that are there now: worth a dial before its time, but not indefinitely."""
 THEIR_TURN_S = 1.0
 """How long we leave a dial to a peer that hears of us as we hear of it: both at once would make two links."""
 FORGET_AFTER_S = 1800.0

@@ -13,6 +13,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 import aiohttp
 
@@ -35,7 +36,9 @@ from shared.wire.wstracker.client import (
     AnnounceDue,
     AnswerReceived,
     MessageRefused,
+    OfferExpired,
     OfferReceived,
+    Scraped,
     TrackerClient,
     TrackerEvent,
     TrackerRefused,
@@ -259,8 +262,15 @@ class TrackerMember:
             case MessageRefused():
                 if event.cause is not Cause.EXPIRED:
                     self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
-            case TrackerRefused(warning=False):
-                log.info("a tracker refused a request")
+            case TrackerRefused():
+                if not event.warning:
+                    log.info("a tracker refused a request")
+            case AnnounceDue() | OfferExpired():
+                pass  # of the machine's timers, which `_announce_if_due` reads; an offer holds nothing of ours
+            case Scraped():
+                pass  # we never scrape: an announce brings the same counts
+            case _:
+                assert_never(event)
 
     def _found(self, description: Description, wait_s: float) -> bool:
         """Returns: whether it is a node's."""

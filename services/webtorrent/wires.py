@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from services.webtorrent.connection import RECEIVE_BYTES, WireConnection
 from services.webtorrent.endpoints import Endpoint, endpoint, is_wildcard
@@ -20,7 +21,7 @@ from shared.clock import Clock
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId, new_link_id
 from shared.transport.contract import Emit, LinkDown, LinkUp, RecordReceived
-from shared.wire.peerwire import Event, ExtendedHandshakeDone, FrameReceived, HandshakeDone, PeerWire
+from shared.wire.peerwire import Closed, Event, ExtendedHandshakeDone, FrameReceived, HandshakeDone, PeerWire
 from shared.wire.sealed.binding import webtorrent_binding
 
 MAX_RECORD_BYTES = 65_535
@@ -179,8 +180,13 @@ class Wires:
                 self._emit(RecordReceived(wire.link, event.frame))
             case HandshakeDone():
                 self._handshake_done(wire, event)
-            case ExtendedHandshakeDone(has_swarm_space=True):
-                self._link_up(wire, event.port)
+            case ExtendedHandshakeDone():
+                if event.has_swarm_space:  # without it the wire is about to close with `no_extension`
+                    self._link_up(wire, event.port)
+            case Closed():
+                pass  # the connection closes its stream, and says so by `lost`
+            case _:
+                assert_never(event)
 
     def lost(self, connection: WireConnection, cause: Cause) -> None:
         wire = self._wires.pop(connection)

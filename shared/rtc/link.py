@@ -171,7 +171,7 @@ class DataChannelLink:
             channel.send(data)
         except InvalidStateError as error:
             raise TransportError(Cause.CLOSED) from error
-        except ValueError as error:  # over what the far end's SDP takes
+        except ValueError as error:  # over what the remote peer's SDP takes
             raise TransportError(Cause.TOO_LARGE) from error
 
     @property

@@ -74,7 +74,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
 
-    scoped: nodes share one account (a server of one's own, without ours): names of buckets and streams carry the
+    scoped: nodes share one account (your own server, without ours): names of buckets and streams carry the
     node's id. What they keep apart is names only, not permissions.
     """
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from shared.content.messages import MAX_ANNOUNCED, PeerAnswer, PeerRequest
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -225,6 +225,8 @@ class NativeLink:
             case GoodbyeFrame():
                 self._idle(now)
                 return [PeerLeft(frame.cause)]
+            case _:
+                assert_never(frame)
 
     def _receive_request(self, frame: RequestFrame, now: float) -> list[Event]:
         if frame.request_id in self._open:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -261,6 +261,8 @@ class PeerjsSpeech:
                 self._say(said.reply)
             case PagePongs():
                 self._hear_pong(said)
+            case _:
+                assert_never(said)
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request

@@ -144,7 +144,7 @@ class Asking:
             asked.span.end()
 
     def progress_due(self, request_id: bytes, body_bytes: int) -> bool:
-        """Whether a manager should hear of this progress: an ack always, bytes each PROGRESS_INTERVAL_S."""
+        """Whether a manager should hear of this progress: an ack always, bytes every PROGRESS_INTERVAL_S."""
         asked = self._asked.get(request_id)
         if asked is None:
             return False
@@ -216,7 +216,7 @@ class Asking:
         asked.session.ask(call.request_id, call.request, remaining_ms, traceparent)
 
     def _harmed(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> bool:
-        """Whether chaos has taken the request; to the asker a dropped or delayed one is like any other.
+        """Whether chaos has taken the request; to the caller a dropped or delayed one is like any other.
 
         Raises: RemoteFailure(REFUSED).
         """
@@ -269,5 +269,5 @@ class Asking:
         try:
             await self._bus.publish(self._subjects.manager(manager), message)
         except BusError as error:
-            # The asker's stub finds out by its pings and asks another manager, who asks us again.
+            # The caller's stub finds out by its pings and asks another manager, who asks us again.
             log.warning("a manager could not be told: %s", error.cause.value)

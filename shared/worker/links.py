@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
@@ -127,6 +128,8 @@ class Links:
             case StateChanged():
                 self.status.transport_says(event.state, event.last_error, unix_ms())
                 self.on_change()
+            case _:
+                assert_never(event)
 
     def failed(self, cause: Cause) -> None:
         """The transport itself broke; it is run again."""
@@ -148,7 +151,7 @@ class Links:
         return refused if isinstance(refused, Counter) else Counter()
 
     def reset_counters(self) -> None:
-        """Switched off, or on again: what is counted starts anew, the transport's own refusals too."""
+        """Switched off, or on again: what is counted starts again, the transport's own refusals too."""
         self.status.reset()
         self.transport_refused().clear()
         self.chaos.reset()
@@ -184,7 +187,7 @@ class Links:
             session.announce(manifests)
 
     async def drain(self, grace_s: float) -> None:
-        """Tell peers to open another link, take no more requests, let answers under way end."""
+        """Tell peers to open another link, take no more requests, let answers in flight end."""
         self._routes.drop_all()
         for session in self._open_sessions():
             session.goodbye()
@@ -237,14 +240,14 @@ class Links:
         return min(sessions, key=lambda session: session.speech.asked_count, default=None)
 
     def _hint(self, peer: PeerToken, call: Dial) -> PeerHint:
-        anew = peer in self._by_peer
+        fresh = peer in self._by_peer
         key = token_key(peer)
         if key is not None:
-            return PeerHint(key, peerjs_id(key), tuple(call.endpoints), anew)
+            return PeerHint(key, peerjs_id(key), tuple(call.endpoints), fresh)
         guest = guest_id(peer)
         if guest is None or not self._transport.capabilities.dials_guests:
             raise TransportError(Cause.PEER_UNKNOWN)
-        return PeerHint(b"", guest, tuple(call.endpoints), anew)
+        return PeerHint(b"", guest, tuple(call.endpoints), fresh)
 
     def _link_up(self, up: LinkUp) -> None:
         assert self.identity is not None, "the transport runs before it has an identity"
@@ -352,6 +355,8 @@ class Links:
                 self._publishing.announced(session.peer, self._role(session), session.link, event.manifests)
             case SpeechEnded():
                 pass  # the session has acted on it
+            case _:
+                assert_never(event)
 
     def _peer_left(self, session: LinkSession, peer: PeerToken, event: PeerLeft) -> None:
         session.leaving = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import assert_never
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming, Subscription
@@ -117,7 +118,7 @@ class TransportServer:
         await self._obey_flag()
 
     async def drain(self) -> None:
-        """No new dials, requests or links; answers under way go on for DRAIN_GRACE_S at most."""
+        """No new dials, requests or links; answers in flight go on for DRAIN_GRACE_S at most."""
         self._draining = True
         self._report_now.set()
         if self._dialling is not None:
@@ -207,6 +208,8 @@ class TransportServer:
                     await self._transport.signal(command.message)
             case DrainWorker():
                 self._process.stopping.set()
+            case _:
+                assert_never(command)
         return Done()
 
     async def _dial(self, call: Dial, incoming: Incoming) -> Dialled:

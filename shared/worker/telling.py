@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import assert_never
 
 from shared.speech.contract import AnswerProgressed, AnswerReceived, RequestFailed
 from shared.transport.contract import LinkDown
@@ -57,3 +58,5 @@ class Telling:
                 await self._asking.failed(event.request_id, event.cause, event.retry_after_ms)
             case LinkDown():
                 await self._asking.link_down(session, event.cause)
+            case _:
+                assert_never(event)

@@ -23,7 +23,7 @@ Counts = Counter[tuple[str, str]]
 
 
 def in_receipts(receipts: Iterable[Receipt], wanted: Callable[[Receipt, HopReceipt], bool]) -> Counts:
-    """As the askers were told. wanted: which hops to count."""
+    """As the callers were told. wanted: which hops to count."""
     return Counter(
         (hop.fallback_from, hop.fallback_cause.value)
         for receipt in receipts

@@ -72,7 +72,7 @@ def move_parts(nodes: Nodes) -> list[Part]:
         Part("webrtc", "a file over WebRTC alone", 120, lambda: _over(nodes, "webrtc")),
         Part("webtorrent", "a file over the BitTorrent wire alone", 120, lambda: _over(nodes, "webTorrent")),
         Part("scale up", "a file over more instances than one of each kind", 240, lambda: _scale_up(nodes)),
-        Part("scale down", "a transfer under way ends well", 240, lambda: _scale_down(nodes)),
+        Part("scale down", "a transfer in flight ends well", 240, lambda: _scale_down(nodes)),
     ]
 
 

@@ -55,7 +55,7 @@ Fault = Callable[[], Awaitable[None]]
 
 @dataclass
 class Stage:
-    """The pair, what is heard on node B's bus, B's page, and what B's asker asks A for."""
+    """The pair, what is heard on node B's bus, B's page, and what B's caller asks A for."""
 
     pair: Pair
     watch: Watch
@@ -64,7 +64,7 @@ class Stage:
     receipts: list[Receipt] = field(default_factory=list)
 
     async def deliver(self) -> Receipt:
-        receipt = await self.watch.asker.deliver(self.link.holders[0], RequestManifest(self.link.digest))
+        receipt = await self.watch.caller.deliver(self.link.holders[0], RequestManifest(self.link.digest))
         self.receipts.append(receipt)
         return receipt
 

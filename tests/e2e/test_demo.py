@@ -35,7 +35,7 @@ def demo_command(*arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One whole run, with a file of one's own."""
+    """One whole run, with a file of your own."""
     base = tmp_path_factory.mktemp("demo")
     mine = base / "holiday video.bin"
     mine.write_bytes(os.urandom(3 * 2**20 + 17))

@@ -1,4 +1,4 @@
-"""`swarmbridge why` against a far end that lies: each cause is brought about by its chunk service, then asked for."""
+"""`swarmbridge why` against a remote peer that lies: each cause is made by its chunk service, then asked for."""
 
 from __future__ import annotations
 

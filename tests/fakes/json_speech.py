@@ -81,6 +81,8 @@ class JsonSpeech:
                 self._events.append(Announced(tuple(message["manifests"])))
             case "bye":
                 self._events.append(PeerLeft(Cause(message["cause"]) if message["cause"] else None))
+            case _:
+                pass  # an answer to nothing that was asked
 
     def events(self) -> list[Event]:
         events, self._events = self._events, []

@@ -42,7 +42,7 @@ class HttpServer:
             access_log=None,  # paths hold digests
             keepalive_timeout=limits.KEEPALIVE_S,
             shutdown_timeout=limits.SHUTDOWN_S,
-            handler_cancellation=True,  # an asker that went away must not keep a download going
+            handler_cancellation=True,  # a caller that went away must not keep a download going
             max_line_size=limits.MAX_HEADER_BYTES,
             max_field_size=limits.MAX_HEADER_BYTES,
             lingering_time=limits.LINGER_S,

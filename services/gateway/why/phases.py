@@ -55,7 +55,7 @@ class DeliveryHops:
 
     @property
     def given_up(self) -> bool:
-        """Whether its asker did not want it any more: only then is a hop cancelled without a winner or a cause."""
+        """Whether its caller did not want it any more: only then is a hop cancelled without a winner or a cause."""
         return self.winner is None and any(hop.outcome == OUTCOME_CANCELLED and hop.cause is None for hop in self.hops)
 
     def unused(self, transport: str) -> list[Attempt]:

@@ -235,7 +235,7 @@ def _reason_now(facts: Facts, transport: str, at_ms: int) -> Reason | None:
 
 
 def _points_away(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
-    """Whether the far end or the network must be looked at: only where this node was watched all the time."""
+    """Whether the remote peer or the network must be looked at: only where this node was watched all the time."""
     if _blocked_there(facts, reasons, at_ms):
         return True
     watched = facts.known_since_ms <= at_ms - LOOK_BACK_MS or any(
@@ -245,7 +245,7 @@ def _points_away(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
 
 
 def _blocked_there(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
-    """Whether it is the far end that blocks. A block here is known from when the gateway started, however old."""
+    """Whether it is the remote peer that blocks. A block here is known from when the gateway started, however old."""
     return facts.known_since_ms <= at_ms and any(reason.blocked_there for reason in reasons)
 
 
@@ -268,7 +268,7 @@ def _blocks_beside(facts: Facts, found: _Finding) -> list[Change]:
 
 
 def _ended_there(facts: Facts, found: _Finding, blocks: Sequence[Change]) -> bool:
-    """Whether nothing gets through, or the transfer has failed, for a block at the far end."""
+    """Whether nothing gets through, or the transfer has failed, for a block at the remote peer."""
     if found.outcome not in (Outcome.STUCK, Outcome.FAILED) or facts.known_since_ms > found.moment_ms:
         return False
     if _failed_for_block(facts):

@@ -46,7 +46,7 @@ EXIT_FAILED = 1
 class DemoOptions:
     """size_mib: of each of the three files. files: real ones to move as well. keep: leave homes and logs.
 
-    nats_url: a server of one's own, with JetStream; its accounts are not used, names keep the nodes apart.
+    nats_url: your own server, with JetStream; its accounts are not used, names keep the nodes apart.
     """
 
     size_mib: int

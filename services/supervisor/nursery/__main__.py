@@ -87,7 +87,7 @@ class Nursery:
         return message
 
     def _leave(self, parent: int, output: int) -> None:
-        """In a child: let go of everything that is the nursery's."""
+        """In a child: close everything that is the nursery's."""
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)

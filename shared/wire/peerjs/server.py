@@ -65,7 +65,7 @@ from shared.wire.peerjs.server_commands import (
 DEFAULT_KEY = "peerjs"
 """The API key that every PeerJS client has unless told otherwise; it is no secret."""
 ALIVE_TIMEOUT_S = 90.0
-"""docs/peerjs.md: 60-90 s without a HEARTBEAT (each 5 s)."""
+"""docs/peerjs.md: 60-90 s without a HEARTBEAT (every 5 s)."""
 EXPIRE_AFTER_S = 5.0
 """peer's own: how long a message waits for an absent id."""
 OFFERS_PER_SOURCE_S = 10.0

@@ -35,7 +35,7 @@ ALERT = b"swarmbridge-alert\0" + Cause.CLOCK_SKEW.value.encode()
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The far end proved this Ed25519 identity key; frames may flow."""
+    """The remote peer proved this Ed25519 identity key; frames may flow."""
 
     identity_key: bytes
 

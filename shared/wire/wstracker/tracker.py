@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from shared.errors import Cause, RemoteProtocolError
 from shared.wire.wstracker.codec import decode_request, encode_response, named_failure
@@ -192,6 +192,8 @@ class Tracker:
                 self._answer(socket, request, now)
             case Scrape():
                 self._scrape(socket, request)
+            case _:
+                assert_never(request)
 
     def close_socket(self, socket: SocketId) -> None:
         """The socket is gone, or the instance that is its negative number: so are its members."""

@@ -111,7 +111,7 @@ def test_a_store_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
             ChunkStore.open(location, tmp_path)
 
 
-async def test_two_signers_of_one_file_id_are_an_error_and_one_may_write_anew(store: ChunkStore) -> None:
+async def test_two_signers_of_one_file_id_are_an_error_and_one_may_write_again(store: ChunkStore) -> None:
     header, _ = make_chunk()
     async with running_index(MemoryHub(), store) as index:
         mine, newer = make_manifest(header), make_manifest(header, signed_ms=5)

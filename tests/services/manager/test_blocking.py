@@ -33,7 +33,7 @@ async def heard_statuses(node: Node) -> list[ManagerStatus]:
     async def heard(status: ManagerStatus, incoming: Incoming) -> None:
         statuses.append(status)
 
-    await node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
+    await node.caller.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
     return statuses
 
 
@@ -55,7 +55,7 @@ async def test_a_delivery_to_a_blocked_peer_ends_at_once(node: Node) -> None:
     assert [len(worker.asked) for worker in node.workers.values()] == asked_before
 
 
-async def test_blocking_withdraws_what_is_under_way_and_unblocking_lets_it_go_on(node: Node) -> None:
+async def test_blocking_withdraws_what_is_in_flight_and_unblocking_lets_it_go_on(node: Node) -> None:
     await node.start()
     await node.warm()
     worker = node.workers[WEBRTC]
@@ -136,12 +136,12 @@ async def test_deliveries_to_one_peer_and_in_all_are_bounded(
     assert not any(b"2" * 16 in worker.asked for worker in node.workers.values())
     for worker in node.workers.values():
         worker.behave = answer
-    await node.asker.publish(SUBJECTS.manager("manager-1"), CancelDelivery(b"1" * 16))
+    await node.caller.publish(SUBJECTS.manager("manager-1"), CancelDelivery(b"1" * 16))
     assert (await first).outcome == "cancelled"
     assert (await second).outcome == "confirmed"
 
 
-async def test_busy_slows_the_asker_before_it_falls_back(node: Node) -> None:
+async def test_busy_slows_the_caller_before_it_falls_back(node: Node) -> None:
     await node.start()
     await node.warm()
     worker = node.workers[WEBRTC]

@@ -245,3 +245,5 @@ def test_never_dials_what_is_linked_dialling_own_or_forbidden(steps: list[tuple[
                     assert each not in dialling | own
                     assert each.host != "127.0.0.1"
                     dialling.add(each)
+            case _:
+                pass  # nothing is in that state to begin with

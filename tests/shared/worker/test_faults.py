@@ -152,7 +152,7 @@ async def test_a_request_whose_manager_is_gone_is_forgotten_after_its_time(
     couple.far.hub.freeze("chunk-0")
     subject = couple.near.subjects.link("webrtc", couple.far.token)
     call = SendRequest(ID, "manager-1", 1, RequestChunk("chunk-a"))
-    await couple.near.asker.request(subject, call, Accepted, timeout_s=0.5)
+    await couple.near.caller.request(subject, call, Accepted, timeout_s=0.5)
     await until(lambda: [failure.cause for failure in couple.near.failures] == [Cause.TIMEOUT])
     couple.far.hub.thaw("chunk-0")
 

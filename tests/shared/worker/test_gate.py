@@ -63,7 +63,7 @@ async def test_outbound_refuses_our_requests_and_dials_and_nothing_of_the_peers(
     await until(lambda: couple.near.answers)
 
 
-async def test_outbound_withdraws_what_is_under_way(couple: Couple) -> None:
+async def test_outbound_withdraws_what_is_in_flight(couple: Couple) -> None:
     await busy(couple, b"1" * 16, b"2" * 16)
     await block(couple.near, couple.far, OUT)
     await until(lambda: [failure.cause for failure in couple.near.failures] == [Cause.BLOCKED] * 2)

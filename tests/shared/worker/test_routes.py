@@ -74,7 +74,7 @@ async def test_dropped_and_wanted_again_at_once_is_routed(rig: Rig) -> None:
     assert rig.interested()
 
 
-async def test_a_subscription_that_is_under_way_when_its_peer_is_dropped_is_no_route(rig: Rig) -> None:
+async def test_a_subscription_that_is_in_flight_when_its_peer_is_dropped_is_no_route(rig: Rig) -> None:
     """Its interest is about to go: whoever dials next must wait for one that stays."""
     serve, reached, go_on = rig.bus.serve, asyncio.Event(), asyncio.Event()
 

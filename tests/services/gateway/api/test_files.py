@@ -109,7 +109,7 @@ async def test_an_upload_that_is_too_large_or_broken_off_leaves_nothing(tmp_path
 
         async def broken() -> AsyncIterator[bytes]:
             yield b"x" * 1000
-            raise RuntimeError("the asker goes away")
+            raise RuntimeError("the caller goes away")
 
         with pytest.raises((aiohttp.ClientError, RuntimeError)):
             await node.post("/api/files", 202, data=broken())

@@ -20,7 +20,7 @@ NAME = "peer-0123456789abcdef"
 
 
 async def _next(response: aiohttp.ClientResponse, wanted: str) -> Any:
-    """The data of the next `wanted` event; others are let go."""
+    """The data of the next `wanted` event; others are ignored."""
     async with asyncio.timeout(5):
         event = ""
         async for raw in response.content:

@@ -253,7 +253,7 @@ def test_content_that_nobody_has_is_no_transports_fault() -> None:
     assert [(row.cause, row.count) for row in found.causes] == [("refused", 0)]
 
 
-def test_what_its_asker_gave_up_did_not_fail() -> None:
+def test_what_its_caller_gave_up_did_not_fail() -> None:
     given_up = [hop("d1", "webrtc", "failed", 20, cause=Cause.BUSY), hop("d1", "webtorrent", "cancelled", 30, number=2)]
     assert _ask([hop("d0", "webrtc"), *given_up]).verdict == "direct"
     assert _ask(given_up).verdict == "idle"
@@ -359,7 +359,7 @@ def test_the_trace_is_of_a_delivery_that_shows_it_and_is_kept_if_one_is() -> Non
     assert (second.trace_id, second.trace_kept) == ("trace-d2", True)
 
 
-def test_times_as_the_askers_clock_shows_them() -> None:
+def test_times_as_the_callers_clock_shows_them() -> None:
     noon_ms = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
     assert clock_text_at(None, noon_ms)(noon_ms) == "22:13:20 UTC"
     assert clock_text_at(-60, noon_ms)(noon_ms) == "21:13:20"
