@@ -1,16 +1,11 @@
 #!/bin/sh
-# init.sh keys | streams: the two one-shots that make a node out of empty volumes.
+# Makes a node out of empty volumes, before NATS starts: identity, operator's token, bus users; then gives to each
+# service its own files and no others.
 #
-#   keys     before NATS: identity, operator's token, bus users; then to each service its own files and no others
-#   streams  after NATS is up: streams and buckets
-#
-# Both may run any number of times: what is there is kept. The home of `init` holds every secret of the node, so no
-# other container has its volume; a service that was taken over finds its own seed and nobody else's.
+# May run any number of times: what is there is kept. The home of `init` holds every secret of the node, so no other
+# container has its volume, and this one has no network; a service that was taken over finds its own seed and nobody
+# else's.
 set -eu
-
-prepare() {
-  python -P -m services.supervisor init --home /home/init --nats-host 0.0.0.0 --nats-port 4222 --nats-store /nats/data "$@" >/dev/null
-}
 
 give() { # give FILE DIRECTORY: a copy that only its owner reads, whole at every moment
   if ! cmp -s "$1" "$2/${1##*/}"; then
@@ -19,25 +14,13 @@ give() { # give FILE DIRECTORY: a copy that only its owner reads, whole at every
   fi
 }
 
-case ${1:-} in
-  keys)
-    prepare
-    for service in chunk manager webrtc webtorrent broadcast gateway; do
-      for seed in /home/init/bus/seeds/"$SWARMBRIDGE_NODE_ID"/"$service"/*.seed; do
-        give "$seed" /secrets/"$service"
-      done
-    done
-    give /home/init/gateway.token /secrets/gateway
-    give /home/init/root.key /home/chunk
-    give /home/init/bus/nats.conf /nats/config
-    echo "node $SWARMBRIDGE_NODE_ID: keys, token and bus users are there"
-    ;;
-  streams)
-    prepare --nats-url "$SWARMBRIDGE_BUS_URL"
-    echo "node $SWARMBRIDGE_NODE_ID: streams and buckets are there"
-    ;;
-  *)
-    echo "usage: init.sh keys | streams" >&2
-    exit 2
-    ;;
-esac
+python -P -m services.supervisor init --home /home/init --nats-host 0.0.0.0 --nats-port 4222 --nats-store /nats/data >/dev/null
+for service in chunk manager webrtc webtorrent broadcast gateway keeper; do
+  for seed in /home/init/bus/seeds/"$SWARMBRIDGE_NODE_ID"/"$service"/*.seed; do
+    give "$seed" /secrets/"$service"
+  done
+done
+give /home/init/gateway.token /secrets/gateway
+give /home/init/root.key /home/chunk
+give /home/init/bus/nats.conf /nats/config
+echo "node $SWARMBRIDGE_NODE_ID: keys, token and bus users are there"

@@ -117,7 +117,7 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
 
 def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
     try:
-        run(keep(load()))
+        run(keep(load(), once=options.once))
     except Interrupted:
         pass  # a signal is how it ends
     return EXIT_OK

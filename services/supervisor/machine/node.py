@@ -11,7 +11,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -255,10 +255,15 @@ def keeper_connection(nats_url: str, seeds: Mapping[str, Seeds], own_seed: str |
     return NatsConnection(ConnectionOptions(nats_url, new_instance_id(KEEPER), seed, KEEPER), BusCounts())
 
 
-async def keep_laid_out(connection: NatsConnection, node: str, scope: str = "") -> None:
-    """Make again what NATS loses, until cancelled. Raises: BusError where the server cannot be used at first."""
+async def keep_laid_out(
+    connection: NatsConnection, node: str, scope: str = "", looked: Callable[[str], None] | None = None
+) -> None:
+    """Make again what NATS loses, until cancelled; looked: as `Keeper`'s.
+
+    Raises: BusError where the server cannot be used at first.
+    """
     await connection.open()
     try:
-        await Keeper(connection, node, scope).run()
+        await Keeper(connection, node, scope, looked).run()
     finally:
         await connection.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from shared.bus.nats.connection import NatsConnection
 from shared.bus.nats.layout import ensure_layout, is_laid_out
@@ -26,12 +27,18 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """The layout of one node. made_again: streams and buckets that were lost and made again since the start."""
+    """The layout of one node. made_again: streams and buckets that were lost and made again since the start.
 
-    def __init__(self, connection: NatsConnection, node: str, scope: str = "") -> None:
+    looked: called after each look that the server answered, with "" or with why the layout cannot be made.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, node: str, scope: str = "", looked: Callable[[str], None] | None = None
+    ) -> None:
         self._connection = connection
         self._node = node
         self._scope = scope
+        self._looked = looked
         self.made_again: list[str] = []
 
     async def run(self) -> None:
@@ -49,6 +56,8 @@ class Keeper:
                     if str(error) != refused and self._connection.connected:
                         log.error("node %s: its streams cannot be made again: %s", self._node, error)
                     refused = str(error)
+                if self._looked is not None and self._connection.connected:
+                    self._looked(refused)
                 renewed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EACH_S):

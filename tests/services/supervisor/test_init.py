@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ from shared.bus.nats.jetstream import api
 from shared.bus.nats.layout import is_laid_out
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
-from shared.settings.config import BusSettings, Config, GatewaySettings
+from shared.process.health import judge
+from shared.settings.config import BusSettings, Config, GatewaySettings, NodeSettings
 from tests.fakes.ports import free_port
 
 
@@ -108,7 +110,9 @@ async def test_keep_makes_again_what_is_lost(tmp_path: Path) -> None:
     where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
     seed_file = str(Path(where.seeds["keeper"]) / "bus.seed")
     seed = read_seed("", seed_file)
-    keeping = asyncio.create_task(keep(Config(bus=BusSettings(url=url, seed_file=seed_file))))  # before the server
+    pulse = tmp_path / "pulse"
+    config = Config(node=NodeSettings(pulse_file=str(pulse)), bus=BusSettings(url=url, seed_file=seed_file))
+    keeping = asyncio.create_task(keep(config))  # before the server
     server = await asyncio.create_subprocess_exec(
         str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
     )
@@ -120,9 +124,32 @@ async def test_keep_makes_again_what_is_lost(tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)
             await api(looking.connection, f"STREAM.DELETE.KV_{BUCKET_FLAGS}", {})
         await looking.close()
+        assert judge(pulse, time.time()) == (True, "keeper: ready")
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])
+        server.kill()
+        await server.wait()
+    assert not pulse.exists()
+
+
+async def test_keep_once_ends_when_the_layout_is_made(tmp_path: Path) -> None:
+    port = free_port()
+    where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
+    seed_file = str(Path(where.seeds["keeper"]) / "bus.seed")
+    bus = BusSettings(url=f"nats://127.0.0.1:{port}", seed_file=seed_file)
+    making = asyncio.create_task(keep(Config(bus=bus), once=True))  # before the server
+    server = await asyncio.create_subprocess_exec(
+        str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(20):
+            await making
+        looking = await _connected(bus.url, read_seed("", seed_file))
+        assert await is_laid_out(looking.connection, "node")
+        await looking.close()
+    finally:
+        making.cancel()
         server.kill()
         await server.wait()
 
