@@ -104,6 +104,8 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
         nats_host=options.nats_host,
         nats_port=options.nats_port,
         nats_store=options.nats_store,
+        nats_tls=options.nats_tls,
+        nats_tls_files=options.nats_tls_files,
         nats_url=options.nats_url,
         json=options.json,
     )

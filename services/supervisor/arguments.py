@@ -118,6 +118,19 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nats-port", type=_port, default=NATS_PORT, metavar="N", help=f"its port ({NATS_PORT})")
     parser.add_argument("--nats-store", default="", metavar="DIR", help="its data, as it sees it (default: DIR/nats)")
     parser.add_argument(
+        "--nats-tls",
+        type=_names,
+        default=(),
+        metavar="NAMES",
+        help="serve TLS alone, with a certificate for these names, separated by commas",
+    )
+    parser.add_argument(
+        "--nats-tls-files",
+        default="",
+        metavar="DIR",
+        help="where the server sees server.pem and server.key (default: DIR/bus/tls)",
+    )
+    parser.add_argument(
         "--nats-url", default="", metavar="URL", help="wait for this server and make the streams and buckets on it"
     )
     parser.add_argument("--json", action="store_true", help="say where everything is as one JSON line")
@@ -158,6 +171,13 @@ def _port(text: str) -> int:
 
 def _size(text: str) -> int:
     return _whole_number(text, MIN_SIZE_MIB, MAX_SIZE_MIB)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or not all(name.isascii() for name in names):
+        raise argparse.ArgumentTypeError("host names or addresses, separated by commas")
+    return names
 
 
 def _whole_number(text: str, least: int, most: int) -> int:

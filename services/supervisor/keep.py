@@ -45,7 +45,7 @@ async def keep(config: Config, *, once: bool = False) -> None:
 
     try:
         for _ in range(round(NATS_WAIT_S / NATS_RETRY_S)):
-            connection = keeper_connection(config.bus.server, {}, seed)
+            connection = keeper_connection(config.bus.server, {}, seed, config.bus.ca_file)
             try:
                 await keep_laid_out(connection, config.node.id, _scope(config), looked)
             except BusError as error:
@@ -58,10 +58,11 @@ async def keep(config: Config, *, once: bool = False) -> None:
 
 
 async def _once(config: Config) -> None:
-    seed = read_seed("bus.seed_file", config.bus.seed_file)
+    bus = config.bus
+    seed = read_seed("bus.seed_file", bus.seed_file)
     for _ in range(round(NATS_WAIT_S / NATS_RETRY_S)):
         try:
-            await lay_out(config.node.id, config.bus.server, {}, seed, scope=_scope(config))
+            await lay_out(config.node.id, bus.server, {}, seed, scope=_scope(config), ca_file=bus.ca_file)
             return
         except CannotStart as error:
             reason = error

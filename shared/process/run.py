@@ -206,4 +206,5 @@ async def _connect(config: Config, instance: str, service: str, setting: str, *,
         service=service,
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
+        ca_file=config.bus.ca_file,
     )

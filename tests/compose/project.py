@@ -23,21 +23,33 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 180.0
 HTTP_TIMEOUT_S = 10.0
 POLL_S = 0.2
+LONG_RUNNING = (
+    "chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats", "keeper",
+)  # fmt: skip
 
 
 class Failed(Exception):
     """What was expected did not happen; the text says what did."""
 
 
-def run(*command: str, env: dict[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-    """Run a command to its end. Returns: its standard output. Raises: Failed with its last words."""
+def run(
+    *command: str,
+    env: dict[str, str] | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    both: bool = False,
+    either: bool = False,
+) -> str:
+    """Run a command to its end; both: with what it wrote to standard error; either: its exit code says nothing.
+
+    Returns: its standard output. Raises: Failed with its last words.
+    """
     try:
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(command)}: not done within {timeout_s:.0f} s") from None
-    if done.returncode:
+    if done.returncode and not either:
         raise Failed(f"{' '.join(command)}: exit {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
-    return done.stdout
+    return done.stdout + (done.stderr if both else "")
 
 
 def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -100,8 +112,7 @@ class Project:
         return len(states) == count and all(state.strip() in ("running healthy", "running") for state in states)
 
     def all_healthy(self) -> bool:
-        services = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats")
-        return all(self.healthy(service, self.scales.get(service, 1)) for service in services)
+        return all(self.healthy(service, self.scales.get(service, 1)) for service in LONG_RUNNING)
 
     # ── the node's own API ───────────────────────────────────────────────────────────────────────────────
 
