@@ -28,6 +28,7 @@ from services.supervisor.machine.home_secrets import ensure_identity, ensure_tok
 from services.supervisor.machine.node import SERVICES, lay_out
 from shared.bus.nats.server_config import ServerLayout, server_config
 from shared.bus.nats.users import BusUsers, make_users, private_directory, write_private
+from shared.process.home_schema import ensure_home_schema
 from shared.settings.config import Config, checked
 
 BUS_DIRECTORY = "bus"
@@ -76,6 +77,7 @@ async def init(config: Config, options: InitOptions) -> Prepared:
     node = options.name or config.node.id
     config = checked(msgspec.structs.replace(config, node=msgspec.structs.replace(config.node, id=node)))
     with locked_home(home):
+        ensure_home_schema(home)
         prepared, users = prepare(config, home, node, options)
         if options.nats_url:
             await _lay_out(node, options.nats_url, users, config.bus.ca_file)

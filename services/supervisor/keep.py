@@ -15,6 +15,7 @@ from pathlib import Path
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.node import keep_laid_out, keeper_connection, lay_out
 from shared.bus.messages.envelopes import Health
+from shared.bus.nats.layout import NewerSchema
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError
 from shared.process.pulse import remove_pulse, write_pulse
@@ -48,6 +49,8 @@ async def keep(config: Config, *, once: bool = False) -> None:
             connection = keeper_connection(config.bus.server, {}, seed, config.bus.ca_file)
             try:
                 await keep_laid_out(connection, config.node.id, _scope(config), looked)
+            except NewerSchema as error:
+                raise CannotStart(f"node {config.node.id}: {error}") from error
             except BusError as error:
                 reason = error
             await asyncio.sleep(NATS_RETRY_S)
@@ -65,6 +68,8 @@ async def _once(config: Config) -> None:
             await lay_out(config.node.id, bus.server, {}, seed, scope=_scope(config), ca_file=bus.ca_file)
             return
         except CannotStart as error:
+            if isinstance(error.__cause__, NewerSchema):
+                raise  # waiting would not help
             reason = error
         await asyncio.sleep(NATS_RETRY_S)
     raise reason

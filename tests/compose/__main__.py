@@ -18,8 +18,9 @@ from pathlib import Path
 
 from tests.compose.backend import backend_parts
 from tests.compose.faults import fault_parts
-from tests.compose.moves import Nodes, move_parts
+from tests.compose.moves import Nodes, Part, move_parts
 from tests.compose.project import ROOT, Project, run
+from tests.compose.reach import reach_parts
 from tests.compose.report import Report
 from tests.compose.traces import trace_parts
 from tests.compose.trust import trust_parts
@@ -51,13 +52,7 @@ def main(arguments: list[str]) -> int:
         try:
             if not report.part("build", "an image a service", 600, lambda: _build(nodes)):
                 return report.close()
-            for part in (
-                *move_parts(nodes),
-                *trust_parts(nodes),
-                *trace_parts(nodes),
-                *backend_parts(nodes),
-                *fault_parts(nodes),
-            ):
+            for part in _parts(nodes):
                 if not wanted or part.always or any(word in part.name for word in wanted):
                     held = report.part(part.name, part.expected, part.limit_s, part.work)
                     if part.always and not held:
@@ -66,6 +61,12 @@ def main(arguments: list[str]) -> int:
             if not keep:
                 report.part("the end", "nothing of ours left", 180, lambda: _clear(nodes))
     return report.close()
+
+
+def _parts(nodes: Nodes) -> list[Part]:
+    """Those that leave a node other than they found it come last."""
+    kinds = (move_parts, trust_parts, reach_parts, trace_parts, backend_parts, fault_parts)
+    return [part for kind in kinds for part in kind(nodes)]
 
 
 def _nodes(work: Path) -> Nodes:

@@ -5,6 +5,7 @@ Standard library only, so that it runs against any checkout. Every command has a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -133,6 +134,13 @@ class Project:
     @property
     def peer(self) -> str:
         return str(self.api("node")["peer"])
+
+    @property
+    def peerjs(self) -> str:
+        """The node's id at PeerServers: of the key in its peer token (shared.ids)."""
+        token = self.peer[1:].upper()
+        key = base64.b32decode(token + "=" * (-len(token) % 8))
+        return f"peer-{hashlib.sha256(key).hexdigest()[:16]}"
 
     def set_transports(self, **enabled: bool) -> None:
         for name, on in enabled.items():

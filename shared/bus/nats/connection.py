@@ -353,7 +353,7 @@ class NatsConnection:
                     pending_size=OUTBOUND_BYTES,
                     flush_timeout=FLUSH_TIMEOUT_S,
                     nkeys_seed_str=self._options.seed,
-                    **tls,
+                    tls=tls,
                     error_cb=self._note,
                     closed_cb=on_closed,
                 )
@@ -490,15 +490,15 @@ def checked_urls(text: str) -> list[str]:
     return urls
 
 
-def _tls(ca_file: str) -> dict[str, ssl.SSLContext]:
-    """What nats-py is told of TLS beside the URL.
+def _tls(ca_file: str) -> ssl.SSLContext | None:
+    """Whom to trust; None leaves that to the system's authorities.
 
     Raises: BusError(MISCONFIGURED): the file cannot be read, or holds no certificate.
     """
     if not ca_file:
-        return {}
+        return None
     try:
-        return {"tls": ssl.create_default_context(cafile=ca_file)}
+        return ssl.create_default_context(cafile=ca_file)
     except OSError:  # SSLError is one
         raise BusError(Cause.MISCONFIGURED, "bus.ca_file cannot be read, or holds no certificate in PEM") from None
 

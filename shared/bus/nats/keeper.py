@@ -17,7 +17,7 @@ import logging
 from collections.abc import Callable
 
 from shared.bus.nats.connection import NatsConnection
-from shared.bus.nats.layout import ensure_layout, is_laid_out
+from shared.bus.nats.layout import NewerSchema, ensure_layout, is_laid_out
 from shared.errors import BusError
 
 LOOK_EACH_S = 2.0
@@ -42,16 +42,23 @@ class Keeper:
         self.made_again: list[str] = []
 
     async def run(self) -> None:
-        """Look after it until cancelled. A bus that is away, or that refuses, is looked at again."""
+        """Look after it until cancelled. A bus that is away, or that refuses, is looked at again.
+
+        Raises: NewerSchema: it is not ours to look after.
+        """
         renewed = asyncio.Event()
         forget = self._connection.on_renewed(renewed.set)
         refused = ""
+        laid_out = False  # the first look also asks of which version it is
         try:
             while True:
                 try:
-                    if not await is_laid_out(self._connection, self._node, self._scope):
+                    laid_out = laid_out and await is_laid_out(self._connection, self._node, self._scope)
+                    if not laid_out:
                         self._note(await ensure_layout(self._connection, self._node, self._scope))
-                    refused = ""
+                    laid_out, refused = True, ""
+                except NewerSchema:
+                    raise
                 except BusError as error:
                     if str(error) != refused and self._connection.connected:
                         log.error("node %s: its streams cannot be made again: %s", self._node, error)
