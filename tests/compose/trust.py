@@ -64,11 +64,11 @@ def _secrets(nodes: Nodes) -> str:
     """Every secret of the node, looked for in everything that the engine tells about its containers and images."""
     node = nodes.a
     files = _in_volume(f"{node.name}_init", "find", "/secret", "-name", "*.seed", "-o", "-name", "*.token").split()
-    text = _in_volume(f"{node.name}_init", "cat", *files)
+    text = _in_volume(f"{node.name}_init", "sh", "-c", 'for file; do cat "$file"; echo; done', "sh", *files)
     root = base64.b64decode(_in_volume(f"{node.name}_init", "base64", "-w0", "/secret/root.key"))
     secrets = [*text.split(), root.hex(), base64.b64encode(root).decode()]
-    if len(files) < len(ON_THE_BUS) + 2:
-        raise Failed(f"only {len(files)} secrets were found to look for")
+    if len(secrets) < len(ON_THE_BUS) + 3:
+        raise Failed(f"only {len(secrets)} secrets were found to look for")
     places = {}
     for container in node.compose("ps", "--all", "--quiet").split():
         name = inspect(container, "{{.Name}}")
