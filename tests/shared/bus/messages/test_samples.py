@@ -1,7 +1,7 @@
 """What every tagged version has on the bus and in NATS is read by this one, field by field.
 
-A field that was appended since has its default; one that was removed, renamed or moved fails here. So does a struct that
-is gone while an older version still sends it.
+A field that was appended since has its default; one that was removed, renamed or moved fails here. So does a struct
+that is gone while an older version still sends it.
 """
 
 from __future__ import annotations
