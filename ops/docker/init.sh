@@ -25,6 +25,8 @@ for service in chunk manager webrtc webtorrent broadcast gateway keeper; do
   if [ -n "${BUS_TLS:-}" ]; then give /home/init/bus/tls/ca.pem /secrets/"$service"; fi
 done
 give /home/init/gateway.token /secrets/gateway
+# There with ops/compose/observe.yaml; without, it is a directory of the read-only image.
+if [ -w /secrets/prometheus ]; then give /home/init/gateway.token /secrets/prometheus; fi
 give /home/init/root.key /home/chunk
 if [ -n "${BUS_TLS:-}" ]; then
   give /home/init/bus/tls/server.key /nats/config

@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 180.0
 HTTP_TIMEOUT_S = 10.0
 POLL_S = 0.2
+SLOW_S = 120.0
+"""For a machine that is busy ten times over."""
 LONG_RUNNING = (
     "chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats", "keeper",
 )  # fmt: skip
@@ -89,7 +91,15 @@ class Project:
         """Until every container is healthy; scales stay until others are said."""
         self.scales.update(scales)
         scale = [part for service, count in self.scales.items() for part in ("--scale", f"{service}={count}")]
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        command = ("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        try:
+            self.compose(*command)
+        except Failed as error:
+            # Compose gives up at the first container that is unhealthy at that moment, be it for a second.
+            if "is unhealthy" not in str(error):
+                raise
+            until(self.all_healthy, SLOW_S, "every container healthy")
+            self.compose(*command)
 
     def down(self, *, volumes: bool = False) -> None:
         self.compose("down", "--timeout", "20", *(["--volumes"] if volumes else []))
