@@ -60,6 +60,7 @@ test-interop: $(STAMP)  ## against the real peers: Chromium with peerjs, npm's p
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 test-compose: $(STAMP)  ## two nodes under docker compose, harmed, seen in a real Jaeger (installs what is missing; PART="words")
+	@TMPDIR="$(CURDIR)/.tools/tmp" $(UV) sync --quiet --frozen --inexact --extra node --group interop --python '$(PYTHON)' >&2
 	@exec $(BIN)/python -m tests.compose $(PART) $(ARGS)
 
 start:  ## a node under docker compose; prints where its page is

@@ -32,6 +32,7 @@ PATHS = (
     ("node", "pulse_file"),
     ("bus", "seed_file"),
     ("bus", "mesh_seed_file"),
+    ("bus", "ca_file"),
     ("rendezvous", "document"),
     ("chunk", "store"),
     ("gateway", "token_file"),
@@ -73,6 +74,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """url: of the NATS server; "" = not said: a service looks on this machine, `up` starts its own.
 
     seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
+    ca_file: PEM with the only authority that the server's certificate may be of, for tls://; "" = the system's.
 
     scoped: nodes share one account (your own server, without ours): names of buckets and streams carry the
     node's id. What they keep apart is names only, not permissions.
@@ -81,6 +83,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: str = ""
     seed_file: str = ""
     mesh_seed_file: str = ""
+    ca_file: str = ""
     scoped: bool = False
 
     @property

@@ -10,9 +10,9 @@ from tests.compose.moves import Nodes, Part
 from tests.compose.project import Failed, run, until
 
 BACK_S = 90.0
-CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger")
+CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger", "keeper")
 ROLLED = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
-PAUSE_S = 6.0
+WIPE = ("find", "/lost", "-mindepth", "1", "-delete")
 
 
 def fault_parts(nodes: Nodes) -> list[Part]:
@@ -26,12 +26,8 @@ def fault_parts(nodes: Nodes) -> list[Part]:
         Part("rolling restart", "transfers go on while each service is replaced", 400, lambda: _roll(nodes)),
         Part("nats restart", "transfers go on afterwards", 180, lambda: _nats(nodes)),
         Part("down and up", "the same peer ids, every file still there", 300, lambda: _down_up(nodes)),
-        Part(
-            "nats loses its volume",
-            "`up` makes a node that serves",
-            300,
-            lambda: _amnesia(nodes),
-        ),
+        Part("nats loses its volume", "made again by the keeper, told, and puts work", 300, lambda: _amnesia(nodes)),
+        Part("down without a volume", "`up` makes a node that serves", 300, lambda: _without_volume(nodes)),
     ]
 
 
@@ -132,6 +128,26 @@ def _down_up(nodes: Nodes) -> str:
 
 
 def _amnesia(nodes: Nodes) -> str:
+    link, digest = nodes.file()
+    nodes.a.set_transports(webTorrent=False)
+    nodes.a.compose("stop", "nats")
+    run("docker", "run", "--rm", "--volume", f"{nodes.a.name}_nats-data:/lost", "swarmbridge-init:local", *WIPE)
+    nodes.a.compose("start", "nats")
+    started_s = time.monotonic()
+    until(lambda: nodes.a.put(b"a file"), BACK_S, "a put")
+    put_s = time.monotonic() - started_s
+    told = until(lambda: [d for d in nodes.a.api("diagnostics") if d["code"] == "storage-lost"], BACK_S, "a diagnostic")
+    _healthy_again(nodes)
+    if next(t for t in nodes.a.api("stats")["transports"] if t["id"] == "webtorrent")["enabled"]:
+        raise Failed("a flag that was set is forgotten")
+    nodes.a.set_transports(webTorrent=True)
+    if nodes.a.sha256(link) != digest:
+        raise Failed("the file has changed")
+    nodes.moved()
+    return f"a put after {put_s:.1f} s, {len(told)} diagnostics, a flag and a file as before, a new file moved"
+
+
+def _without_volume(nodes: Nodes) -> str:
     nodes.a.down()
     run("docker", "volume", "rm", f"{nodes.a.name}_nats-data")
     nodes.a.up()

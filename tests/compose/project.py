@@ -5,6 +5,7 @@ Standard library only, so that it runs against any checkout. Every command has a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -23,21 +24,35 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 180.0
 HTTP_TIMEOUT_S = 10.0
 POLL_S = 0.2
+SLOW_S = 120.0
+"""For a machine that is busy ten times over."""
+LONG_RUNNING = (
+    "chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats", "keeper",
+)  # fmt: skip
 
 
 class Failed(Exception):
     """What was expected did not happen; the text says what did."""
 
 
-def run(*command: str, env: dict[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-    """Run a command to its end. Returns: its standard output. Raises: Failed with its last words."""
+def run(
+    *command: str,
+    env: dict[str, str] | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    both: bool = False,
+    either: bool = False,
+) -> str:
+    """Run a command to its end; both: with what it wrote to standard error; either: its exit code says nothing.
+
+    Returns: its standard output. Raises: Failed with its last words.
+    """
     try:
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(command)}: not done within {timeout_s:.0f} s") from None
-    if done.returncode:
+    if done.returncode and not either:
         raise Failed(f"{' '.join(command)}: exit {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
-    return done.stdout
+    return done.stdout + (done.stderr if both else "")
 
 
 def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -76,7 +91,15 @@ class Project:
         """Until every container is healthy; scales stay until others are said."""
         self.scales.update(scales)
         scale = [part for service, count in self.scales.items() for part in ("--scale", f"{service}={count}")]
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        command = ("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        try:
+            self.compose(*command)
+        except Failed as error:
+            # Compose gives up at the first container that is unhealthy at that moment, be it for a second.
+            if "is unhealthy" not in str(error):
+                raise
+            until(self.all_healthy, SLOW_S, "every container healthy")
+            self.compose(*command)
 
     def down(self, *, volumes: bool = False) -> None:
         self.compose("down", "--timeout", "20", *(["--volumes"] if volumes else []))
@@ -100,8 +123,7 @@ class Project:
         return len(states) == count and all(state.strip() in ("running healthy", "running") for state in states)
 
     def all_healthy(self) -> bool:
-        services = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats")
-        return all(self.healthy(service, self.scales.get(service, 1)) for service in services)
+        return all(self.healthy(service, self.scales.get(service, 1)) for service in LONG_RUNNING)
 
     # ── the node's own API ───────────────────────────────────────────────────────────────────────────────
 
@@ -122,6 +144,13 @@ class Project:
     @property
     def peer(self) -> str:
         return str(self.api("node")["peer"])
+
+    @property
+    def peerjs(self) -> str:
+        """The node's id at PeerServers: of the key in its peer token (shared.ids)."""
+        token = self.peer[1:].upper()
+        key = base64.b32decode(token + "=" * (-len(token) % 8))
+        return f"peer-{hashlib.sha256(key).hexdigest()[:16]}"
 
     def set_transports(self, **enabled: bool) -> None:
         for name, on in enabled.items():
