@@ -59,7 +59,7 @@ def page() -> str:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
-    value: Any = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()  # type: ignore[operator]
+    value: Any = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"`{value}`" if value not in ("", []) else "none"
