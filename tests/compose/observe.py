@@ -39,6 +39,8 @@ def _observe(nodes: Nodes) -> str:
         node.compose("up", "--detach", "--wait", "--wait-timeout", "120", *services)
         nodes.moved()
         said = _looked(node)
+    except Failed as error:
+        raise Failed(f"{error}; Prometheus: {node.compose('logs', '--tail', '20', 'prometheus')}") from None
     finally:
         node.overlays = before
         node.up("--remove-orphans")

@@ -142,7 +142,10 @@ def _turn(nodes: Nodes) -> str:
             server = {"urls": f"turn:{OUTSIDE}:3478", "username": user, "credential": password}
             ice = {"iceServers": [server], "iceTransportPolicy": "relay"}
             at = {"host": OUTSIDE, "port": 9000, "secure": False}
-            found = dialled(nodes.a, Path(work), at=at, ice=ice, home=True)
+            try:
+                found = dialled(nodes.a, Path(work), at=at, ice=ice, home=True)
+            except Failed as error:
+                raise Failed(f"{error}; coturn: {nodes.a.compose('logs', '--tail', '40', 'turn')}") from None
             whole = run("docker", "inspect", *nodes.a.containers("turn"))
             if password in whole:
                 raise Failed("the password in docker inspect")
@@ -170,8 +173,9 @@ def _https(nodes: Nodes) -> str:
             peer = json.load(response)["peer"]
         if peer != nodes.a.peer:
             raise Failed("the API is another")
-        # Chromium is told the authority by its key: its own store needs a tool that not every machine has.
-        flag = f"--ignore-certificate-errors-spki-list={_key_hash(root, Path(work))}"
+        # Chromium is told the server by its key: putting the authority into its store needs a tool of its own.
+        server = ssl.get_server_certificate(("localhost", 9443))
+        flag = f"--ignore-certificate-errors-spki-list={_key_hash(server, Path(work))}"
         at = {"host": "localhost", "port": 9443, "secure": True}
         found = dialled(nodes.a, Path(work), at=at, ice={"iceServers": []}, home=False, flags=(flag,))
         if not found["secure"]:
@@ -179,10 +183,10 @@ def _https(nodes: Nodes) -> str:
     return f"page and API by HTTPS; a secure page registers by wss and opens a channel after {found['ms']:.0f} ms"
 
 
-def _key_hash(root_pem: str, work: Path) -> str:
+def _key_hash(certificate: str, work: Path) -> str:
     """SHA-256 of a certificate's public key, as Chromium's flag wants it."""
-    path = work / "root.pem"
-    path.write_text(root_pem)
+    path = work / "server.pem"
+    path.write_text(certificate)
     public = run("openssl", "x509", "-in", str(path), "-pubkey", "-noout")
     der = base64.b64decode("".join(line for line in public.splitlines() if "-" not in line))
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
