@@ -127,6 +127,7 @@ def _scale_up(nodes: Nodes) -> str:
         nodes.moved()
     if {nodes.a.peer, nodes.b.peer} != names:
         raise Failed("a peer id changed")
+    counted = until(lambda: _counted(nodes), 60.0, "work counted by every instance")
 
     def at_work() -> dict[str, int]:
         traces = jaeger_of(nodes.b).traces("manager") + jaeger_of(nodes.b).traces("chunk")
@@ -134,7 +135,18 @@ def _scale_up(nodes: Nodes) -> str:
 
     before = dict.fromkeys(("manager", "chunk"), 2)
     until(lambda: all(at_work().get(service, 0) >= count for service, count in before.items()), 40.0, "all at work")
-    return f"3 files, workers on the page {stats}, instances with spans {at_work()}"
+    return f"3 files, workers on the page {stats}, work by instance {counted}, instances with spans {at_work()}"
+
+
+def _counted(nodes: Nodes) -> dict[str, list[int]] | None:
+    """What each manager took and each chunk service worked on, by B; None until all of them did something."""
+    nodes.moved(2**20)
+    stats = nodes.b.api("stats")
+    found = {"manager": stats["managers"]["taken"], "chunk": stats["chunkTransfers"]}
+    if any(len(each) < 2 or not all(each.values()) for each in found.values()):
+        return None
+    by_worker = {t["id"]: [one["receivedBytes"] for one in t["instances"]] for t in stats["transports"]}
+    return {**{name: list(each.values()) for name, each in found.items()}, **by_worker}
 
 
 def _scale_down(nodes: Nodes) -> str:
