@@ -19,11 +19,13 @@ from pathlib import Path
 from tests.compose.backend import backend_parts
 from tests.compose.faults import fault_parts
 from tests.compose.moves import Nodes, Part, move_parts
+from tests.compose.observe import observe_parts
 from tests.compose.project import ROOT, Project, run
 from tests.compose.reach import reach_parts
 from tests.compose.report import Report
 from tests.compose.traces import trace_parts
 from tests.compose.trust import trust_parts
+from tests.compose.upgrade import upgrade_parts
 
 BASE_IMAGE = "python:3.13-slim-trixie"
 NETWORK = "swarmbridge-test-mesh"
@@ -65,7 +67,16 @@ def main(arguments: list[str]) -> int:
 
 def _parts(nodes: Nodes) -> list[Part]:
     """Those that leave a node other than they found it come last."""
-    kinds = (move_parts, trust_parts, reach_parts, trace_parts, backend_parts, fault_parts)
+    kinds = (
+        move_parts,
+        trust_parts,
+        reach_parts,
+        observe_parts,
+        trace_parts,
+        backend_parts,
+        fault_parts,
+        upgrade_parts,
+    )
     return [part for kind in kinds for part in kind(nodes)]
 
 

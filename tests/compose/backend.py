@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.compose.moves import Nodes, Part
 from tests.compose.project import Failed, inspect, run, until
 
 OTLP_PORT = 4318
-SLOWER_MS = 1000.0
-"""Half of what the exporter waits for an answer: a delivery that waited for it even once would be slower by 2 s."""
+SLOWER_MS = 1500.0
+"""A delivery that waited for the exporter even once would be slower by the 2 s that it waits for an answer."""
 STOP_S = 2.0
 """What the backend may add to a stop."""
 GROWN_MIB = 48.0
@@ -59,9 +62,13 @@ def _dead(nodes: Nodes) -> str:
         with way(nodes):
             seen[name] = _look(nodes)
     until(lambda: nodes.b.healthy("jaeger"), BACK_S, "Jaeger healthy again")
+    again = _look(nodes)
+    seen["working again"] = again
+    # Other work of the machine comes and goes: the slower of the two looks beside is what to compare with.
+    beside_ms, beside_s = max(beside.elapsed_ms, again.elapsed_ms), max(beside.stopped_s, again.stopped_s)
     told = "; ".join(f"{n} {s.elapsed_ms:.0f} ms, {s.stopped_s:.1f} s, {s.mib:.0f} MiB" for n, s in seen.items())
     for name, one in seen.items():
-        slower_ms, longer_s = one.elapsed_ms - beside.elapsed_ms, one.stopped_s - beside.stopped_s
+        slower_ms, longer_s = one.elapsed_ms - beside_ms, one.stopped_s - beside_s
         if slower_ms > SLOWER_MS or longer_s > STOP_S or one.mib - beside.mib > GROWN_MIB:
             raise Failed(f"with Jaeger {name}: {told}")
     return f"a delivery, a manager's stop, memory of manager and chunk: {told}"
@@ -76,12 +83,19 @@ def _look(nodes: Nodes) -> Seen:
         if attempt["outcome"] == "confirmed"
     ]
     mib = sum(_memory_mib(nodes, service) for service in ("manager", "chunk"))
-    started_s = time.monotonic()
-    nodes.b.compose("stop", "--timeout", "30", "manager")
-    stopped_s = time.monotonic() - started_s
-    nodes.b.compose("start", "manager")
+    stopped_s = _stop(nodes)
     until(lambda: nodes.b.healthy("manager"), BACK_S, "the manager healthy")
     return Seen(statistics.median(took), stopped_s, mib)
+
+
+def _stop(nodes: Nodes) -> float:
+    """A manager's own time from SIGTERM to its end; the engine then starts it again."""
+    (manager,) = nodes.b.containers("manager")
+    pid = int(inspect(manager, "{{.State.Pid}}"))
+    started_s = time.monotonic()
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{pid}").exists(), BACK_S, "the manager ended")
+    return time.monotonic() - started_s
 
 
 def _memory_mib(nodes: Nodes, service: str) -> float:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tests.compose.moves import Nodes, Part
-from tests.compose.project import Failed, run, until
+from tests.compose.moves import SIZE_BYTES, Nodes, Part
+from tests.compose.project import Failed, inspect, run, until
 
 BACK_S = 90.0
 CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger", "keeper")
 ROLLED = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
+STORE = "/home/chunk/store"
 WIPE = ("find", "/lost", "-mindepth", "1", "-delete")
 
 
@@ -23,6 +24,7 @@ def fault_parts(nodes: Nodes) -> list[Part]:
         Part("kill -9 gateway", "it comes back, and still knows its files", 180, lambda: _gateway(nodes)),
         Part("pause webrtc", "another transport takes over", 180, lambda: _pause(nodes)),
         Part("network cut", "another transport takes over, WebRTC comes back", 240, lambda: _cut(nodes)),
+        Part("disk full", "said, nothing half kept, and well again with room", 180, lambda: _disk_full(nodes)),
         Part("rolling restart", "transfers go on while each service is replaced", 400, lambda: _roll(nodes)),
         Part("nats restart", "transfers go on afterwards", 180, lambda: _nats(nodes)),
         Part("down and up", "the same peer ids, every file still there", 300, lambda: _down_up(nodes)),
@@ -87,6 +89,31 @@ def _cut(nodes: Nodes) -> str:
     return (
         f"arrived whole by {result['byTransport']}, WebRTC again {time.monotonic() - started_s:.1f} s after the cable"
     )
+
+
+def _disk_full(nodes: Nodes) -> str:
+    """A small file system over the store, in the container's own mount namespace: real writes meet a real ENOSPC."""
+    (container,) = nodes.b.containers("chunk")
+    inside = ("nsenter", "--target", inspect(container, "{{.State.Pid}}"), "--mount")
+    link, digest = nodes.file()
+    run(*inside, "mount", "-t", "tmpfs", "-o", "size=4m,uid=10001,gid=10001,mode=0700", "tmpfs", STORE)
+    try:
+        fetched = nodes.b.ended(nodes.b.fetch(link), 60.0)
+        if fetched["state"] != "failed":
+            raise Failed(f"a fetch without room ended as {fetched['state']}")
+        try:
+            nodes.b.put(b"0" * SIZE_BYTES)
+        except Failed as error:
+            refused = str(error)
+        else:
+            raise Failed("a put without room was accepted")
+        until(lambda: nodes.b.healthy("chunk"), BACK_S, "the chunk service healthy")
+    finally:
+        run(*inside, "umount", STORE)
+    nodes.b.finished(nodes.b.fetch(link), 60.0)
+    if nodes.b.sha256(link) != digest:
+        raise Failed("what arrived is not what was sent")
+    return f"the fetch failed with {fetched['cause']}; {refused}; with room again the same file came whole"
 
 
 def _roll(nodes: Nodes) -> str:

@@ -73,19 +73,28 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 @dataclass
 class Project:
-    """A compose project. settings: environment over compose.yaml's defaults."""
+    """A compose project. settings: environment over compose.yaml's defaults. root: the checkout it is of."""
 
     name: str
     settings: dict[str, str]
     overlays: tuple[str, ...] = ()
     scales: dict[str, int] = field(default_factory=dict)
+    root: Path = ROOT
     _token: str = ""
 
-    def compose(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        files = [part for path in ("compose.yaml", *self.overlays) for part in ("-f", path)]
+    @property
+    def command(self) -> list[str]:
+        """`docker compose` for this project."""
+        files = [part for path in ("compose.yaml", *self.overlays) for part in ("-f", str(self.root / path))]
+        return ["docker", "compose", "-p", self.name, "--project-directory", str(self.root), *files]
+
+    @property
+    def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SWARMBRIDGE_")}
-        command = ("docker", "compose", "-p", self.name, "--project-directory", str(ROOT), *files, *arguments)
-        return run(*command, env={**clean, **self.settings}, timeout_s=timeout_s)
+        return {**clean, **self.settings}
+
+    def compose(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        return run(*self.command, *arguments, env=self.environment, timeout_s=timeout_s)
 
     def up(self, *arguments: str, **scales: int) -> None:
         """Until every container is healthy; scales stay until others are said."""
@@ -131,15 +140,20 @@ class Project:
         return f"http://{self.compose('port', service, str(port)).strip()}"
 
     def api(self, path: str, method: str = "GET", data: bytes | None = None) -> Any:
-        if not self._token:
-            self._token = self.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip()
         request = urllib.request.Request(f"{self.url()}/api/{path}", data, method=method)
-        request.add_header("Authorization", f"Bearer {self._token}")
+        request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise Failed(f"{method} {path}: {error.code} {error.read().decode(errors='replace')[:200]}") from None
+
+    @property
+    def token(self) -> str:
+        """The operator's."""
+        if not self._token:
+            self._token = self.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip()
+        return self._token
 
     @property
     def peer(self) -> str:
@@ -168,21 +182,26 @@ class Project:
 
     def finished(self, transfer: str, timeout_s: float) -> dict[str, Any]:
         """Wait until it has ended. Raises: Failed where it did not end well."""
+        result = self.ended(transfer, timeout_s)
+        if result["state"] != "done":
+            raise Failed(f"a transfer {result['state']}: {result['cause']}")
+        return result
+
+    def ended(self, transfer: str, timeout_s: float) -> dict[str, Any]:
+        """Wait until it has ended, well or not."""
 
         def ended() -> dict[str, Any] | None:
             found: dict[str, Any] = self.api(f"transfers/{transfer}")
             return found if found["state"] != "running" else None
 
         result: dict[str, Any] = until(ended, timeout_s, "a transfer")
-        if result["state"] != "done":
-            raise Failed(f"a transfer {result['state']}: {result['cause']}")
         return result
 
     def sha256(self, link: str) -> str:
         """Of the stored file's content."""
         digest = link.removeprefix("swarmbridge:").partition("?")[0]
         request = urllib.request.Request(f"{self.url()}/api/files/{digest}/content")
-        request.add_header("Authorization", f"Bearer {self._token}")
+        request.add_header("Authorization", f"Bearer {self.token}")
         found = hashlib.sha256()
         with urllib.request.urlopen(request, timeout=60.0) as response:
             while part := response.read(1 << 20):

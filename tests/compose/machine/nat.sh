@@ -32,6 +32,8 @@ case ${1:-} in
     ip -n "$router" route add default via 10.77.0.1
     ip netns exec "$router" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
     ip netns exec "$router" iptables -t nat -A POSTROUTING -o wan -j MASQUERADE --random
+    # This machine would route to its containers' own addresses, which nobody outside can reach.
+    ip netns exec "$router" iptables -A FORWARD -d 172.16.0.0/12 -j DROP
     # Nobody outside begins a conversation with the home.
     ip netns exec "$router" iptables -P FORWARD DROP
     ip netns exec "$router" iptables -A FORWARD -i lan -j ACCEPT
