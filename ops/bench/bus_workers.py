@@ -1,4 +1,4 @@
-"""Workers that are nothing but their bus side, in the benchmark's own process: they answer as they are told to.
+"""Workers that are nothing but their bus side, in the benchmark's own process: they answer as they are asked to.
 
 What a worker of the product does on the bus (`shared.worker.asking`), without a transport below it: a request is
 accepted, acked, answered with a body that is pulled from here.

@@ -200,7 +200,7 @@ class Nodes:
     async def _put(self, node: Node, source: Path) -> str:
         transfer = await node.api.put(source, source.name)
         async with asyncio.timeout(TRANSFER_LIMIT_S):
-            while (now := await node.api.transfer(transfer)).state == "running":  # noqa: ASYNC110 - told over HTTP
+            while (now := await node.api.transfer(transfer)).state == "running":  # noqa: ASYNC110 - known over HTTP
                 await asyncio.sleep(POLL_S)
         if not now.link:
             raise BenchFailed("A did not take the file")

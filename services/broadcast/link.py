@@ -50,7 +50,7 @@ class MeshLink:
         self._probe: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._arriving = InOrder()
-        self._tell_far = True
+        self._notify_far = True
         self.down = False
 
     async def send(self, record: bytes) -> None:
@@ -95,13 +95,13 @@ class MeshLink:
         if self.down:
             return
         self.down = True
-        self._tell_far = tell
+        self._notify_far = tell
         self._room.set()
         self._on_down(self, cause)
 
     async def finish(self, cause: Cause) -> None:
         """End what is in flight: let posted records arrive, then tell the remote peer where it may not know."""
-        if self._tell_far:
+        if self._notify_far:
             if self._posts:
                 await asyncio.wait(self._posts, timeout=POST_TIMEOUT_S)
             await self._tell(CloseLink(self._far_id, cause))

@@ -38,7 +38,7 @@ MAX_FILES = 50_000
 LOAD_WAIT_S = 1.0
 """How long a request for an unknown ref waits for manifests that are being read: they may have just come."""
 LOOK_UP_TIMEOUT_S = 1.0
-"""How long our own user waits for the bucket, where the watch has not told of a file; then it is not known here."""
+"""How long our own user waits for the bucket, where the watch has not reported a file; then it is not known here."""
 BUS_STALL_S = 60.0
 """How long an entry is written again while the bus is away: as long as a fetch may stand still."""
 RETRY_FIRST_S = 0.05
@@ -151,7 +151,7 @@ class ManifestIndex:
         if digest not in self._classes:
             await self.load(digest)
         self._removing.add(digest)
-        # First, so that the watch, which is told of our own entry too, finds nothing left to forget.
+        # First, so that the watch, which reports our own entry too, finds nothing left to forget.
         orphans = self._classes.forget(digest)
         try:
             if await self._read_alias(summary.file_id) == digest:
@@ -176,14 +176,14 @@ class ManifestIndex:
         return sorted(self._summaries.values(), key=lambda summary: summary.stored_ms, reverse=True)
 
     def known(self, manifest_id: str) -> FileSummary | None:
-        """The file of a digest or a fileId, as far as the watch has told: at once."""
+        """The file of a digest or a fileId, as far as the watch has reported: at once."""
         if not is_manifest_id(manifest_id):
             return None
         digest = manifest_id if is_digest(manifest_id) else self._aliases.get(_alias_key(manifest_id), "")
         return self._summaries.get(digest)
 
     async def find(self, manifest_id: str) -> FileSummary | None:
-        """As `known`, and asks the bucket for LOOK_UP_TIMEOUT_S where the watch may not have told yet: of a file that
+        """As `known`, and asks the bucket for LOOK_UP_TIMEOUT_S where the watch may be behind: of a file that
         another instance has added, or has completed. For our own user.
         """
         known = self.known(manifest_id)

@@ -36,10 +36,10 @@ from shared.clock import unix_ms
 from shared.errors import Cause, RemoteFailure
 
 MAX_DELIVERIES = 2_048
-"""In flight in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
+"""In flight in one manager; one more is answered BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
 
 MAX_DELIVERIES_A_PEER = 1_024
-"""Of these, to one peer: one that answers nothing must not keep the others waiting. One more is told BUSY."""
+"""Of these, to one peer: one that answers nothing must not keep the others waiting. One more is answered BUSY."""
 
 BUSY_RETRY_S = 0.05
 DEFAULT_TIMEOUT_S = 30.0

@@ -117,7 +117,7 @@ class Trackers:
 
     @property
     def swarm_size(self) -> int:
-        """The largest swarm, ourselves included, that a tracker told us of."""
+        """The largest swarm, ourselves included, that a tracker reported."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
 
     def states(self) -> dict[str, ReconnectingClient]:
@@ -246,7 +246,7 @@ class TrackerMember:
         offer = with_wire_hint(Description("offer", self._context.sdp()), wire)
         return [TrackerOffer(os.urandom(HASH_BYTES), offer) for _ in range(count)]
 
-    # ── what the tracker tells ──────────────────────────────────────────────────────────────────────────
+    # ── what the tracker says ──────────────────────────────────────────────────────────────────────────
 
     def _handle(self, event: TrackerEvent, client: TrackerClient, wire: list[str]) -> None:
         match event:

@@ -1,7 +1,7 @@
 """All wires of one worker: listening, dialling, who is let in, and the contract's link events.
 
 A wire becomes a link when its peer's extended handshake has named `swarm-space`; until then it is half open and
-nobody above hears of it. What ends before is told to the swarm, which decides when to try again.
+nobody above hears of it. What ends before is reported to the swarm, which decides when to try again.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Wires:
             self._swarm.dial_failed(wanted.endpoint, Cause.BUSY, self._clock())
             return
         seat = self._admission.take(host)
-        # Our own address as the source: a peer puts it together with the port that our handshake tells.
+        # Our own address as the source: a peer puts it together with the port that our handshake names.
         source = None if is_wildcard(self._host) else (self._host, 0)
         made: list[WireConnection] = []
 
@@ -150,7 +150,7 @@ class Wires:
             wire.connection.close(cause)
 
     async def close(self) -> None:
-        """Close everything; when it returns every LinkDown is told and every socket closed."""
+        """Close everything; when it returns every LinkDown is emitted and every socket closed."""
         if self._server is not None:
             self._server.close()
         for connection in [*self._wires, *self._leaving]:

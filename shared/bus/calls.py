@@ -139,13 +139,13 @@ class Calls:
                 raise BusTimeout("no final answer by the deadline") from None
             raise
         except asyncio.CancelledError:
-            await self._tell_cancelled(call, on_cancel)
+            await self._notify_cancelled(call, on_cancel)
             raise
         finally:
             del self._calls[call_id]
             await end_tasks([keeper])
 
-    async def _tell_cancelled(self, call: _Call, on_cancel: msgspec.Struct | None) -> None:
+    async def _notify_cancelled(self, call: _Call, on_cancel: msgspec.Struct | None) -> None:
         if on_cancel is None or not call.server:
             return
         try:

@@ -35,9 +35,9 @@ Respond = Callable[[bytes], Awaitable[None]]
 """Sends a reply's bytes to whoever asked."""
 
 BUSY_RETRY_AFTER_S = 0.05
-"""Told to a caller whose request found max_concurrent handlers running: about one handler's time."""
+"""Given to a caller whose request found max_concurrent handlers running: about one handler's time."""
 
-MAX_REFUSALS_UNDER_WAY = 1024
+MAX_REFUSALS_IN_FLIGHT = 1024
 """Tasks that send refusals; beyond it a refusal is not sent and the caller times out."""
 
 DRAIN_S = 2.0
@@ -120,7 +120,7 @@ class Serving(Generic[T]):
     def _refuse(self, respond: Respond | None, cause: Cause, retry_after_s: float = 0.0) -> None:
         if respond is None:
             return
-        if len(self._refusing) >= MAX_REFUSALS_UNDER_WAY:
+        if len(self._refusing) >= MAX_REFUSALS_IN_FLIGHT:
             self._counts.unsent_replies += 1
             return
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))

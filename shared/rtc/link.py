@@ -247,7 +247,7 @@ class DataChannelLink:
         closing = asyncio.create_task(self._connection.close(), name="rtc-connection-close")
         await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
         # aioice catches a cancellation while it waits for its own consent task: once is not enough. What fails
-        # while closing changes nothing that the owner was told.
+        # while closing changes nothing that the owner was notified of.
         await end_tasks([closing])
 
 

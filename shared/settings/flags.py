@@ -1,4 +1,4 @@
-"""Run-time flags in the KV bucket `flags`: which transports are on, whether fallbacks are told, and chaos.
+"""Run-time flags in the KV bucket `flags`: which transports are on, whether fallbacks are reported, and chaos.
 
 KV over environment over default: the environment's values only seed keys that are not there yet. A change is in
 force in every connected process within 100 ms (a KV watch), in others when they are connected again. A value
@@ -52,7 +52,7 @@ _DECODER = msgspec.json.Decoder(FlagValue)
 
 
 class Flags:
-    """The flags of one process; reads are look-ups of what the last watch told.
+    """The flags of one process; reads are look-ups of what the last watch reported.
 
     client: OpenFeature's own, for hooks and details. malformed: stored values that could not be read.
     """

@@ -124,7 +124,7 @@ class NativeLink:
         return encode_frame(RequestFrame(request_id, request, remaining_ms, traceparent))
 
     def cancel(self, request_id: bytes) -> bytes | None:
-        """Forget a request of ours. Returns: the frame that tells the peer; None where there is nothing to cancel."""
+        """Forget a request of ours. Returns: the frame that says so; None where there is nothing to cancel."""
         asked = self._asked.get(request_id)
         if asked is None:
             return None
@@ -163,7 +163,7 @@ class NativeLink:
         return encode_frame(FailedFrame(request_id, cause, retry_after_ms))
 
     def goodbye(self, cause: Cause | None = None) -> bytes:
-        """Tell the peer that we drain, or for which cause it is to close the link."""
+        """Say to the peer that we drain, or for which cause it is to close the link."""
         return encode_frame(GoodbyeFrame(cause))
 
     def announce(self, manifests: Sequence[str]) -> bytes:

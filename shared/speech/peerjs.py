@@ -81,7 +81,7 @@ class PeerjsSpeech:
     def __init__(
         self, guest: str, own_id: str, budget: ByteBudget, now: float, unix_s: float, hint: str | None = None
     ) -> None:
-        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER told."""
+        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER named."""
         self._dialects: dict[str, Dialect] = {MANAGER: ManagerDialect(own_id), MESH: MeshDialect(own_id)}
         self._dialect = self._dialects[hint] if hint is not None else None
         self._decided = False
@@ -235,7 +235,7 @@ class PeerjsSpeech:
         return round((self._now + self._unix_offset_s) * 1000)
 
     def _decide(self, value: object) -> None:
-        """The first message tells the dialect; then what waited for it is said."""
+        """The first message shows the dialect; then what waited for it is said."""
         if not isinstance(value, str | dict):
             return
         self._decided = True

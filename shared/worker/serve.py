@@ -5,7 +5,7 @@ obeys the flag, and drains on SIGTERM. A function over the contract, not a base 
 nothing of it.
 
 A task of a link or of one request that dies costs that link or request; a task that keeps the worker going (status,
-certificate, telling managers) takes the process with it, which its supervisor starts again: a worker that hears and
+certificate, notices to managers) takes the process with it, which its supervisor starts again: a worker that hears and
 does nothing would be worse than none.
 """
 
@@ -139,7 +139,7 @@ class TransportServer:
             self._process.tasks.start(_die_of(name), name=f"worker-{name}")
 
     async def _identity(self) -> LinkIdentity | None:
-        """The certified identity; None where the process was told to stop before there was one."""
+        """The certified identity; None where the process was asked to stop before there was one."""
         asking = self._tasks.start(certified_identity(self._bus, self._subjects), name="certify")
         stopping = self._tasks.start(self._process.stopping.wait(), name="stopping")
         await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Asks managers for deliveries as the chunk service does, and remembers what it was told."""
+"""Asks managers for deliveries as the chunk service does, and remembers what it heard."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """N managers: one is killed or stopped in the middle of 1,000 deliveries, and a new one knows at once what they knew.
 
 Managers are real processes on a real nats-server; workers and callers are small and remember
-everything that they were told.
+everything that they heard.
 """
 
 from __future__ import annotations

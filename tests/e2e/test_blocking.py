@@ -67,7 +67,7 @@ async def the_holder_refuses_us(scene: Scene, caller: str) -> None:
 
 
 async def the_holder_blocks_us_altogether(scene: Scene, caller: str, holder: str) -> None:
-    """In the middle of a fetch: every link closes and our side is told why; unblocked, webrtc is back within 10 s."""
+    """In the middle of a fetch: every link closes and our side knows why; unblocked, webrtc is back within 10 s."""
     transfer = await scene.nodes.b.api.fetch(await scene.put(32))
     async with asyncio.timeout(DEADLINE_S):
         while (await scene.nodes.b.api.transfer(transfer)).chunks_done < 2:
@@ -94,7 +94,7 @@ def _all_closed_blocked(found: Json) -> bool:
 
 
 async def refused_at(scene: Scene, node: Node, cause: str, *, at_least: int) -> None:
-    """Wait until the node's workers have told of so many refusals of that cause, over all transports."""
+    """Wait until the node's workers have reported so many refusals of that cause, over all transports."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             rows = json.loads(await scene.cli("stats", "--json", node=node))["transports"]

@@ -58,7 +58,7 @@ async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIter
         yield scene
 
 
-async def test_each_lie_of_a_chunk_service_is_told_as_what_it_was(scene: Scene) -> None:
+async def test_each_lie_of_a_chunk_service_is_reported_as_what_it_was(scene: Scene) -> None:
     await scene.nodes.a.kill("chunk")
     hostile = HostileChunk(scene.nodes.a)
     await hostile.start()

@@ -164,8 +164,8 @@ def _page(hint: str | None) -> MakeSpeech:
 
     def make(opening: Opening) -> Speech:
         own_id = peerjs_id(opening.identity.certificate.identity_key)
-        told = hint if opening.up.dialer else None
-        return PeerjsSpeech(opening.up.guest, own_id, opening.budget, opening.now, opening.unix_s, told)
+        named = hint if opening.up.dialer else None
+        return PeerjsSpeech(opening.up.guest, own_id, opening.budget, opening.now, opening.unix_s, named)
 
     return make
 

@@ -48,7 +48,7 @@ CERTIFICATE_S = 24 * 3600
 
 @dataclass
 class WorkerNode:
-    """`start` serves a transport. `said` is what its manager was told, `asked` what its chunk service was."""
+    """`start` serves a transport. `said` is what its manager heard, `asked` what its chunk service was."""
 
     seed: bytes
     members: list[str] = field(default_factory=list)
@@ -110,9 +110,6 @@ class WorkerNode:
         self, peer: PeerToken, transport: str = TransportName.WEBRTC.value, timeout_s: float = 5.0
     ) -> Dialled:
         return await self.caller.request(self.subjects.dial(transport), Dial(peer), Dialled, timeout_s=timeout_s)
-
-    def told(self, kind: type) -> list[ManagerMessage]:
-        return [message for message in self.said if isinstance(message, kind)]
 
     @property
     def answers(self) -> list[LinkAnswer]:

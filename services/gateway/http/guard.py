@@ -50,7 +50,7 @@ class Guard:
 
     def __init__(self, token: Token, hosts: HostAllowList, clock: Clock = monotonic) -> None:
         self.on_authenticated: Callable[[web.BaseRequest], None] = lambda request: None
-        """Told of each request that showed the token or a session: its connection keeps its place."""
+        """Called with each request that showed the token or a session: its connection keeps its place."""
         self._token = token
         self._hosts = hosts
         self._clock = clock

@@ -1,7 +1,7 @@
 """Why a transport did not carry something: its hops' causes, and the change in the node that explains them. Pure.
 
 A cause says what a hop saw; the change says what was done. `no_link` is what most hops see, whatever happened:
-so the most telling cause near the moment is taken, and a change that fits it and came before is named with it.
+so the most specific cause near the moment is taken, and a change that fits it and came before is named with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_BACK_MS = 60_000
 """A change that does not last explains what happened within so long after it: a link is dialled again in seconds."""
 
 NOTICED_WITHIN_MS = 5_000
-"""A change may be told this long after its effect: a worker is missed after 3 s, signalling after a grace of 3 s."""
+"""A change may be noticed this long after its effect: a worker is missed after 3 s, signalling after a grace of 3 s."""
 
 LINKED_AGAIN_MS = 10_000
 """A worker that came in another's stead has its links within so long, or something else keeps it from them."""
@@ -176,7 +176,7 @@ def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iter
     causes = Counter(hop.cause for hop in near if hop.cause is not None)
     if not causes:
         return None
-    cause = max(causes, key=lambda one: (_telling(one), causes[one]))
+    cause = max(causes, key=lambda one: (_specificity(one), causes[one]))
     peers = {hop.peer for hop in near if hop.cause is cause}
     return Reason(transport, cause, tuple(hops), explaining(transport, cause, at_ms, changes, peers))
 
@@ -184,7 +184,7 @@ def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iter
 def explaining(
     transport: str, cause: Cause, at_ms: int, changes: Iterable[Change], peers: Collection[str] = ()
 ) -> Change | None:
-    """The latest change of the most telling kind that can have brought the cause about. peers: whose hops it ended."""
+    """The latest change of the most specific kind that can have brought the cause about. peers: whose hops it ended."""
     about = (one for one in changes if one.transport == transport or (_is_block(one) and one.peer in peers))
     before = [change for change in about if change.at <= at_ms + NOTICED_WITHIN_MS]
     for kind, causes in _EXPLAINS:
@@ -256,5 +256,5 @@ def _blocks_so(change: Change, cause: Cause) -> bool:
     return change.kind is not ChangeKind.PEER_BLOCKED or cause in _BLOCKED_SO[change.direction or Direction.ALL]
 
 
-def _telling(cause: Cause) -> int:
+def _specificity(cause: Cause) -> int:
     return _VAGUEST_FIRST.index(cause) if cause in _VAGUEST_FIRST else len(_VAGUEST_FIRST)

@@ -1,4 +1,4 @@
-"""What is told of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
+"""What is recorded of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
 
 Nothing here names content or a place: peers by name, causes by code (docs/trust.md#what-stays-in-the-process).
 """

@@ -28,7 +28,7 @@ from shared.tasks.owned import Tasks
 POLL_S = 2.0
 """How often is looked without a hint: a hint that was lost, or a stream that was made again, costs this long."""
 
-READ_EACH_S = 0.02
+READ_EVERY_S = 0.02
 """Reads of one reader are at least so far apart, so that a burst of writes is a few batches, not a read each."""
 
 CATCH_UP_TIMEOUT_S = 30.0
@@ -112,7 +112,7 @@ class OrderedReader:
                 await self._read()
             except BusError as error:
                 log.debug("reading %s: %s", self._place.stream, error.cause)
-            await asyncio.sleep(READ_EACH_S)
+            await asyncio.sleep(READ_EVERY_S)
 
     async def _check(self) -> None:
         """See whether what was read is still what is stored: a stream that was made again counts from 1, and a server

@@ -7,7 +7,7 @@ States:     CONNECTING -> OPEN -> CLOSED, and CONNECTING -> CLOSED. A refusal cl
 Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT every 5 s.
 
 No OPEN: a server that still has our old socket registered re-attaches the id to the new one and sends no OPEN. So
-does one that accepts sockets and serves nobody. They are told apart by an echo: after OPEN_GRACE_S we send a message
+does one that accepts sockets and serves nobody. An echo distinguishes them: after OPEN_GRACE_S we send a message
 to our own id, which every PeerServer relays. Its return, or any peer's message, means that we are re-attached;
 silence for ECHO_GRACE_S more means that the server is of no use.
 

@@ -65,7 +65,7 @@ class AnnounceDue:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The tracker took an announce. complete, incomplete: seeds and others in the swarm, None = not told."""
+    """The tracker took an announce. complete, incomplete: seeds and others in the swarm, None = not said."""
 
     complete: int | None
     incomplete: int | None

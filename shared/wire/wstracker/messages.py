@@ -96,7 +96,7 @@ Request = Announce | SendAnswer | Scrape
 
 @dataclass(frozen=True, slots=True)
 class AnnounceReply:
-    """interval_s: announce again after this. complete, incomplete: seeds and others in the swarm; None = not told."""
+    """interval_s: announce again after this. complete, incomplete: seeds and others in the swarm; None = not said."""
 
     info_hash: bytes
     interval_s: float | None

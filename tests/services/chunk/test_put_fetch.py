@@ -91,7 +91,7 @@ async def test_what_is_put_on_one_node_is_read_on_the_other(world: World, conten
         assert raised.value.cause is Cause.UNAUTHENTICATED
 
 
-async def test_no_event_tells_what_is_moved(world: World) -> None:
+async def test_no_event_says_what_is_moved(world: World) -> None:
     await world.chunk_a()
     caller = await world.caller_a()
     put = await caller.put(b"secret", "n", "private")
@@ -180,7 +180,7 @@ async def test_a_chunk_that_is_asked_for_again_is_looked_at(world: World) -> Non
     assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, ChunkData)
     assert isinstance((await far.ask(RequestChunk(ref)))[0].answer, NotFound)
     assert not path.exists()
-    # Our own reader is told that it is not here, not that the key is wrong.
+    # Our own reader learns that it is not here, not that the key is wrong.
     with pytest.raises(RemoteFailure) as raised:
         await read_back(caller, put.manifest, 1)
     assert raised.value.cause is Cause.NO_LINK
@@ -210,7 +210,7 @@ async def test_another_manifest_than_asked_for_is_refused(world: World) -> None:
     assert (await files(caller_b)).files == []
 
 
-async def test_guests_cannot_tell_mesh_content_from_nothing_and_get_private_content_by_its_digest_alone(
+async def test_guests_cannot_distinguish_mesh_content_from_nothing_and_get_private_content_by_its_digest_alone(
     world: World,
 ) -> None:
     await world.chunk_a()
@@ -461,7 +461,7 @@ async def test_names_that_hide_or_rearrange_are_refused_and_others_are_kept(worl
         assert cause_of(await caller.put(b"x", bad)) is Cause.INVALID
 
 
-async def test_a_disk_that_fills_up_under_a_put_is_told_and_nothing_is_left(
+async def test_a_disk_that_fills_up_under_a_put_is_reported_and_nothing_is_left(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.chunk_a()

@@ -104,7 +104,7 @@ async def test_a_damaged_manifest_is_as_good_as_absent(store: ChunkStore, tmp_pa
     assert await store.get_manifest(manifest.digest) is None
 
 
-def test_a_store_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for location in (str(tmp_path / "file" / "x"), "nonsense://x"):
         with pytest.raises(ConfigError):

@@ -90,19 +90,19 @@ async def test_a_caller_that_missed_the_end_hears_it_again(desk: Desk) -> None:
     assert desk.started == 1
 
 
-async def test_a_transfer_that_stands_still_is_told_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_transfer_that_stands_still_is_reported_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gateway that is started while it runs hears of it, though nothing changes."""
-    monkeypatch.setattr("services.chunk.progress.REPEAT_EACH_S", 0.05)
+    monkeypatch.setattr("services.chunk.progress.REPEAT_EVERY_S", 0.05)
     desk.transfers.take("get", CALL, "caller", desk.work)
     await until(lambda: desk.started)
-    told: list[TransferUpdate] = []
+    updates: list[TransferUpdate] = []
 
     async def hear(update: TransferUpdate, incoming: Incoming) -> None:
-        told.append(update)
+        updates.append(update)
 
     await desk.hub.bus("gateway-2").serve(SUBJECTS.event("transfer"), TransferUpdate, hear)
-    await until(lambda: len(told) >= 2)
-    assert {(update.call_id, update.state) for update in told} == {(CALL, "running")}
+    await until(lambda: len(updates) >= 2)
+    assert {(update.call_id, update.state) for update in updates} == {(CALL, "running")}
 
 
 async def test_unknown_calls_are_named(desk: Desk) -> None:

@@ -292,7 +292,7 @@ async def test_an_abandoned_delivery_gives_its_hedges_back(node: Node) -> None:
     assert [hop.outcome for hop in (await node.deliver()).hops if hop.hedged] == ["confirmed"]
 
 
-async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> None:
+async def test_the_same_id_asked_again_gets_its_receipt_again(node: Node) -> None:
     await node.start()
     call_id = os.urandom(16)
     first = await node.deliver(delivery_id=call_id)
@@ -302,7 +302,7 @@ async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> 
     assert len(node.workers[WEBRTC].asked) == 1
 
 
-async def test_ping_tells_which_calls_are_unknown_and_the_caller_may_cancel(node: Node) -> None:
+async def test_ping_says_which_calls_are_unknown_and_the_caller_may_cancel(node: Node) -> None:
     await node.start()
     node.workers[WEBRTC].behave = only_ack
     call_id, strange = os.urandom(16), os.urandom(16)
@@ -360,7 +360,7 @@ async def test_counts_agree(node: Node) -> None:
     assert counters.transport(WEBTORRENT).attempts == {"confirmed": 3}
 
 
-async def test_fallbacks_are_not_told_where_the_flag_is_off(node: Node) -> None:
+async def test_fallbacks_are_not_reported_where_the_flag_is_off(node: Node) -> None:
     await node.start()
     await node.flags.set_named("transportFallbackTelemetry", False)
     await until(lambda: not node.managers["manager-1"].process.flags.fallback_telemetry)

@@ -93,7 +93,7 @@ async def test_a_blocked_peer_is_neither_dialled_nor_probed(node: Node) -> None:
     assert [worker.dialled for worker in node.workers.values()] == [0, 0, 0]
 
 
-async def test_a_peer_that_asks_too_fast_is_told_when_to_come_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_asks_too_fast_hears_when_to_come_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MEMBER_BURST", 2.0)
     monkeypatch.setattr(intake, "MEMBER_REQUESTS_PER_S", 0.5)
     await node.start()
@@ -156,11 +156,11 @@ async def test_busy_slows_the_caller_before_it_falls_back(node: Node) -> None:
     assert all(isinstance(one, Slowed) for one in node.slowed)
 
 
-async def test_a_manager_tells_what_it_has_and_what_it_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_manager_says_what_it_has_and_what_it_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     await node.start()
-    told = await heard_statuses(node)
+    statuses = await heard_statuses(node)
     monkeypatch.setattr(runs, "MAX_DELIVERIES", 0)
     with pytest.raises(BusTimeout):
         await node.deliver(timeout_s=0.1)
-    await until(lambda: told and told[-1].refused.get("busy", 0) > 0)
-    assert (told[-1].manager, told[-1].deliveries) == ("manager-1", 0)
+    await until(lambda: statuses and statuses[-1].refused.get("busy", 0) > 0)
+    assert (statuses[-1].manager, statuses[-1].deliveries) == ("manager-1", 0)

@@ -115,7 +115,7 @@ def test_a_holder_that_was_overtaken_stops() -> None:
     assert not lease.holding(RENEW_EVERY_S)
 
 
-def test_followers_are_told_of_the_socket_at_once() -> None:
+def test_followers_hear_of_the_socket_at_once() -> None:
     lease = held()
     lease.socket_changed(True, 0.3)
     assert lease.signalling_up(0.3)

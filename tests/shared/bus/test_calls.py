@@ -113,7 +113,7 @@ async def test_messages_come_in_order_until_the_final_one(world: World) -> None:
     await caller.calls.close()
 
 
-async def test_a_cancelled_call_is_told_to_its_server(world: World) -> None:
+async def test_a_cancelled_call_is_asked_to_its_server(world: World) -> None:
     manager = await manager_on(await world.bus("manager-1"))
     caller = await caller_on(await world.bus("chunk-1"))
     task, other = caller.ask(), caller.ask(call_id=b"o" * 16)

@@ -150,7 +150,7 @@ async def test_a_wrong_body_is_invalid_and_a_wrong_reply_too(world: World) -> No
     assert failure.value.cause is Cause.INVALID
 
 
-async def test_unions_are_told_apart_by_their_tags(world: World) -> None:
+async def test_unions_are_distinguished_by_their_tags(world: World) -> None:
     server, caller = await world.bus("s1"), await world.bus("a1")
 
     async def handler(body: ManagerMessage, incoming: Incoming) -> Pong:

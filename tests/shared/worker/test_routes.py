@@ -56,7 +56,7 @@ async def test_wanted_is_routed_and_dropped_is_not(rig: Rig) -> None:
     assert not rig.interested()
 
 
-async def test_who_waits_for_a_peer_that_is_dropped_is_let_go(rig: Rig) -> None:
+async def test_who_waits_for_a_peer_that_is_dropped_is_released(rig: Rig) -> None:
     rig.routes.want(PEER)
     waiting = asyncio.create_task(rig.routes.routed(PEER))
     await asyncio.sleep(0)

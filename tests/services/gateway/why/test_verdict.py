@@ -79,7 +79,7 @@ def test_every_cause_has_its_sentence() -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_each_cause_is_told_in_the_headline_the_timeline_and_its_sentence(cause: Cause) -> None:
+def test_each_cause_is_reported_in_the_headline_the_timeline_and_its_sentence(cause: Cause) -> None:
     found = _ask(_switched(cause))
     assert (found.verdict, found.transport, found.since) == ("fallback", "webtorrent", START_MS + 100)
     assert found.headline.startswith(
@@ -178,7 +178,7 @@ def test_every_better_transport_has_its_reason() -> None:
     assert [change.kind for change in found.changes] == ["flag_off"]  # however long ago: it still holds
 
 
-def test_a_transport_that_no_hop_tells_of_is_explained_by_how_it_is() -> None:
+def test_a_transport_that_no_hop_names_is_explained_by_how_it_is() -> None:
     found = _ask([hop("d0", "webtorrent")], troubles={"webrtc": Cause.IMPORT_FAILED})
     assert [(reason.transport, reason.cause, reason.tries) for reason in found.reasons] == [
         ("webrtc", "import_failed", 0)
@@ -346,7 +346,7 @@ def test_where_nothing_here_explains_it_the_other_end_is_named() -> None:
     assert away not in _ask(_switched(Cause.NO_LINK), known_since_ms=START_MS).headline
 
 
-def test_changes_from_a_minute_before_the_change_on_are_told() -> None:
+def test_changes_from_a_minute_before_the_change_on_are_reported() -> None:
     changes = [_change(ChangeKind.WORKER_CAME, at_ms, "broadcast") for at_ms in (-70_000, -50_000, 200)]
     assert _ask(_switched(Cause.CLOSED), changes).changes == changes[1:]
 

@@ -415,7 +415,7 @@ def test_the_deadline_is_the_end() -> None:
     assert rig.machine.next_deadline() is None
 
 
-def test_a_dial_that_lasts_to_the_deadline_is_told() -> None:
+def test_a_dial_that_lasts_to_the_deadline_is_reported() -> None:
     rig = Rig(none_linked(), timeout_s=0.2)
     rig.passes(0.2)
     assert rig.story == [("webrtc", "failed", "dial_timeout")]

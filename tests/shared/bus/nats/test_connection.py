@@ -111,7 +111,7 @@ async def test_a_user_that_is_refused_is_said(tmp_path: Path) -> None:
         assert "refuses our user" in str(error.value)
 
 
-async def test_a_dead_keeper_of_the_connection_is_told(nats: NatsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_keeper_of_the_connection_is_reported(nats: NatsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever owns the process ends it: a bus that nobody renews does nothing any more."""
     bus = await nats.bus("s1")
     crashed: list[str] = []
@@ -186,7 +186,7 @@ async def test_messages_that_had_arrived_are_handled_when_interest_ends(nats: Na
         await asyncio.sleep(0)
         await served.close()
         answers = await asyncio.gather(*requests, return_exceptions=True)
-        # Answered, or told that nobody serves: never left to time out.
+        # Answered, or refused since nobody serves: never left to time out.
         assert all(isinstance(answer, (Pong, NoResponders)) for answer in answers)
 
 

@@ -307,7 +307,7 @@ async def test_a_service_that_answers_anywhere_is_denied(tmp_path: Path) -> None
 
 
 async def test_jetstream_writes_nowhere_for_anybody(tmp_path: Path) -> None:
-    """JetStream answers with the server's own rights, wherever it is told to: it reaches no bucket and no handler."""
+    """JetStream answers with the server's own rights, wherever it is asked to: it reaches no bucket and no handler."""
     async with connected(tmp_path) as services:
         webrtc = services["webrtc"].connection
         # What a thief would like to have written elsewhere: a deletion, and a message that decodes.
