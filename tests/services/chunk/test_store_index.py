@@ -212,7 +212,7 @@ async def test_our_user_hears_of_a_completed_file_before_the_watch_does(store: C
         await store.put_manifest(manifest)
         await one.add(manifest, complete=False, stored_ms=1)
         await until(lambda: two.is_loaded(manifest.digest))
-        await two.close()  # a watch that lags has not told yet
+        await two.close()  # a watch that lags
         await one.add(manifest, complete=True, stored_ms=1)
         found = await two.find(manifest.digest)
         assert found is not None
