@@ -46,7 +46,7 @@ SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
 (docs/architecture.md)."""
 SERVE_RETRY_S = 1.0
-"""Between attempts to serve our subjects while the bus is away."""
+"""Between hops to serve our subjects while the bus is away."""
 
 READY = StateChanged(TransportState.READY)
 

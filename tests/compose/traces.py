@@ -78,8 +78,8 @@ def _fallback(nodes: Nodes) -> str:
     jaeger = jaeger_of(nodes.b)
 
     def saved() -> list[dict[str, Any]]:
-        found = jaeger.traces("manager", {"attempt.outcome": "failed"}, limit=1000)
-        return [trace for trace in found if "confirmed" in _said(trace, "attempt.outcome")]
+        found = jaeger.traces("manager", {"hop.outcome": "failed"}, limit=1000)
+        return [trace for trace in found if "confirmed" in _said(trace, "hop.outcome")]
 
     found = until(saved, SAMPLED_WITHIN_S, "a trace with a failed and a confirmed hop")
     causes = sorted({cause for trace in found for cause in _said(trace, "error.type")})
@@ -93,7 +93,7 @@ def _fallback(nodes: Nodes) -> str:
 
 def _said(trace: dict[str, Any], key: str) -> set[str]:
     """What the hops of a trace say for an attribute."""
-    hops = [span for span in trace["spans"] if span["operationName"].startswith("transport.attempt")]
+    hops = [span for span in trace["spans"] if span["operationName"].startswith("transport.hop")]
     return {tag["value"] for span in hops for tag in span["tags"] if tag["key"] == key}
 
 
@@ -135,7 +135,7 @@ def _paused(nodes: Nodes) -> str:
 
 
 def _took_ms(nodes: Nodes, transfer: dict[str, Any]) -> int:
-    """From the transfer's start to the end of its last attempt."""
-    attempts = [a for a in nodes.b.api("attempts?limit=100") if a["transfer"] == transfer["id"]]
-    ended_ms = max(float(a["startedMs"]) + float(a["elapsedMs"]) for a in attempts)
+    """From the transfer's start to the end of its last hop."""
+    hops = [a for a in nodes.b.api("hops?limit=100") if a["transfer"] == transfer["id"]]
+    ended_ms = max(float(a["startedMs"]) + float(a["elapsedMs"]) for a in hops)
     return round(ended_ms - float(transfer["startedAt"]))
