@@ -87,7 +87,7 @@ class _Held:
         return self.expected_key is not None
 
 
-class Links:
+class WebrtcLinks:
     """Driven by the transport. Not thread-safe; lives for one `run`."""
 
     def __init__(

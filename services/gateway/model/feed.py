@@ -19,7 +19,7 @@ from services.gateway.model.managers import ManagerBoard
 from services.gateway.model.metrics import MetricTotals
 from services.gateway.model.status import StatusBoard, stats_of
 from services.gateway.model.traces import TraceStore
-from services.gateway.transfers.board import Transfers
+from services.gateway.transfers.board import TransferBoard
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.bus.messages.records import Diagnostic, HopRecord, LinkChanged, ManagerStatus, Spans, WorkerStatus
@@ -64,7 +64,7 @@ class Feed:
         self.board = StatusBoard(clock())
         self.managers = ManagerBoard()
         self.history = History(clock(), unix_ms())
-        self.transfers = Transfers()
+        self.transfers = TransferBoard()
         self.traces = TraceStore()
         self.totals = MetricTotals()
         self.hops: deque[HopRecord] = deque(maxlen=limits.MAX_HOPS)
