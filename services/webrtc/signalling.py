@@ -28,6 +28,7 @@ from services.webrtc.limits import (
     REFUSED_BUSY,
     REFUSED_MESSAGE,
     REFUSED_NO_WORKER,
+    REFUSED_OFFER,
     OfferLimiter,
 )
 from services.webrtc.routes import Routes
@@ -48,6 +49,7 @@ from shared.wire.peerjs.signalling import (
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    OfferUnusable,
     PeerMissing,
     SignallingEvent,
 )
@@ -189,6 +191,10 @@ class Signalling:
         match event:
             case OfferReceived(src, payload):
                 self._receive_offer(server, Offer(payload, src=src), now)
+            case OfferUnusable(src):
+                self._refused[REFUSED_OFFER] += 1
+                log.info("an OFFER was turned away: %s", REFUSED_OFFER)
+                self._turn_away(server, src, now)
             case AnswerReceived(src, answer):
                 self._pass_on(Answer(answer, src=src), now)
             case CandidateReceived(src, candidate):
@@ -212,6 +218,7 @@ class Signalling:
         refusal = self._limiters[server].refuse(offer.src, now)
         if refusal is not None:
             self._refused[refusal] += 1
+            log.info("an OFFER was turned away: %s", refusal)
             self._turn_away(server, offer.src, now)
         elif self._routes.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
@@ -274,10 +281,15 @@ class Signalling:
 
     async def _send(self, call: SignalSend, incoming: Incoming) -> SignalTaken:
         message = decode_message(call.message)
-        if not isinstance(message, (Offer, Answer, Candidate)):
+        if not isinstance(message, (Offer, Answer, Candidate, Expire)):
             raise SwarmbridgeError(Cause.INVALID)
         sockets = {socket.server.url: socket for socket in self._sockets.values() if socket.is_open}
         now = self._clock()
+        if isinstance(message, Expire):
+            for url in self._routes.servers_of(message.dst, call.connection_id, now):
+                self._turn_away(url, message.dst, now)
+            self._routes.forget(message.dst, call.connection_id)
+            return SignalTaken(self._bus.instance)
         if isinstance(message, Offer):
             self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
         else:

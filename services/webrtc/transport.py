@@ -31,14 +31,14 @@ from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
-from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
+from shared.rtc.contract import MAX_MESSAGE_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
-from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
+from shared.wire.peerjs.messages import Answer, Expire, Offer, decode_message, encode_message
 
 SEND_SIGNAL_TIMEOUT_S = 2.0
 """For the holder to take one message; it has a socket open, or refuses at once."""
@@ -77,7 +77,7 @@ class WebrtcTransport:
     """Implements shared.transport.contract.Transport and Signalled."""
 
     name = TransportName.WEBRTC
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
+    capabilities = Capabilities(max_record_bytes=MAX_MESSAGE_BYTES, ordered=True, reliable=True, dials_guests=True)
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class WebrtcTransport:
             await running.links.close_all()
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Open a link to the node with the hint's PeerJS id.
+        """Open a link to the node or, where the hint has no key, the page with the hint's PeerJS id.
 
         Raises: TransportError(DIAL_TIMEOUT), (PEER_UNKNOWN), (ICE_FAILED), (SIGNALLING_UNAVAILABLE), (BUSY),
                 (IMPORT_FAILED), (DRAINING).
@@ -155,7 +155,7 @@ class WebrtcTransport:
 
     async def send(self, link: LinkId, record: bytes) -> None:
         """As in the contract."""
-        if len(record) > MAX_RECORD_BYTES:
+        if len(record) > MAX_MESSAGE_BYTES:
             raise TransportError(Cause.TOO_LARGE)
         await self._links().send(link, record)
 
@@ -196,7 +196,7 @@ class WebrtcTransport:
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
+        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches, self._peer_id)
         signalling = Signalling(
             self._bus,
             self._subjects,
@@ -254,7 +254,7 @@ class WebrtcTransport:
         self._links().take_offer(message)
         return SignalTaken(self._bus.instance)
 
-    async def _send_signal(self, message: Offer | Answer, connection_id: str) -> None:
+    async def _send_signal(self, message: Offer | Answer | Expire, connection_id: str) -> None:
         call = SignalSend(encode_message(message).encode(), connection_id, self._bus.instance)
         try:
             await self._bus.request(self._subjects.signal_send, call, SignalTaken, SEND_SIGNAL_TIMEOUT_S)

@@ -101,7 +101,9 @@ class MeshDialect:
 
 
 def _message(value: object) -> dict[str, Any]:
-    """The object in a text; empty for anything else, which is ignored."""
+    """The object in a text, or one as it is (over `json` and `raw`); empty for anything else, which is ignored."""
+    if isinstance(value, dict):
+        return value
     if not isinstance(value, str):
         return {}
     try:

@@ -60,7 +60,8 @@ class LinkUp:
     expected_key: set where we dialled one peer alone; anyone else is refused as `unauthenticated`.
     speech: what the link was opened for. guest: the id that the transport has proved (that of a PeerJS connection, as
     its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can tell. ordered: whether this very link
-    keeps its records in order.
+    keeps its records in order. serialization: how the remote peer writes values into records, in PeerJS's words
+    (`binary`, `json`, `raw`); "" where its speech leaves no choice.
     """
 
     link: LinkId
@@ -70,6 +71,7 @@ class LinkUp:
     speech: str = SEALED_NATIVE
     guest: str = ""
     ordered: bool = True
+    serialization: str = ""
 
 
 @dataclass(frozen=True, slots=True)
