@@ -162,7 +162,6 @@ class Links:
         asked = asked_by(offer.payload)
         if asked is None or asked.speech not in self._speeches:
             self._refused[REFUSED_SPEECH] += 1
-            log.info("an OFFER was turned away: %s", REFUSED_SPEECH)
             raise TransportError(Cause.REFUSED)
         if (offer.src, offer.payload.connection_id) in self._connections:
             return  # handed over twice; it is being answered
@@ -182,7 +181,6 @@ class Links:
                 await held.opened
         except RemoteProtocolError:
             self._refused[REFUSED_DESCRIPTION] += 1
-            log.info("an OFFER was turned away: %s", REFUSED_DESCRIPTION)
         except (SwarmbridgeError, TimeoutError) as error:
             log.info("a peer's offer came to nothing: %s", type(error).__name__)
         finally:

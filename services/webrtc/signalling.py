@@ -193,8 +193,7 @@ class Signalling:
                 self._receive_offer(server, Offer(payload, src=src), now)
             case OfferUnusable(src):
                 self._refused[REFUSED_OFFER] += 1
-                log.info("an OFFER was turned away: %s", REFUSED_OFFER)
-                self._turn_away(server, src, now)
+                self._turn_away(server, src, REFUSED_OFFER, now)
             case AnswerReceived(src, answer):
                 self._pass_on(Answer(answer, src=src), now)
             case CandidateReceived(src, candidate):
@@ -218,8 +217,7 @@ class Signalling:
         refusal = self._limiters[server].refuse(offer.src, now)
         if refusal is not None:
             self._refused[refusal] += 1
-            log.info("an OFFER was turned away: %s", refusal)
-            self._turn_away(server, offer.src, now)
+            self._turn_away(server, offer.src, refusal, now)
         elif self._routes.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
             self._start(self._hand_over(offer.src, offer.payload.connection_id, SignalOffer(raw, server)))
@@ -236,7 +234,7 @@ class Signalling:
         worker = await self._find_worker(offer)
         if worker is None:
             self._routes.forget(peer, connection_id)
-            self._turn_away(offer.server, peer, self._clock())
+            self._turn_away(offer.server, peer, REFUSED_NO_WORKER, self._clock())
             return
         for message in self._routes.taken(peer, connection_id, worker, self._clock()):
             await self._to_worker(worker, message)
@@ -258,14 +256,15 @@ class Signalling:
         self._refused[REFUSED_NO_WORKER] += 1
         return None
 
-    def _turn_away(self, server: str, peer: str, now: float) -> None:
-        """Tell the dialer that its OFFER comes to nothing.
+    def _turn_away(self, server: str, peer: str, why: str, now: float) -> None:
+        """Tell the dialer that its OFFER comes to nothing, and the log why, as often as we may say so.
 
         EXPIRE is the one message that makes a page report an error (`peer-unavailable`); an OFFER without an answer
         and a LEAVE do not.
         """
         socket = next((one for one in self._sockets.values() if one.server.url == server), None)
         if socket is not None and self._expires[server].take(now):
+            log.info("an OFFER was turned away: %s", why)
             self._start(self._expire(socket, peer))
 
     async def _expire(self, socket: ServerSocket, peer: str) -> None:
@@ -287,7 +286,7 @@ class Signalling:
         now = self._clock()
         if isinstance(message, Expire):
             for url in self._routes.servers_of(message.dst, call.connection_id, now):
-                self._turn_away(url, message.dst, now)
+                self._turn_away(url, message.dst, REFUSED_OFFER, now)
             self._routes.forget(message.dst, call.connection_id)
             return SignalTaken(self._bus.instance)
         if isinstance(message, Offer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from services.webrtc.transport import Timing, WebrtcTransport
@@ -26,6 +26,7 @@ from shared.rtc.contract import LinkFactory
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous import PeerServer
 from shared.settings.rendezvous_follower import DocumentFollower
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, RecordReceived, StateChanged, TransportEvent
 from tests.fakes.memory_bus import MemoryHub
 
@@ -35,7 +36,9 @@ QUICK = Timing(lease_ttl_s=2.0, watch_every_s=0.1, signalling_grace_s=0.5)
 class Worker:
     """One webrtc worker process, as far as the transport can tell."""
 
-    def __init__(self, node: Node, instance: str, load: Callable[[], LinkFactory]) -> None:
+    def __init__(
+        self, node: Node, instance: str, load: Callable[[], LinkFactory], speeches: Collection[str] = (SEALED_NATIVE,)
+    ) -> None:
         self.node = node
         self.bus = node.hub.bus(instance)
         self.events: list[TransportEvent] = []
@@ -46,6 +49,7 @@ class Worker:
             DocumentFollower(str(node.document)),
             timing=QUICK,
             load=load,
+            speeches=speeches,
         )
         self.transport.set_identity(node.key)
         self._task: asyncio.Task[None] | None = None
@@ -115,11 +119,16 @@ class Node:
         entries = [{"url": server.url, "key": server.key} for server in servers]
         self.document.write_text(json.dumps({"peerServers": entries}))
 
-    async def start(self, workers: int = 1, load: Callable[[], LinkFactory] = available.load) -> Node:
+    async def start(
+        self,
+        workers: int = 1,
+        load: Callable[[], LinkFactory] = available.load,
+        speeches: Collection[str] = (SEALED_NATIVE,),
+    ) -> Node:
         chunk = self.hub.bus("chunk-1")
         await chunk.serve(self.subjects.peerjs_token, PeerjsTokenRequest, self._give_token)
         for number in range(workers):
-            worker = Worker(self, f"webrtc-{number}", load)
+            worker = Worker(self, f"webrtc-{number}", load, speeches)
             self.workers.append(worker)
             await worker.start()
         return self
