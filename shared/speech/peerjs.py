@@ -227,10 +227,9 @@ class PeerjsSpeech:
     # ── both ways ──
 
     def announce(self, manifests: Sequence[str]) -> None:
-        self._held = tuple(manifests)
+        before, self._held = self._held, tuple(manifests)
         for dialect in self._spoken:
-            for value in dialect.announce(self._held, self._unix_ms):
-                self._say(value)
+            self._announce(dialect, before)
 
     def goodbye(self, cause: Cause | None = None) -> None:
         record = self._packing.close_record() if cause is not None else None
@@ -260,7 +259,11 @@ class PeerjsSpeech:
         for request_id, (_, request) in self._asked.items():
             self._say(self._dialect.ask(request_id, request, self._unix_ms))
         if self._held:
-            self.announce(self._held)
+            self._announce(self._dialect, ())
+
+    def _announce(self, dialect: Dialect, before: Sequence[str]) -> None:
+        for value in dialect.announce(self._held, before, self._unix_ms):
+            self._say(value)
 
     def _hear(self, said: Said) -> None:
         match said:

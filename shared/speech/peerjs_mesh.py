@@ -90,8 +90,10 @@ class MeshDialect:
             fields |= {"found": True, what: content}
         return self._say(f"{what}-response", **fields)
 
-    def announce(self, manifests: Sequence[str], unix_ms: int) -> list[Any]:
-        return [self._say("seeding-available", manifestId=each, peerId=self._own_id) for each in manifests]
+    def announce(self, manifests: Sequence[str], before: Sequence[str], unix_ms: int) -> list[Any]:
+        # A message each: what has been said would only be said again.
+        new = [each for each in manifests if each not in set(before)]
+        return [self._say("seeding-available", manifestId=each, peerId=self._own_id) for each in new]
 
     def ping(self, unix_ms: int) -> Any:
         return self._say("ping", ts=unix_ms)

@@ -179,6 +179,8 @@ class Links:
 
     def announce(self, manifests: tuple[str, ...]) -> None:
         """Say on every link which manifests we hold, and on every later one when it opens."""
+        if manifests == self._announced:
+            return  # said again for workers that have started since
         self._announced = manifests
         for session in self._open_sessions():
             session.announce(manifests)
