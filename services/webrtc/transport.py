@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from services.webrtc.ice_servers import IceServers
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
@@ -33,6 +34,7 @@ from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
 from shared.rtc.contract import MAX_MESSAGE_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
+from shared.settings.rendezvous import IceServer
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
@@ -69,6 +71,7 @@ class _Running:
     links: Links
     keeper: LeaseKeeper
     signalling: Signalling
+    ice: IceServers
     emit: Emit
     offers: Subscription | None = None
 
@@ -138,6 +141,7 @@ class WebrtcTransport:
                 group.create_task(self._watch_state(running), name="state")
                 group.create_task(self._serve_offers(running), name="offers")
                 group.create_task(running.keeper.run(), name="lease")
+                group.create_task(running.ice.run(), name="ice-servers")
         finally:
             self._running = None
             await self._stop_offers(running)
@@ -179,7 +183,7 @@ class WebrtcTransport:
         await running.keeper.withdraw()
 
     def meeting_places(self) -> list[MeetingPlace]:
-        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers."""
+        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers as they answer it."""
         document, faults, now = self._document.current, self._document.faults, self._clock()
         clients = self._running.signalling.states() if self._running is not None else {}
         servers = places_of(
@@ -188,15 +192,17 @@ class WebrtcTransport:
             faults,
             lambda server, index: connected_place("peerServers", index, clients.get(server), now, unix_ms()),
         )
-        ice = places_of(
-            "iceServers", document.ice_servers, faults, lambda _, index: MeetingPlace("iceServers", index, KNOWN)
-        )
+        asked = self._running.ice.place if self._running is not None else _not_asked
+        ice = places_of("iceServers", document.ice_servers, faults, asked)
         return [*servers, *ice]
 
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches, self._peer_id)
+        ice = IceServers(lambda: self._document.current.ice_servers, self._clock, self._state_due.set)
+        links = Links(
+            make, lambda: self._link_settings(ice), self._send_signal, emit, self.refused, self._speeches, self._peer_id
+        )
         signalling = Signalling(
             self._bus,
             self._subjects,
@@ -207,7 +213,7 @@ class WebrtcTransport:
         )
         lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
-        return _Running(links, keeper, signalling, emit)
+        return _Running(links, keeper, signalling, ice, emit)
 
     @property
     def _misconfigured(self) -> bool:
@@ -217,6 +223,7 @@ class WebrtcTransport:
 
     def _document_changed(self, running: _Running) -> None:
         running.signalling.reload()
+        running.ice.reload()
         self._state_due.set()
 
     def _links(self) -> Links:
@@ -224,9 +231,9 @@ class WebrtcTransport:
             raise TransportError(self._broken or Cause.CLOSED)
         return self._running.links
 
-    def _link_settings(self) -> LinkSettings:
-        settings, servers = self._settings, tuple(self._document.current.ice_servers)
-        return LinkSettings(settings.host, servers, advertise=settings.advertise, ports=settings.port_range)
+    def _link_settings(self, ice: IceServers) -> LinkSettings:
+        settings = self._settings
+        return LinkSettings(settings.host, ice.answering(), advertise=settings.advertise, ports=settings.port_range)
 
     async def _serve_offers(self, running: _Running) -> None:
         while running.offers is None and not self._draining:
@@ -295,3 +302,7 @@ class WebrtcTransport:
         if state != self._state:
             self._state = state
             emit(state)
+
+
+def _not_asked(_: IceServer, index: int) -> MeetingPlace:
+    return MeetingPlace("iceServers", index, KNOWN)

@@ -116,8 +116,13 @@ class Node:
         self.write_document(servers)
 
     def write_document(self, servers: list[PeerServer]) -> None:
-        entries = [{"url": server.url, "key": server.key} for server in servers]
-        self.document.write_text(json.dumps({"peerServers": entries}))
+        self._servers = [{"url": server.url, "key": server.key} for server in servers]
+        self.write_ice([])
+
+    def write_ice(self, urls: list[str], username: str = "", credential: str = "") -> None:
+        """The document with the same PeerServers and these STUN or TURN servers."""
+        ice = [{"urls": [url], "username": username, "credential": credential} for url in urls]
+        self.document.write_text(json.dumps({"peerServers": self._servers, "iceServers": ice}))
 
     async def start(
         self,
