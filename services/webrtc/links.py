@@ -258,6 +258,10 @@ class Links:
         await asyncio.gather(*closing)
         await self._tasks.close()
 
+    def pages(self) -> list[str]:
+        """Ids of the pages with an open link, each once."""
+        return sorted({held.peer for held in self._links.values() if held.up and not held.asked.sealed})
+
     @property
     def half_open_count(self) -> int:
         return sum(not held.up for held in self._links.values())

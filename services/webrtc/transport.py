@@ -22,7 +22,8 @@ from services.webrtc.ice_servers import IceServers
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
-from services.webrtc.links import Links
+from services.webrtc.links import DIAL_TIMEOUT_S, Links
+from services.webrtc.roster_keeper import RosterKeeper
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
@@ -72,6 +73,7 @@ class _Running:
     keeper: LeaseKeeper
     signalling: Signalling
     ice: IceServers
+    roster: RosterKeeper
     emit: Emit
     offers: Subscription | None = None
 
@@ -142,6 +144,7 @@ class WebrtcTransport:
                 group.create_task(self._serve_offers(running), name="offers")
                 group.create_task(running.keeper.run(), name="lease")
                 group.create_task(running.ice.run(), name="ice-servers")
+                group.create_task(running.roster.run(), name="roster")
         finally:
             self._running = None
             await self._stop_offers(running)
@@ -180,7 +183,13 @@ class WebrtcTransport:
         if running is None:
             return
         await self._stop_offers(running)
+        await running.roster.leave()
         await running.keeper.withdraw()
+
+    async def handed_over(self) -> None:
+        """As in HandsOver."""
+        if self._running is not None:
+            await self._running.roster.handed_over()
 
     def meeting_places(self) -> list[MeetingPlace]:
         """PeerServers with their sockets, while this worker holds the lease, and the ICE servers as they answer it."""
@@ -213,7 +222,14 @@ class WebrtcTransport:
         )
         lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
-        return _Running(links, keeper, signalling, ice, emit)
+        roster = RosterKeeper(
+            self._bus,
+            self._subjects,
+            self._clock,
+            links.pages,
+            lambda page: links.dial(PeerHint(b"", page), DIAL_TIMEOUT_S),
+        )
+        return _Running(links, keeper, signalling, ice, roster, emit)
 
     @property
     def _misconfigured(self) -> bool:

@@ -110,6 +110,14 @@ class Signalled(Protocol):
 
 
 @runtime_checkable
+class HandsOver(Protocol):
+    """A transport whose guests, when their worker drains, are given to another worker of the node."""
+
+    async def handed_over(self) -> None:
+        """Wait until every guest has a link to another worker, or there is no other."""
+
+
+@runtime_checkable
 class Meets(Protocol):
     """A transport whose peers are met through members of the rendezvous document."""
 

@@ -36,6 +36,7 @@ from shared.speech.contract import (
 )
 from shared.tasks.owned import Tasks
 from shared.transport.contract import (
+    HandsOver,
     LinkDown,
     LinkUp,
     PeerHint,
@@ -197,6 +198,8 @@ class Links:
                 await self.asking.idle()
                 for session in self._open_sessions():
                     await session.flush()
+                if isinstance(self._transport, HandsOver):
+                    await self._transport.handed_over()
         except TimeoutError:
             pass  # what is left then is told its cause below
         await self.asking.all_failed(Cause.DRAINING)

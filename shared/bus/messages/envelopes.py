@@ -275,6 +275,14 @@ class SignalSend(msgspec.Struct, array_like=True, frozen=True):
     worker: str
 
 
+class PagesHeld(msgspec.Struct, array_like=True, frozen=True):
+    """The PeerJS ids of all pages that a webrtc worker has a link to. leaving: it drains, others are to dial them."""
+
+    worker: str
+    pages: list[str]
+    leaving: bool = False
+
+
 class SignalTaken(msgspec.Struct, array_like=True, frozen=True):
     worker: str
 
