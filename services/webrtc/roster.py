@@ -2,7 +2,8 @@
 
 A page cannot know that one id of ours is many workers: its client goes on believing in a link whose worker was killed.
 So another worker dials it again. Each worker says whom it has; one that is gone, or is leaving, has an heir for each of
-its pages, the same in every worker's eyes, who dials that page unless somebody has it already.
+its pages, the same in every worker's eyes, who dials that page unless somebody has it already. One worker looks after
+each other one, and says for it that it leaves when it cannot say so itself.
 
 Members are left out: a node notices by itself, and dials.
 """
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 
 INHERITED_FOR_S = 30.0
 """How long an heir goes on trying; then the page is gone, or has come back by itself."""
+FORGET_AFTER_S = 10.0
+"""A worker that has said nothing for so long is gone, whatever its subject does."""
 MAX_WORKERS = 256
 """Of one node; more are not listened to."""
 
@@ -23,6 +26,7 @@ MAX_WORKERS = 256
 class _Worker:
     pages: frozenset[str] = field(default_factory=frozenset)
     leaving: bool = False
+    heard_at: float = 0.0
 
 
 class Roster:
@@ -36,15 +40,18 @@ class Roster:
     def heard(self, worker: str, pages: Collection[str], *, leaving: bool, now: float) -> None:
         if worker not in self._workers and len(self._workers) >= MAX_WORKERS:
             return
-        self._workers[worker] = _Worker(frozenset(pages), leaving)
+        self._workers[worker] = _Worker(frozenset(pages), leaving, now)
         if leaving:
-            self._inherit(worker, now)
+            self._inherit(self._workers[worker], now)
 
-    def gone(self, worker: str, now: float) -> None:
-        """Nobody serves that worker's subject any more."""
-        if worker in self._workers and worker != self._me:
-            self._inherit(worker, now)
-            del self._workers[worker]
+    def gone(self, worker: str, now: float) -> list[str] | None:
+        """Nobody serves that worker's subject any more. Returns: its pages, which the others are to hear of; None
+        where it had been known to leave."""
+        gone = self._workers.pop(worker, None) if worker != self._me else None
+        if gone is None:
+            return None
+        self._inherit(gone, now)
+        return None if gone.leaving else sorted(gone.pages)
 
     def watched(self) -> list[str]:
         """The workers that we have to look after: whose heir we are, as a whole."""
@@ -53,6 +60,9 @@ class Roster:
 
     def to_dial(self, now: float) -> list[str]:
         """Pages that were left to us, and that nobody has."""
+        for worker, each in list(self._workers.items()):
+            if worker != self._me and now - each.heard_at >= FORGET_AFTER_S:
+                self.gone(worker, now)
         held = {page for each in self._workers.values() if not each.leaving for page in each.pages}
         self._inherited = {page: since for page, since in self._inherited.items() if now - since < INHERITED_FOR_S}
         return [page for page in self._inherited if page not in held]
@@ -67,12 +77,12 @@ class Roster:
         held = {page for each in others for page in each.pages}
         return not others or held.issuperset(pages)
 
-    def _inherit(self, worker: str, now: float) -> None:
-        for page in self._workers[worker].pages:
-            if self._heir(page, without=worker) == self._me:
+    def _inherit(self, left: _Worker, now: float) -> None:
+        for page in left.pages:
+            if self._heir(page) == self._me:
                 self._inherited.setdefault(page, now)
 
-    def _heir(self, name: str, without: str) -> str | None:
+    def _heir(self, name: str, without: str = "") -> str | None:
         """The live worker with the highest hash for this name: the same for all who know the same workers."""
         live = [worker for worker, each in self._workers.items() if worker != without and not each.leaving]
         return max(live, key=lambda worker: hashlib.sha256(f"{worker} {name}".encode()).digest(), default=None)

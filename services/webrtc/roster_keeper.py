@@ -94,12 +94,16 @@ class RosterKeeper:
         self._roster.heard(self._bus.instance, pages, leaving=self._leaving, now=now)
         if self._said == (pages, self._leaving) and now - self._said_at < SAY_EVERY_S:
             return
+        if await self._tell(PagesHeld(self._bus.instance, pages, self._leaving)):
+            self._said, self._said_at = (pages, self._leaving), now
+
+    async def _tell(self, held: PagesHeld) -> bool:
         try:
-            await self._bus.publish(self._subjects.signal_pages, PagesHeld(self._bus.instance, pages, self._leaving))
+            await self._bus.publish(self._subjects.signal_pages, held)
         except BusError:
             log.debug("the others were not told: no bus")
-        else:
-            self._said, self._said_at = (pages, self._leaving), now
+            return False
+        return True
 
     def _look(self) -> None:
         for worker in self._roster.watched():
@@ -115,7 +119,9 @@ class RosterKeeper:
         try:
             await self._bus.request(self._subjects.worker(worker), Ping(), Pong, PING_TIMEOUT_S)
         except NoResponders:
-            self._roster.gone(worker, self._clock())
+            pages = self._roster.gone(worker, self._clock())
+            if pages:
+                await self._tell(PagesHeld(worker, pages, leaving=True))
         except BusError:
             pass  # busy, stopped, or we are cut off: its links may be well
         finally:
@@ -126,7 +132,7 @@ class RosterKeeper:
             await self._dial_page(page)
         except TransportError as error:
             log.info("a page whose worker is gone was not reached: %s", error.cause.value)
-            await asyncio.sleep(SAY_EVERY_S)  # signalling may be changing hands as well
+            await asyncio.sleep(LOOK_EVERY_S)  # signalling may be changing hands as well
         else:
             self._roster.reached(page)
         finally:

@@ -48,6 +48,8 @@ SEND_SIGNAL_TIMEOUT_S = 2.0
 SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
 (docs/architecture.md)."""
+HAND_OVER_S = 2.5
+"""How long a draining worker keeps the lease for the sake of its pages: within the drain's grace."""
 SERVE_RETRY_S = 1.0
 """Between attempts to serve our subjects while the bus is away."""
 
@@ -184,6 +186,10 @@ class WebrtcTransport:
             return
         await self._stop_offers(running)
         await running.roster.leave()
+        with contextlib.suppress(TimeoutError):
+            # Our pages are dialled through the socket that is perhaps ours: nobody can while it changes hands.
+            async with asyncio.timeout(HAND_OVER_S):
+                await running.roster.handed_over()
         await running.keeper.withdraw()
 
     async def handed_over(self) -> None:

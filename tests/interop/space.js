@@ -5,8 +5,9 @@
 const CHUNK_BYTES = 1024 * 1024;
 const REQUEST_MS = 10_000; // a page's patience with one peer
 const OPEN_MS = 3_000;
+const MOVED_MS = 1_000;
 
-const space = { dialect: "", id: "", files: {}, chunks: {}, announced: {}, waiting: {}, links: {}, options: null, served: 0, refused: 0, answered: 0 };
+const space = { dialect: "", id: "", files: {}, chunks: {}, announced: {}, waiting: {}, links: {}, all: new Set(), options: null, served: 0, refused: 0, answered: 0, overlaps: 0, bare: 0, moved: 0, silent: 0 };
 
 const hex = (buffer) => Array.from(new Uint8Array(buffer), (byte) => byte.toString(16).padStart(2, "0")).join("");
 const sha256 = async (bytes) => hex(await crypto.subtle.digest("SHA-256", bytes));
@@ -37,10 +38,16 @@ function say(connection, type, fields) {
 }
 
 function attach(connection) {
+  if (space.links[connection.peer]?.open) space.overlaps += 1;
   space.links[connection.peer] = connection;
+  space.all.add(connection);
   connection.on("data", (data) => hear(connection, data));
   connection.on("close", () => {
-    if (space.links[connection.peer] === connection) delete space.links[connection.peer];
+    space.all.delete(connection);
+    if (space.links[connection.peer] !== connection) return;
+    const other = [...space.all].find((each) => each.peer === connection.peer && each.open);
+    space.links[connection.peer] = other;
+    space.bare += other ? 0 : 1;
   });
   const greet = () => {
     if (inMesh()) {
@@ -91,9 +98,26 @@ async function request(peer, kind, name) {
   const connection = await linkTo(peer);
   const requestId = crypto.randomUUID();
   return new Promise((resolve, reject) => {
-    const over = setTimeout(() => reject(new Error("silent")), REQUEST_MS);
-    connection.on("close", () => reject(new Error("closed")));
-    space.waiting[requestId] = (content) => (clearTimeout(over), delete space.waiting[requestId], resolve(content));
+    const end = (finish, what) => {
+      clearTimeout(over);
+      clearInterval(looking);
+      delete space.waiting[requestId];
+      finish(what);
+    };
+    const over = setTimeout(() => {
+      space.silent += 1;
+      connection.close();
+      end(reject, new Error("silent"));
+    }, REQUEST_MS);
+    // The other end has opened a new connection: what the old one has not answered by then is asked there.
+    const looking = setInterval(() => {
+      const now = space.links[peer];
+      if (now === connection || !now?.open) return;
+      space.moved += 1;
+      end(reject, new Error("moved"));
+    }, MOVED_MS);
+    connection.on("close", () => end(reject, new Error("closed")));
+    space.waiting[requestId] = (content) => end(resolve, content);
     if (inMesh()) say(connection, `${kind}-request`, { [kind === "chunk" ? "chunkRef" : "manifestId"]: name, requestId });
     else say(connection, "chunk", { type: `request_${kind}`, requestId, hash: name });
   });
@@ -111,7 +135,6 @@ async function patiently(peer, kind, name) {
     try {
       return await request(peer, kind, name);
     } catch {
-      if (space.links[peer]) space.links[peer].close();
       await new Promise((after) => setTimeout(after, 250));
     }
   }
@@ -131,6 +154,17 @@ async function fetchFile(peer, fileId) {
     parts.push(await crypto.subtle.decrypt({ name: "AES-GCM", iv: fromBase64(chunk.iv) }, key, fromBase64(chunk.cipher)));
   }
   return { name: manifest.originalName, size: manifest.size, sha256: await sha256(await new Blob(parts).arrayBuffer()) };
+}
+
+// Asks for one chunk `count` times, one after another, and counts the right answers.
+async function askAgain(peer, ref, seq, count) {
+  for (space.answered = 0; space.answered < count; ) {
+    const chunk = await patiently(peer, "chunk", ref);
+    if (!chunk || (await refOf(chunk.cipher, seq)) !== ref) throw new Error("a wrong answer");
+    space.answered += 1;
+    await new Promise((after) => setTimeout(after, 30));
+  }
+  return space.answered;
 }
 
 // ── what is said to us ──
@@ -206,6 +240,6 @@ async function share(name, length, more) {
   const publicKey = await crypto.subtle.exportKey("raw", pair.publicKey);
   const manifest = { ...signed, fileKeyRaw: toBase64(raw), fileKeyWrapped: false, signature: toBase64(signature), signatureAlgorithm: "ed25519", signerPublicKey: toBase64(publicKey), signedAt: new Date().toISOString(), ...more };
   space.files[fileId] = manifest;
-  for (const connection of Object.values(space.links)) if (connection.open) announceTo(connection);
+  for (const connection of space.all) if (connection.open) announceTo(connection);
   return { digest: await sha256(utf8(canonical(manifest))), fileId, sha256: await sha256(bytes) };
 }
