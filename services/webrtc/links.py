@@ -31,11 +31,12 @@ from services.webrtc.limits import (
     REFUSED_RECORD,
     REFUSED_SPEECH,
 )
-from services.webrtc.offers import LABEL, NATIVE, PAGE, RAW, Asked, asked_by, native_offer, page_offer
+from services.webrtc.offers import LABEL, NATIVE, PAGE, Asked, asked_by, native_offer, page_offer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError, TransportError
 from shared.ids import LinkId, new_link_id
 from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.page_packing import RAW
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, LinkDown, LinkUp, PeerHint, RecordReceived
 from shared.wire.peerjs.messages import (

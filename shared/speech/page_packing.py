@@ -35,8 +35,9 @@ CLOSE = {"__peerData": {"type": "close"}}
 class Packing(Protocol):
     """One serialization on one link."""
 
-    joining_bytes: int
-    """Held of messages that are not whole yet."""
+    @property
+    def joining_bytes(self) -> int:
+        """Held of messages that are not whole yet."""
 
     def unpack(self, record: bytes, now: float) -> ChannelEvent | None:
         """Take one channel message; None = a part of an unfinished one. Raises: RemoteProtocolError: close the link."""
