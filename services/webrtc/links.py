@@ -1,6 +1,6 @@
 """The data-channel links of one worker: dialled, answered, open, closed.
 
-    dial ── OFFER ──▶ signalling ──▶ remote peer    remote peer ── OFFER ──▶ take_offer
+    dial ── OFFER ──▶ signalling ──▶ peer              peer ── OFFER ──▶ take_offer
       ◀── ANSWER, CANDIDATE ── signal                  ── ANSWER ──▶ signalling
       LinkUp when the channel is open; LinkDown once for every LinkUp
 
@@ -19,6 +19,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from services.webrtc.limits import (
     MAX_HALF_OPEN,
@@ -43,8 +44,14 @@ from shared.wire.peerjs.messages import (
     Answer,
     AnswerPayload,
     Candidate,
+    Error,
     Expire,
+    Heartbeat,
+    IdTaken,
+    InvalidKey,
+    Leave,
     Offer,
+    Open,
     SessionDescription,
     decode_message,
 )
@@ -112,7 +119,7 @@ class Links:
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
-        if not hint.anew and any(held.up and _leads_to(held, hint) for held in self._links.values()):
+        if not hint.fresh and any(held.up and _leads_to(held, hint) for held in self._links.values()):
             return
         if not hint.key and PAGE.speech not in self._speeches:
             raise TransportError(Cause.PEER_UNKNOWN)
@@ -183,7 +190,7 @@ class Links:
         except RemoteProtocolError:
             self._refused[REFUSED_DESCRIPTION] += 1
         except (SwarmbridgeError, TimeoutError) as error:
-            log.info("a peer's offer came to nothing: %s", type(error).__name__)
+            log.info("a remote peer's offer came to nothing: %s", type(error).__name__)
         finally:
             if not held.up:
                 await held.link.close(Cause.DIAL_TIMEOUT)
@@ -206,8 +213,10 @@ class Links:
                 await self._take_candidate(decoded)
             case Expire():
                 self._peer_unknown(decoded.src)
+            case Offer() | Leave() | Open() | IdTaken() | InvalidKey() | Error() | Heartbeat():
+                self._refused[REFUSED_MESSAGE] += 1  # an OFFER has a subject of its own, the rest ends at the holder
             case _:
-                self._refused[REFUSED_MESSAGE] += 1
+                assert_never(decoded)
 
     async def _take_answer(self, answer: Answer) -> None:
         held = self._connections.get((answer.src, answer.payload.connection_id))

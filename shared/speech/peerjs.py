@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -93,7 +93,7 @@ class PeerjsSpeech:
         hint: str | None = None,
         serialization: str = BINARY,
     ) -> None:
-        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER told."""
+        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER named."""
         self._dialects: dict[str, Dialect] = {MANAGER: ManagerDialect(own_id), MESH: MeshDialect(own_id)}
         self._dialect = self._dialects[hint] if hint is not None else None
         self._decided = False
@@ -280,6 +280,8 @@ class PeerjsSpeech:
                 self._say(said.reply)
             case PagePongs():
                 self._hear_pong(said)
+            case _:
+                assert_never(said)
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request

@@ -40,16 +40,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class PeerHint:
-    """Whom to dial: a key, and what we were told about where it may be found.
+    """Whom to dial: a key, and what we know about where it may be found.
 
     key: 32-byte Ed25519 identity; empty for a guest, who has none. peerjs_id: derived from the key, or the guest's own
-    id. endpoints: `host:port` of its peer wire. anew: links that are open do not count, the peer is leaving them.
+    id. endpoints: `host:port` of its peer wire. fresh: links that are open do not count, the peer is leaving them.
     """
 
     key: bytes
     peerjs_id: str
     endpoints: tuple[str, ...] = ()
-    anew: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +136,13 @@ class Transport(Protocol):
     capabilities: Capabilities
 
     def set_identity(self, identity_key: bytes) -> None:
-        """The node's own 32-byte Ed25519 key, told once before the first `run`."""
+        """The node's own 32-byte Ed25519 key, given once before the first `run`."""
 
     async def run(self, emit: Emit) -> None:
         """Serve until cancelled. A missing optional part is StateChanged(DEGRADED, cause), never a raise."""
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Try to open a link that may lead to the peer; return when one is up or discovery is under way.
+        """Try to open a link that may lead to the peer; return when one is up or discovery is in flight.
 
         A swarm cannot promise whom it finds, so a dial returns no link: the seal says who came, and
         `serve_transport` waits for the peer's key. Idempotent; dials of one peer may run together.
