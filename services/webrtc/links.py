@@ -162,12 +162,12 @@ class Links:
                 await held.link.close(Cause.DIAL_TIMEOUT)
         return None
 
-    def take_offer(self, offer: Offer) -> None:
-        """Answer an OFFER in the background.
+    def take_offer(self, offer: Offer, *, beacon: bool = False) -> None:
+        """Answer an OFFER in the background. beacon: it was sent to the beacon of our room.
 
         Raises: TransportError: (REFUSED) for a speech that we do not have, (BUSY) where a limit forbids it.
         """
-        asked = asked_by(offer.payload)
+        asked = asked_by(offer.payload, beacon=beacon)
         if asked is None or asked.speech not in self._speeches:
             self._refused[REFUSED_SPEECH] += 1
             raise TransportError(Cause.REFUSED)
@@ -270,7 +270,7 @@ class Links:
 
     def pages(self) -> list[str]:
         """Ids of the pages with an open link, each once."""
-        return sorted({held.peer for held in self._links.values() if held.up and not held.asked.sealed})
+        return sorted({held.peer for held in self._links.values() if held.up and held.asked.is_page})
 
     @property
     def half_open_count(self) -> int:
@@ -369,7 +369,7 @@ class Links:
 def _leads_to(held: _Held, hint: PeerHint) -> bool:
     if hint.key:
         return held.expected_key == hint.key
-    return not held.asked.sealed and held.peer == hint.peerjs_id
+    return held.asked.is_page and held.peer == hint.peerjs_id
 
 
 def _observe(future: asyncio.Future[None]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from shared.rtc.contract import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.page_beacon import PEERJS_BEACON
 from shared.speech.page_packing import BINARY, JSON, RAW
 from shared.speech.peerjs import MANAGER as PEERJS_MANAGER
 from shared.speech.peerjs import MESH as PEERJS_MESH
@@ -33,6 +34,11 @@ class Asked:
     @property
     def sealed(self) -> bool:
         return self.speech == SEALED_NATIVE
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page that stays, and is dialled again where its worker is gone."""
+        return not self.sealed and self.speech != PEERJS_BEACON
 
     @property
     def max_message_bytes(self) -> int:
@@ -68,9 +74,15 @@ def page_offer(sdp: str, connection_id: str, own_id: str) -> OfferPayload:
     )
 
 
-def asked_by(payload: OfferPayload) -> Asked | None:
-    """What an OFFER asks for, whether a worker has that speech or not; None where nobody could have it."""
+def asked_by(payload: OfferPayload, *, beacon: bool = False) -> Asked | None:
+    """What an OFFER asks for, whether a worker has that speech or not; None where nobody could have it.
+
+    beacon: it came to our room's beacon, where nothing else is spoken.
+    """
     metadata = payload.metadata if isinstance(payload.metadata, dict) else {}
+    if beacon:
+        known = SERIALIZATIONS.get(payload.serialization)
+        return Asked(PEERJS_BEACON, known) if known is not None else None
     if METADATA_KEY in metadata:
         return NATIVE if metadata[METADATA_KEY] == METADATA_VERSION else None
     serialization = SERIALIZATIONS.get(payload.serialization)

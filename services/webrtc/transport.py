@@ -38,6 +38,7 @@ from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous import IceServer
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.page_beacon import beacon_id
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
@@ -225,6 +226,7 @@ class WebrtcTransport:
             lambda: self._document.current.peer_servers,
             self.refused,
             self._clock,
+            beacon_id(self._settings.room) if self._settings.room else "",
         )
         lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
@@ -280,7 +282,7 @@ class WebrtcTransport:
             raise
         if not isinstance(message, Offer):
             raise TransportError(Cause.INVALID)
-        self._links().take_offer(message)
+        self._links().take_offer(message, beacon=call.beacon)
         return SignalTaken(self._bus.instance)
 
     async def _send_signal(self, message: Offer | Answer | Expire, connection_id: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import peerjs_id
-from shared.speech import peerjs
+from shared.speech import page_beacon, peerjs
 from shared.speech.budget import ByteBudget
 from shared.speech.contract import SEALED_NATIVE, Speech
 from shared.speech.sealed_native import SealedNative
@@ -64,9 +64,16 @@ def page(opening: Opening) -> Speech:
     )
 
 
+def beacon(opening: Opening) -> Speech:
+    """A page at the beacon of our room."""
+    own_id = peerjs_id(opening.identity.certificate.identity_key)
+    return page_beacon.PageBeacon(own_id, opening.now, opening.up.serialization)
+
+
 SPEECHES: Mapping[str, MakeSpeech] = {
     SEALED_NATIVE: sealed_native,
     peerjs.PEERJS: page,
     peerjs.MANAGER: page,
     peerjs.MESH: page,
+    page_beacon.PEERJS_BEACON: beacon,
 }

@@ -16,7 +16,10 @@ from services.webrtc import links, offers
 from shared.errors import Cause
 from shared.ids import LinkId
 from shared.settings.rendezvous import PeerServer
+from shared.speech.contract import SpeechEnded
+from shared.speech.page_beacon import LINGER_S, PEERJS_BEACON, PageBeacon
 from shared.speech.page_packing import Packing, packing_of
+from shared.speech.peerjs import PEERJS
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, RecordReceived, TransportEvent
 from shared.transports import TransportState
 from shared.wire.peerjs.chunking import CloseReceived, ValueReceived
@@ -257,6 +260,55 @@ async def test_a_page_that_is_turned_away_learns_it_at_once(
     assert node.worker.transport.refused[counted] >= 1, "counted, with its cause"
     assert "turned away" in caplog.text
     assert node.worker.ups == []
+
+
+FIND = """([id, options]) => new Promise((found) => {
+  const connection = state.peer.connect(id, { reliable: true });
+  connection.on('open', () => connection.send(JSON.stringify({ type: 'beacon-exchange', realPeerId: 'page-one' })));
+  connection.on('data', (data) => { connection.close(); found(JSON.parse(data)) });
+})"""
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_a_page_that_knows_nobody_finds_the_node_by_its_rooms_beacon(
+    browser: Browser, site: str, place: MeetingPlace, tmp_path: Path, taken: bool
+) -> None:
+    """Where somebody else holds the beacon, the node is reached as before."""
+    node = Node("node", tmp_path, [PeerServer(f"http://{place.host}:{place.port}{place.path}")])
+    node.room = "/Brain"
+    page, other = await open_page(browser, site), await open_page(browser, site)
+    await register(page, place, PAGE)
+    if taken:
+        await register(other, place, "rmbeacon-a209acaa")
+    await node.start(speeches=SPEECHES)
+    driving = asyncio.create_task(answer_at_the_beacon(node))
+    try:
+        await once(lambda: node.worker.state is not None and node.worker.state.state is TransportState.READY)
+        real = node.peer_id
+        if not taken:
+            said = await asyncio.wait_for(page.evaluate(FIND, ["rmbeacon-a209acaa", {}]), DEADLINE_S)
+            assert said == {"type": "beacon-exchange", "realPeerId": node.peer_id}
+            real = said["realPeerId"]
+            await once(lambda: node.worker.downs)
+        await page.evaluate("([id, options]) => dial(id, options)", [real, {"reliable": True}])
+        await once(lambda: any(up.speech == PEERJS for up in node.worker.ups))
+    finally:
+        driving.cancel()
+        await asyncio.wait({driving})
+        await node.stop()
+
+
+async def answer_at_the_beacon(node: Node) -> None:
+    """What a worker's session does with a beacon's speech."""
+    up = await once(lambda: next((up for up in node.worker.ups if up.speech == PEERJS_BEACON), None))
+    speech = PageBeacon(node.peer_id, 0.0, up.serialization)
+    while (record := speech.next_record()) is not None:
+        await node.worker.transport.send(up.link, record)
+    for record in await once(lambda: node.worker.records(up.link)):
+        speech.receive_record(record, 0.0)
+    speech.handle_timer(LINGER_S)
+    assert speech.events() == [SpeechEnded(Cause.CLOSED)]
+    await node.worker.transport.close(up.link, Cause.CLOSED)
 
 
 async def test_a_page_that_goes_away_is_missed(browser: Browser, site: str, place: MeetingPlace, node: Node) -> None:

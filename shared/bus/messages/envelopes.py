@@ -261,10 +261,14 @@ WorkerCommand = Ping | CancelRequest | DrainWorker | SignalMessage
 
 
 class SignalOffer(msgspec.Struct, array_like=True, frozen=True):
-    """An OFFER (JSON bytes) for any webrtc worker; its ANSWER goes back through `signal.send`."""
+    """An OFFER (JSON bytes) for any webrtc worker; its ANSWER goes back through `signal.send`.
+
+    beacon: it was sent to the beacon of our room, and not to us.
+    """
 
     message: bytes
     server: str
+    beacon: bool = False
 
 
 class SignalSend(msgspec.Struct, array_like=True, frozen=True):

@@ -45,7 +45,7 @@ class Worker:
         self.transport = WebrtcTransport(
             self.bus,
             node.subjects,
-            WebrtcSettings(host="127.0.0.1"),
+            WebrtcSettings(host="127.0.0.1", room=node.room),
             DocumentFollower(str(node.document)),
             timing=QUICK,
             load=load,
@@ -113,6 +113,7 @@ class Node:
         self.document = folder / f"{name}.json"
         self.workers: list[Worker] = []
         self.token = f"token-{name}"
+        self.room = ""
         self.write_document(servers)
 
     def write_document(self, servers: list[PeerServer]) -> None:
