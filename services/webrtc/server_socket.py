@@ -28,6 +28,7 @@ from shared.wire.peerjs.signalling import (
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    OfferUnusable,
     Opened,
     PeerEvent,
     PeerLeft,
@@ -154,6 +155,7 @@ class ServerSocket:
                     log.warning("a PeerServer refused us: %s", event.cause.value)
                 case (
                     OfferReceived()
+                    | OfferUnusable()
                     | AnswerReceived()
                     | CandidateReceived()
                     | PeerLeft()
