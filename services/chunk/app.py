@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
+from services.chunk.announcing import Announcer, Heard
 from services.chunk.deliver import Deliveries
 from services.chunk.fetch import Fetching
 from services.chunk.identity import Identity
@@ -21,7 +22,7 @@ from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile, RemoveFile, UsageQuery
 from shared.bus.contract import Bus, Incoming
-from shared.bus.messages.envelopes import Certify, Inbound, PeerjsTokenRequest, Taken
+from shared.bus.messages.envelopes import Certify, Inbound, PeerAnnounced, PeerjsTokenRequest, Taken
 from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import public_key, publish_seed
@@ -94,7 +95,8 @@ class ChunkService:
         )
         deliveries = Deliveries(self._bus, self._subjects, self._calls)
         window = self._config.chunk.request_window
-        self._fetching = Fetching(self._store, index, self._quota, deliveries, self.identity.token, window)
+        heard = Heard()
+        self._fetching = Fetching(self._store, index, self._quota, deliveries, self.identity.token, window, heard=heard)
         # Closed in the opposite order: first no new work, then no transfers, then bodies and the index.
         self._tasks.start(index.run(), name="index")
         await index.start()
@@ -107,7 +109,8 @@ class ChunkService:
         sweep.start(self._tasks)
         self._transfers.start()
         self._ending.push_async_callback(self._transfers.close)
-        await self._serve(PeerServing(self._store, index, self._bodies), self._local_api(index))
+        await self._serve(PeerServing(self._store, index, self._bodies), self._local_api(index), heard)
+        self._tasks.start(Announcer(self._bus, self._subjects, index).run(), name="announce")
 
     async def close(self) -> None:
         await self._ending.aclose()
@@ -116,7 +119,7 @@ class ChunkService:
         in_use = self._fetching.is_at_work_on
         return LocalApi(self._store, index, self._quota, self._bodies, self.identity.token, in_use)
 
-    async def _serve(self, peers: PeerServing, local: LocalApi) -> None:
+    async def _serve(self, peers: PeerServing, local: LocalApi, heard: Heard) -> None:
         bus, subjects, queue = self._bus, self._subjects, QUEUE_CHUNK
         instance = subjects.chunk_instance(bus.instance)
         for subscription in (
@@ -130,6 +133,7 @@ class ChunkService:
             await bus.serve(subjects.chunk("put"), PutFile, self._put, queue=queue),
             await bus.serve(subjects.chunk("fetch"), FetchFile, self._fetch, queue=queue),
             await bus.serve(subjects.chunk_message, Inbound, peers.answer, queue=queue),
+            await bus.serve(subjects.announced("*"), PeerAnnounced, heard.take),
         ):
             self._ending.push_async_callback(subscription.close)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from services.chunk.announcing import Heard
 from services.chunk.deliver import Delivered, Deliveries
 from services.chunk.fetch_plan import Assignment, FetchPlan
 from services.chunk.index import ManifestIndex
@@ -39,13 +40,16 @@ DEFINITE_ROUNDS = 2
 """Rounds in which every holder answered, and none had a good manifest, after which it is given up."""
 DEFINITE = frozenset({Cause.INTEGRITY_MISMATCH, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INVALID, Cause.TOO_LARGE})
 """Causes that another try does not change; not holding it counts as one too."""
+MAX_OTHER_NAMES = 16
+"""Manifests of a page that are looked at for one digest, those that it announced last."""
 ABSENT_CAUSE = Cause.REFUSED
 """How "the peer does not hold it, or will not give it" is called where a cause is wanted."""
 
 
 @dataclass(frozen=True)
 class Fetching:
-    """What every fetch needs. own: our peer token, never asked. max_window: requests a holder at a time."""
+    """What every fetch needs. own: our peer token, never asked. max_window: requests a holder at a time. heard: by
+    which other ids a holder may know the manifest."""
 
     store: ChunkStore
     index: ManifestIndex
@@ -54,6 +58,7 @@ class Fetching:
     own: PeerToken
     max_window: int
     clock: Clock = monotonic
+    heard: Heard = field(default_factory=Heard)
     at_work: Counter[str] = field(default_factory=Counter)
 
     async def fetch(self, request: FetchFile, progress: Progress) -> str:
@@ -150,6 +155,8 @@ class Fetching:
                 result = await self.deliveries.ask(
                     holder, RequestManifest(manifest_id), MAX_MANIFEST_BYTES, answers.accept, transfer=transfer
                 )
+                if answers.manifest is None and result.absent:
+                    await self._by_other_names(holder, answers, transfer)
                 if answers.manifest is not None:
                     return answers.manifest
                 cause = result.cause or ABSENT_CAUSE
@@ -160,22 +167,46 @@ class Fetching:
             await asyncio.sleep(delay_s)
         raise AssertionError("delays never end")
 
+    async def _by_other_names(self, holder: str, answers: _ManifestAnswer, transfer: str) -> None:
+        """Ask a page, which knows no digests, for what it has announced, until one of them is the one."""
+        if token_key(holder) is not None or not is_digest(answers.id):
+            return
+        for name in self.heard.of(holder)[:MAX_OTHER_NAMES]:
+            await self.deliveries.ask(
+                holder,
+                RequestManifest(name),
+                MAX_MANIFEST_BYTES,
+                lambda answer, body, name=name: answers.accept_named(name, answer, body),  # type: ignore[misc]
+                transfer=transfer,
+            )
+            if answers.manifest is not None:
+                return
+
 
 class _ManifestAnswer:
     """Checks the answers to one request for a manifest."""
 
     def __init__(self, manifest_id: str) -> None:
-        self._id = manifest_id
+        self.id = manifest_id
         self.manifest: Manifest | None = None
 
     async def accept(self, answer: PeerAnswer, body: bytes) -> None:
-        if not isinstance(answer, ManifestData) or answer.id != self._id:
+        by_digest = is_digest(self.id)
+        self.manifest = await self._open(self.id, answer, body, self.id if by_digest else "")
+
+    async def accept_named(self, name: str, answer: PeerAnswer, body: bytes) -> None:
+        """The answer to a request by another name; a good manifest that is not the wanted one is no fault."""
+        manifest = await self._open(name, answer, body, "")
+        if manifest.digest == self.id:
+            self.manifest = manifest
+
+    async def _open(self, asked: str, answer: PeerAnswer, body: bytes, digest: str) -> Manifest:
+        if not isinstance(answer, ManifestData) or answer.id != asked:
             raise RemoteProtocolError("another answer than asked for", Cause.INTEGRITY_MISMATCH)
-        by_digest = is_digest(self._id)
-        manifest = await open_manifest(body, self._id if by_digest else "")
-        if not by_digest and manifest.file_id != self._id:
+        manifest = await open_manifest(body, digest)
+        if not is_digest(asked) and manifest.file_id != asked:
             raise RemoteProtocolError("another file than asked for", Cause.INTEGRITY_MISMATCH)
-        self.manifest = manifest
+        return manifest
 
 
 class _ChunkFetch:

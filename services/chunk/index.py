@@ -15,7 +15,7 @@ import asyncio
 import base64
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -77,6 +77,8 @@ class ManifestIndex:
         self._aliases: dict[str, str] = {}
         self._classes = RefClasses(own_signer)
         self._removing: set[str] = set()
+        self.changes = 0
+        """Grows with every change of a summary: whoever lists them looks again."""
         # Distinct digests of entries, so never more than there are files.
         self._to_load: dict[str, None] = {}
         self._wanted = asyncio.Event()
@@ -131,7 +133,7 @@ class ManifestIndex:
             complete,
             manifest.signer,
         )
-        self._summaries[manifest.digest] = summary
+        self._note(summary)
         entry = msgspec.msgpack.encode(summary)
         await _patiently(lambda: self._bucket.put(MANIFEST_PREFIX + manifest.digest, entry))
 
@@ -161,7 +163,7 @@ class ManifestIndex:
             self._load_soon(digest)
             self._removing.discard(digest)
             raise
-        self._summaries.pop(digest, None)
+        self._drop(digest)
         return orphans
 
     def removed(self, digest: str) -> None:
@@ -170,6 +172,10 @@ class ManifestIndex:
 
     def __len__(self) -> int:
         return len(self._summaries)
+
+    def __iter__(self) -> Iterator[FileSummary]:
+        """Every file, in no order; not to be kept over an await."""
+        return iter(self._summaries.values())
 
     def files(self) -> list[FileSummary]:
         """Every file, newest first."""
@@ -257,11 +263,20 @@ class ManifestIndex:
             self._forget(digest)
             return
         before = self._summaries.get(digest)
-        self._summaries[digest] = summary
+        self._note(summary)
         # Completed elsewhere: its chunks are in the store, and nothing else would tell of them.
         completed = summary.complete and before is not None and not before.complete
         if completed or digest not in self._classes:
             self._load_soon(digest)
+
+    def _note(self, summary: FileSummary) -> None:
+        if self._summaries.get(summary.digest) != summary:
+            self.changes += 1
+        self._summaries[summary.digest] = summary
+
+    def _drop(self, digest: str) -> None:
+        if self._summaries.pop(digest, None) is not None:
+            self.changes += 1
 
     def _load_soon(self, digest: str) -> None:
         self._to_load[digest] = None
@@ -270,7 +285,7 @@ class ManifestIndex:
 
     def _forget(self, digest: str) -> None:
         """It was removed, here or by another instance, which has removed the chunks too."""
-        self._summaries.pop(digest, None)
+        self._drop(digest)
         self._to_load.pop(digest, None)
         self._store.holdings.remove(digest)
         for ref in self._classes.forget(digest):

@@ -29,6 +29,8 @@ a second); a room of pages that joins at once learns it, a flood does not use ou
 
 REFUSED_SPEECH = "speech"
 """An OFFER that asks for a speech which this worker does not have."""
+REFUSED_OFFER = "offer"
+"""An OFFER that is not that of a data connection: a call, or one out of form."""
 REFUSED_SERVER_RATE = "offers_of_server"
 REFUSED_SOURCE_RATE = "offers_of_source"
 REFUSED_HALF_OPEN = "half_open"

@@ -4,6 +4,8 @@
       ◀── ANSWER, CANDIDATE ── signal                  ── ANSWER ──▶ signalling
       LinkUp when the channel is open; LinkDown once for every LinkUp
 
+A peer with a key is dialled for a sealed link; a guest, who has none, for a page's connection.
+
 Signalling is given as a function, so that links know nothing of sockets and leases, and go on without them.
 Limits are those of `limits`; each refusal is counted in `refused`.
 """
@@ -11,11 +13,12 @@ Limits are those of `limits`; each refusal is counted in `refused`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from services.webrtc.limits import (
@@ -29,11 +32,12 @@ from services.webrtc.limits import (
     REFUSED_RECORD,
     REFUSED_SPEECH,
 )
-from services.webrtc.offers import LABEL, native_offer, speech_of
+from services.webrtc.offers import LABEL, NATIVE, PAGE, Asked, asked_by, native_offer, page_offer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError, TransportError
 from shared.ids import LinkId, new_link_id
 from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.page_packing import RAW
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, LinkDown, LinkUp, PeerHint, RecordReceived
 from shared.wire.peerjs.messages import (
@@ -57,7 +61,7 @@ DIAL_TIMEOUT_S = 3.0
 """From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (docs/peerjs.md)."""
 ANSWER_TIMEOUT_S = 10.0
 """For a remote peer that we answered to open its channel; a browser on a bad network is slower than a node."""
-SendSignal = Callable[[Offer | Answer, str], Awaitable[None]]
+SendSignal = Callable[[Offer | Answer | Expire, str], Awaitable[None]]
 """Send a message of that connection. Raises TransportError(SIGNALLING_UNAVAILABLE) where nobody can."""
 
 log = logging.getLogger(__name__)
@@ -67,24 +71,21 @@ log = logging.getLogger(__name__)
 class _Held:
     """One link from its first description to its end. opened: done when it is open or can no longer be.
 
-    peer: the id that the PeerServer vouches for. speech: what the OFFER asked for.
+    peer: the id that the PeerServer vouches for. asked: what the link was asked for, by its OFFER or by our dial.
     """
 
     id: LinkId
     link: DataChannel
     peer: str
     connection_id: str
+    dialer: bool
     expected_key: bytes | None
-    speech: str
+    asked: Asked
     opened: asyncio.Future[None]
     answered: bool = False
     up: bool = False
     counted: int = field(default=0)
     """Refused candidates already in the counter."""
-
-    @property
-    def dialer(self) -> bool:
-        return self.expected_key is not None
 
 
 class WebrtcLinks:
@@ -98,9 +99,11 @@ class WebrtcLinks:
         emit: Emit,
         refused: Counter[str],
         speeches: Collection[str] = (SEALED_NATIVE,),
+        own_id: str = "",
     ) -> None:
-        """speeches: those that links may be opened for."""
+        """speeches: those that links may be opened for. own_id: our PeerJS id, for pages that we dial."""
         self._speeches = speeches
+        self._own_id = own_id
         self._make = make
         self._settings = settings
         self._send_signal = send
@@ -116,12 +119,16 @@ class WebrtcLinks:
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the peer; dials of one peer share one try. Raises: TransportError with the cause."""
-        if not hint.fresh and any(held.up and held.expected_key == hint.key for held in self._links.values()):
+        if not hint.fresh and any(held.up and _leads_to(held, hint) for held in self._links.values()):
             return
+        if not hint.key and PAGE.speech not in self._speeches:
+            raise TransportError(Cause.PEER_UNKNOWN)
         dialling = self._dials.get(hint.peerjs_id)
         if dialling is None:
             self._check_room()
-            held = self._hold(hint.peerjs_id, f"dc_{os.urandom(8).hex()}", hint.key, SEALED_NATIVE)
+            asked = NATIVE if hint.key else PAGE
+            connection_id = f"dc_{os.urandom(8).hex()}"
+            held = self._hold(hint.peerjs_id, connection_id, asked, dialer=True, expected_key=hint.key or None)
             dialling = self._tasks.start(self._dial(held), name="dial")
             self._dials[hint.peerjs_id] = dialling
             dialling.add_done_callback(lambda _: self._dials.pop(hint.peerjs_id, None))
@@ -141,8 +148,9 @@ class WebrtcLinks:
         """One try. Returns: None where a link is up, else why none came."""
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
-                sdp = await held.link.offer(LABEL)
-                payload = native_offer(sdp, held.connection_id)
+                sealed, connection_id = held.asked.sealed, held.connection_id
+                sdp = await held.link.offer(LABEL if sealed else connection_id)
+                payload = native_offer(sdp, connection_id) if sealed else page_offer(sdp, connection_id, self._own_id)
                 await self._send_signal(Offer(payload, dst=held.peer), held.connection_id)
                 await held.opened
         except TimeoutError:
@@ -154,28 +162,30 @@ class WebrtcLinks:
                 await held.link.close(Cause.DIAL_TIMEOUT)
         return None
 
-    def take_offer(self, offer: Offer) -> None:
-        """Answer an OFFER in the background.
+    def take_offer(self, offer: Offer, *, beacon: bool = False) -> None:
+        """Answer an OFFER in the background. beacon: it was sent to the beacon of our room.
 
         Raises: TransportError: (REFUSED) for a speech that we do not have, (BUSY) where a limit forbids it.
         """
-        speech = speech_of(offer.payload)
-        if speech not in self._speeches:
+        asked = asked_by(offer.payload, beacon=beacon)
+        if asked is None or asked.speech not in self._speeches:
             self._refused[REFUSED_SPEECH] += 1
             raise TransportError(Cause.REFUSED)
         if (offer.src, offer.payload.connection_id) in self._connections:
             return  # handed over twice; it is being answered
         self._check_room()
-        held = self._hold(offer.src, offer.payload.connection_id, None, speech)
+        held = self._hold(offer.src, offer.payload.connection_id, asked, dialer=False)
         self._tasks.start(self._answer(held, offer), name="answer")
 
     async def _answer(self, held: _Held, offer: Offer) -> None:
+        answered = False
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 sdp = await held.link.accept_offer(offer.payload.sdp.sdp)
                 self._count_candidates(held)
                 payload = AnswerPayload(SessionDescription("answer", sdp), held.connection_id)
                 await self._send_signal(Answer(payload, dst=offer.src), held.connection_id)
+                answered = True
                 await held.opened
         except RemoteProtocolError:
             self._refused[REFUSED_DESCRIPTION] += 1
@@ -184,6 +194,10 @@ class WebrtcLinks:
         finally:
             if not held.up:
                 await held.link.close(Cause.DIAL_TIMEOUT)
+        if not (answered or held.up):
+            # Without an answer a page would wait indefinitely; this is the one word that it reports.
+            with contextlib.suppress(TransportError):
+                await self._send_signal(Expire(dst=offer.src), held.connection_id)
 
     async def signal(self, message: bytes) -> None:
         """A message of a connection of ours. Bad ones are counted and dropped; a bad ANSWER ends its dial."""
@@ -254,6 +268,10 @@ class WebrtcLinks:
         await asyncio.gather(*closing)
         await self._tasks.close()
 
+    def pages(self) -> list[str]:
+        """Ids of the pages with an open link, each once."""
+        return sorted({held.peer for held in self._links.values() if held.up and held.asked.is_page})
+
     @property
     def half_open_count(self) -> int:
         return sum(not held.up for held in self._links.values())
@@ -270,17 +288,26 @@ class WebrtcLinks:
             self._refused[REFUSED_HALF_OPEN] += 1
             raise TransportError(Cause.BUSY)
 
-    def _hold(self, peer: str, connection_id: str, expected_key: bytes | None, speech: str) -> _Held:
+    def _hold(
+        self, peer: str, connection_id: str, asked: Asked, *, dialer: bool, expected_key: bytes | None = None
+    ) -> _Held:
         link_id = new_link_id()
         events = LinkEvents(
             on_open=lambda: self._on_open(held),
             on_message=lambda message: self._emit(RecordReceived(link_id, message)),
             on_closed=lambda cause: self._on_closed(held, cause),
         )
-        link = self._make(self._settings(), events)
+        # Under a seal every record counts, in its order; a page may have chosen otherwise, and `raw` holds text too.
+        settings = replace(
+            self._settings(),
+            max_message_bytes=asked.max_message_bytes,
+            unordered=not asked.sealed,
+            text=asked.serialization == RAW,
+        )
+        link = self._make(settings, events)
         opened = asyncio.get_running_loop().create_future()
         opened.add_done_callback(_observe)
-        held = _Held(link_id, link, peer, connection_id, expected_key, speech, opened)
+        held = _Held(link_id, link, peer, connection_id, dialer, expected_key, asked, opened)
         self._links[link_id] = held
         self._connections[(peer, connection_id)] = held
         return held
@@ -298,8 +325,20 @@ class WebrtcLinks:
         self._connections.pop((held.peer, held.connection_id), None)
         binding = webrtc_binding(dialer_print, listener_print)
         # A seal proves more than the server does, so its peer is nobody yet; all others are who the server says.
-        guest = "" if held.speech == SEALED_NATIVE else held.peer
-        self._emit(LinkUp(held.id, held.dialer, binding, held.expected_key, held.speech, guest))
+        asked = held.asked
+        guest = "" if asked.sealed else held.peer
+        self._emit(
+            LinkUp(
+                held.id,
+                held.dialer,
+                binding,
+                held.expected_key,
+                asked.speech,
+                guest,
+                held.link.ordered,
+                asked.serialization,
+            )
+        )
         if not held.opened.done():
             held.opened.set_result(None)
 
@@ -325,6 +364,12 @@ class WebrtcLinks:
         if new > 0:
             self._refused[REFUSED_CANDIDATE] += new
             held.counted += new
+
+
+def _leads_to(held: _Held, hint: PeerHint) -> bool:
+    if hint.key:
+        return held.expected_key == hint.key
+    return held.asked.is_page and held.peer == hint.peerjs_id
 
 
 def _observe(future: asyncio.Future[None]) -> None:

@@ -28,6 +28,7 @@ from shared.wire.peerjs.signalling import (
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    OfferUnusable,
     Opened,
     PeerEvent,
     PeerLeft,
@@ -68,9 +69,12 @@ class ServerSocket:
         on_event: OnEvent,
         on_change: Callable[[], None],
         on_crash: Callable[[PeerServer], None],
+        name: str = "",
+        options: ClientOptions = OPTIONS,
     ) -> None:
-        """Args: on_crash: the socket's task broke; the owner makes another."""
+        """Args: on_crash: the socket's task broke; the owner makes another. name: its owner's for it, "" = its URL."""
         self.server = server
+        self.name = name or server.url
         self._peer_id = peer_id
         self._tokens = tokens
         self._clock = clock
@@ -78,7 +82,7 @@ class ServerSocket:
         self._machine: SignallingClient | None = None
         self._socket: ClientSocket | None = None
         self._rearm = asyncio.Event()
-        self.connection = ReconnectingClient(http, self._url, self._serve, OPTIONS, clock, on_change)
+        self.connection = ReconnectingClient(http, self._url, self._serve, options, clock, on_change)
         self._tasks = Tasks(on_crash=lambda _: on_crash(server))
         self._tasks.start(self.connection.run(), name="peer-server")
 
@@ -151,13 +155,14 @@ class ServerSocket:
                     log.warning("a PeerServer refused us: %s", event.cause.value)
                 case (
                     OfferReceived()
+                    | OfferUnusable()
                     | AnswerReceived()
                     | CandidateReceived()
                     | PeerLeft()
                     | PeerMissing()
                     | MessageRefused()
                 ):
-                    self._on_event(self.server.url, event)
+                    self._on_event(self.name, event)
                 case _:
                     assert_never(event)
         self._rearm.set()

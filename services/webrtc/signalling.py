@@ -18,6 +18,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 import aiohttp
@@ -29,9 +30,10 @@ from services.webrtc.limits import (
     REFUSED_BUSY,
     REFUSED_MESSAGE,
     REFUSED_NO_WORKER,
+    REFUSED_OFFER,
     OfferLimiter,
 )
-from services.webrtc.server_socket import ServerSocket
+from services.webrtc.server_socket import OPTIONS, ServerSocket
 from services.webrtc.tokens import ServerTokens
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalMessage, SignalOffer, SignalSend, SignalTaken
@@ -41,13 +43,14 @@ from shared.errors import BusError, BusTimeout, Cause, RemoteFailure, Swarmbridg
 from shared.settings.rendezvous import PeerServer
 from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
-from shared.websocket.client import ReconnectingClient
+from shared.websocket.client import ClientOptions, ReconnectingClient
 from shared.wire.peerjs.messages import Answer, Candidate, Expire, Offer, decode_message, encode_message
 from shared.wire.peerjs.signalling import (
     AnswerReceived,
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    OfferUnusable,
     PeerEvent,
     PeerLeft,
     PeerMissing,
@@ -55,6 +58,10 @@ from shared.wire.peerjs.signalling import (
 
 MAX_SERVERS = 4
 """Ours: each costs a socket and a copy of every OFFER; further ones in the document take a failing one's place."""
+BEACON_MARK = "#beacon"
+"""Behind a server's URL: our socket there that has the beacon's id. No URL of a server has a fragment."""
+BEACON_OPTIONS = replace(OPTIONS, retry_first_s=1.0, retry_cap_s=60.0)
+"""A beacon that somebody else holds serves as well; we ask again now and then."""
 MAX_WAITING = 256
 """Ours: messages on their way to workers; a healthy bus takes one in a millisecond."""
 HAND_OVER_TIMEOUT_S = 1.0
@@ -79,7 +86,9 @@ class Signalling:
         servers: Callable[[], list[PeerServer]],
         refused: Counter[str],
         clock: Clock,
+        beacon: str = "",
     ) -> None:
+        """beacon: a second id that we hold where nobody else does, for pages that look for a room; "" = none."""
         self.on_change: Callable[[], None] = lambda: None
         self._bus = bus
         self._subjects = subjects
@@ -92,6 +101,8 @@ class Signalling:
         self._limiters: dict[str, OfferLimiter] = {}
         self._expires: dict[str, TokenBucket] = {}
         self._sockets: dict[PeerServer, ServerSocket] = {}
+        self._beacon = beacon
+        self._beacons: dict[PeerServer, ServerSocket] = {}
         self._failures: Counter[PeerServer] = Counter()
         self._tasks = Tasks()
         self._http: aiohttp.ClientSession | None = None
@@ -129,8 +140,9 @@ class Signalling:
         if subscription is not None:
             with contextlib.suppress(BusError):  # without the bus nobody reaches us anyway
                 await subscription.close()
-        sockets = list(self._sockets.values())
+        sockets = [*self._sockets.values(), *self._beacons.values()]
         self._sockets.clear()
+        self._beacons.clear()
         await asyncio.gather(*(socket.close() for socket in sockets))
         await self._tasks.close()
         await http.close()
@@ -145,23 +157,43 @@ class Signalling:
         for server in [server for server in self._failures if server not in listed]:
             del self._failures[server]
         wanted = healthiest(listed, self._failures, MAX_SERVERS)
-        for server in [server for server in self._sockets if server not in wanted]:
-            self._tasks.start(self._sockets.pop(server).close(), name="close-server")
+        for sockets in (self._sockets, self._beacons):
+            for server in [server for server in sockets if server not in wanted]:
+                self._tasks.start(sockets.pop(server).close(), name="close-server")
         for server in wanted:
             if server not in self._sockets:
-                self._limiters.setdefault(server.url, OfferLimiter())
-                self._expires.setdefault(server.url, TokenBucket(EXPIRES_PER_S, EXPIRE_BURST))
-                self._sockets[server] = ServerSocket(
-                    server,
-                    self._peer_id,
-                    self._tokens,
+                self._sockets[server] = self._open(
+                    self._http, server, self._peer_id, server.url, self._socket_changed, self._socket_crashed, OPTIONS
+                )
+            if self._beacon and server not in self._beacons:
+                # Whether we have the room's id is no matter of the node's own: nobody waits for it.
+                self._beacons[server] = self._open(
                     self._http,
-                    self._clock,
-                    self._receive,
-                    self._socket_changed,
-                    self._socket_crashed,
+                    server,
+                    self._beacon,
+                    server.url + BEACON_MARK,
+                    lambda: None,
+                    self._beacon_crashed,
+                    BEACON_OPTIONS,
                 )
         self.on_change()
+
+    def _open(
+        self,
+        http: aiohttp.ClientSession,
+        server: PeerServer,
+        peer_id: str,
+        name: str,
+        on_change: Callable[[], None],
+        on_crash: Callable[[PeerServer], None],
+        options: ClientOptions,
+    ) -> ServerSocket:
+        """A socket by its own name, with limits of its own."""
+        self._limiters.setdefault(name, OfferLimiter())
+        self._expires.setdefault(name, TokenBucket(EXPIRES_PER_S, EXPIRE_BURST))
+        return ServerSocket(
+            server, peer_id, self._tokens, http, self._clock, self._receive, on_change, on_crash, name, options
+        )
 
     def states(self) -> dict[PeerServer, ReconnectingClient]:
         """The servers that are used now, and how each does."""
@@ -183,6 +215,9 @@ class Signalling:
             self._failures[server] += 1
             self.reload()
 
+    def _beacon_crashed(self, server: PeerServer) -> None:
+        self._beacons.pop(server, None)  # the next reload makes another
+
     # ── from the servers ─────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, server: str, event: PeerEvent) -> None:
@@ -190,6 +225,9 @@ class Signalling:
         match event:
             case OfferReceived(src, payload):
                 self._receive_offer(server, Offer(payload, src=src), now)
+            case OfferUnusable(src):
+                self._refused[REFUSED_OFFER] += 1
+                self._turn_away(server, src, REFUSED_OFFER, now)
             case AnswerReceived(src, answer):
                 self._pass_on(Answer(answer, src=src), now)
             case CandidateReceived(src, candidate):
@@ -215,10 +253,11 @@ class Signalling:
         refusal = self._limiters[server].refuse(offer.src, now)
         if refusal is not None:
             self._refused[refusal] += 1
-            self._turn_away(server, offer.src, now)
+            self._turn_away(server, offer.src, refusal, now)
         elif self._owners.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
-            self._start(self._hand_over(offer.src, offer.payload.connection_id, SignalOffer(raw, server)))
+            call = SignalOffer(raw, server, beacon=server.endswith(BEACON_MARK))
+            self._start(self._hand_over(offer.src, offer.payload.connection_id, call))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it in the background, or drop it where too much of it waits for the bus."""
@@ -232,7 +271,7 @@ class Signalling:
         worker = await self._find_worker(offer)
         if worker is None:
             self._owners.forget(peer, connection_id)
-            self._turn_away(offer.server, peer, self._clock())
+            self._turn_away(offer.server, peer, REFUSED_NO_WORKER, self._clock())
             return
         for message in self._owners.taken(peer, connection_id, worker, self._clock()):
             await self._to_worker(worker, message)
@@ -254,14 +293,16 @@ class Signalling:
         self._refused[REFUSED_NO_WORKER] += 1
         return None
 
-    def _turn_away(self, server: str, peer: str, now: float) -> None:
-        """Tell the dialer that its OFFER comes to nothing.
+    def _turn_away(self, server: str, peer: str, why: str, now: float) -> None:
+        """Tell the dialer that its OFFER comes to nothing, and the log why, as often as we may say so.
 
         EXPIRE is the one message that makes a page report an error (`peer-unavailable`); an OFFER without an answer
         and a LEAVE do not.
         """
-        socket = next((one for one in self._sockets.values() if one.server.url == server), None)
+        everything = (*self._sockets.values(), *self._beacons.values())
+        socket = next((one for one in everything if one.name == server), None)
         if socket is not None and self._expires[server].take(now):
+            log.info("an OFFER was turned away: %s", why)
             self._start(self._expire(socket, peer))
 
     async def _expire(self, socket: ServerSocket, peer: str) -> None:
@@ -277,14 +318,20 @@ class Signalling:
 
     async def _send(self, call: SignalSend, incoming: Incoming) -> SignalTaken:
         message = decode_message(call.message)
-        if not isinstance(message, (Offer, Answer, Candidate)):
+        if not isinstance(message, (Offer, Answer, Candidate, Expire)):
             raise SwarmbridgeError(Cause.INVALID)
         sockets = {socket.server.url: socket for socket in self._sockets.values() if socket.is_open}
         now = self._clock()
+        if isinstance(message, Expire):
+            for url in self._owners.servers_of(message.dst, call.connection_id, now):
+                self._turn_away(url, message.dst, REFUSED_OFFER, now)
+            self._owners.forget(message.dst, call.connection_id)
+            return SignalTaken(self._bus.instance)
         if isinstance(message, Offer):
             self._owners.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
         else:
             known = self._owners.servers_of(message.dst, call.connection_id, now)
+            sockets |= {socket.name: socket for socket in self._beacons.values() if socket.name in known}
             sockets = {url: socket for url, socket in sockets.items() if url in known} or sockets
             if not known:  # its OFFER came through a holder before us
                 self._owners.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)

@@ -2,7 +2,7 @@
 
 Wires the parts of one `run`: the links of this worker, and its share in the signalling (lease, sockets).
 
-    SignalOffer, SignalMessage ──▶ Links ──▶ LinkUp, RecordReceived, LinkDown
+    SignalOffer, SignalMessage ──▶ WebrtcLinks ──▶ LinkUp, RecordReceived, LinkDown
     dial, answers ── SignalSend ──▶ whichever worker holds the lease, this one perhaps
 
 State: READY while some worker of the node is registered with a PeerServer; DEGRADED with the reason while none
@@ -18,10 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from services.webrtc.ice_servers import IceServers
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
-from services.webrtc.links import WebrtcLinks
+from services.webrtc.links import DIAL_TIMEOUT_S, WebrtcLinks
+from services.webrtc.roster_keeper import RosterKeeper
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
@@ -31,22 +33,26 @@ from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, RemoteProtocolError, TransportError
 from shared.ids import LinkId, peerjs_id
 from shared.rtc import available
-from shared.rtc.contract import MAX_RECORD_BYTES, LinkFactory, LinkSettings
+from shared.rtc.contract import MAX_MESSAGE_BYTES, LinkFactory, LinkSettings
 from shared.settings.config import WebrtcSettings
+from shared.settings.rendezvous import IceServer
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.page_beacon import beacon_id
 from shared.transport.contract import Capabilities, Emit, PeerHint, StateChanged
 from shared.transport.places import KNOWN, connected_place, places_of
 from shared.transports import TransportName, TransportState
-from shared.wire.peerjs.messages import Answer, Offer, decode_message, encode_message
+from shared.wire.peerjs.messages import Answer, Expire, Offer, decode_message, encode_message
 
 SEND_SIGNAL_TIMEOUT_S = 2.0
 """For the holder to take one message; it has a socket open, or refuses at once."""
 SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
 (docs/architecture.md)."""
+HAND_OVER_S = 2.5
+"""How long a draining worker keeps the lease for the sake of its pages: within the drain's grace."""
 SERVE_RETRY_S = 1.0
-"""Between hops to serve our subjects while the bus is away."""
+"""Between tries to serve our subjects while the bus is away."""
 
 READY = StateChanged(TransportState.READY)
 
@@ -69,6 +75,8 @@ class _Running:
     links: WebrtcLinks
     keeper: LeaseKeeper
     signalling: Signalling
+    ice: IceServers
+    roster: RosterKeeper
     emit: Emit
     offers: Subscription | None = None
 
@@ -77,7 +85,7 @@ class WebrtcTransport:
     """Implements shared.transport.contract.Transport and Signalled."""
 
     name = TransportName.WEBRTC
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
+    capabilities = Capabilities(max_record_bytes=MAX_MESSAGE_BYTES, ordered=True, reliable=True, dials_guests=True)
 
     def __init__(
         self,
@@ -138,13 +146,15 @@ class WebrtcTransport:
                 group.create_task(self._watch_state(running), name="state")
                 group.create_task(self._serve_offers(running), name="offers")
                 group.create_task(running.keeper.run(), name="lease")
+                group.create_task(running.ice.run(), name="ice-servers")
+                group.create_task(running.roster.run(), name="roster")
         finally:
             self._running = None
             await self._stop_offers(running)
             await running.links.close_all()
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Open a link to the node with the hint's PeerJS id.
+        """Open a link to the node or, where the hint has no key, the page with the hint's PeerJS id.
 
         Raises: TransportError(DIAL_TIMEOUT), (PEER_UNKNOWN), (ICE_FAILED), (SIGNALLING_UNAVAILABLE), (BUSY),
                 (IMPORT_FAILED), (DRAINING).
@@ -155,7 +165,7 @@ class WebrtcTransport:
 
     async def send(self, link: LinkId, record: bytes) -> None:
         """As in the contract."""
-        if len(record) > MAX_RECORD_BYTES:
+        if len(record) > MAX_MESSAGE_BYTES:
             raise TransportError(Cause.TOO_LARGE)
         await self._links().send(link, record)
 
@@ -176,10 +186,20 @@ class WebrtcTransport:
         if running is None:
             return
         await self._stop_offers(running)
+        await running.roster.leave()
+        with contextlib.suppress(TimeoutError):
+            # Our pages are dialled through the socket that is perhaps ours: nobody can while it changes hands.
+            async with asyncio.timeout(HAND_OVER_S):
+                await running.roster.handed_over()
         await running.keeper.withdraw()
 
+    async def handed_over(self) -> None:
+        """As in HandsOver."""
+        if self._running is not None:
+            await self._running.roster.handed_over()
+
     def meeting_places(self) -> list[MeetingPlace]:
-        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers."""
+        """PeerServers with their sockets, while this worker holds the lease, and the ICE servers as they answer it."""
         document, faults, now = self._document.current, self._document.faults, self._clock()
         clients = self._running.signalling.states() if self._running is not None else {}
         servers = places_of(
@@ -188,15 +208,17 @@ class WebrtcTransport:
             faults,
             lambda server, index: connected_place("peerServers", index, clients.get(server), now, unix_ms()),
         )
-        ice = places_of(
-            "iceServers", document.ice_servers, faults, lambda _, index: MeetingPlace("iceServers", index, KNOWN)
-        )
+        asked = self._running.ice.place if self._running is not None else _not_asked
+        ice = places_of("iceServers", document.ice_servers, faults, asked)
         return [*servers, *ice]
 
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = WebrtcLinks(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
+        ice = IceServers(lambda: self._document.current.ice_servers, self._clock, self._state_due.set)
+        links = WebrtcLinks(
+            make, lambda: self._link_settings(ice), self._send_signal, emit, self.refused, self._speeches, self._peer_id
+        )
         signalling = Signalling(
             self._bus,
             self._subjects,
@@ -204,10 +226,18 @@ class WebrtcTransport:
             lambda: self._document.current.peer_servers,
             self.refused,
             self._clock,
+            beacon_id(self._settings.room) if self._settings.room else "",
         )
         lease = SignalLease(self._bus.instance, self._timing.lease_ttl_s, self._timing.watch_every_s)
         keeper = LeaseKeeper(self._bus, self._subjects, lease, signalling, self._clock, self._state_due.set)
-        return _Running(links, keeper, signalling, emit)
+        roster = RosterKeeper(
+            self._bus,
+            self._subjects,
+            self._clock,
+            links.pages,
+            lambda page: links.dial(PeerHint(b"", page), DIAL_TIMEOUT_S),
+        )
+        return _Running(links, keeper, signalling, ice, roster, emit)
 
     @property
     def _misconfigured(self) -> bool:
@@ -217,6 +247,7 @@ class WebrtcTransport:
 
     def _document_changed(self, running: _Running) -> None:
         running.signalling.reload()
+        running.ice.reload()
         self._state_due.set()
 
     def _links(self) -> WebrtcLinks:
@@ -224,9 +255,9 @@ class WebrtcTransport:
             raise TransportError(self._broken or Cause.CLOSED)
         return self._running.links
 
-    def _link_settings(self) -> LinkSettings:
-        settings, servers = self._settings, tuple(self._document.current.ice_servers)
-        return LinkSettings(settings.host, servers, advertise=settings.advertise, ports=settings.port_range)
+    def _link_settings(self, ice: IceServers) -> LinkSettings:
+        settings = self._settings
+        return LinkSettings(settings.host, ice.answering(), advertise=settings.advertise, ports=settings.port_range)
 
     async def _serve_offers(self, running: _Running) -> None:
         while running.offers is None and not self._draining:
@@ -251,10 +282,10 @@ class WebrtcTransport:
             raise
         if not isinstance(message, Offer):
             raise TransportError(Cause.INVALID)
-        self._links().take_offer(message)
+        self._links().take_offer(message, beacon=call.beacon)
         return SignalTaken(self._bus.instance)
 
-    async def _send_signal(self, message: Offer | Answer, connection_id: str) -> None:
+    async def _send_signal(self, message: Offer | Answer | Expire, connection_id: str) -> None:
         call = SignalSend(encode_message(message).encode(), connection_id, self._bus.instance)
         try:
             await self._bus.request(self._subjects.signal_send, call, SignalTaken, SEND_SIGNAL_TIMEOUT_S)
@@ -295,3 +326,7 @@ class WebrtcTransport:
         if state != self._state:
             self._state = state
             emit(state)
+
+
+def _not_asked(_: IceServer, index: int) -> MeetingPlace:
+    return MeetingPlace("iceServers", index, KNOWN)

@@ -11,15 +11,19 @@ from shared.settings.rendezvous import IceServer
 
 MAX_RECORD_BYTES = 65_535
 """One Noise message (docs/seal.md)."""
+MAX_MESSAGE_BYTES = 262_144
+"""The longest message of Chrome, aiortc and libdatachannel (docs/data-channels.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
     """host: the address to gather on, "" = all, DEFAULT_ROUTE = the one to the outside. ice_servers: STUN and TURN.
 
-    max_message_bytes: the longest message sent or taken, at most 262,144 (docs/data-channels.md).
+    max_message_bytes: the longest message sent or taken, at most MAX_MESSAGE_BYTES.
     advertise: an address beside each of ours under which the same port reaches us (a NAT that maps one to one), "" =
     none. ports: the UDP ports that may be bound, None = any.
+    unordered: take a channel that lets messages overtake each other. text: take text messages, as their UTF-8 bytes;
+    a remote peer that has sent one is answered in text.
     """
 
     host: str = ""
@@ -27,6 +31,8 @@ class LinkSettings:
     max_message_bytes: int = MAX_RECORD_BYTES
     advertise: str = ""
     ports: range | None = None
+    unordered: bool = False
+    text: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,15 @@ class LinkEvents:
 
 
 class DataChannel(Protocol):
-    """One peer connection with one ordered, reliable channel; see `link.DataChannelLink`."""
+    """One peer connection with one reliable channel; see `link.DataChannelLink`."""
 
     refused_candidates: int
 
     @property
     def is_open(self) -> bool: ...
+
+    @property
+    def ordered(self) -> bool: ...
 
     @property
     def queued_bytes(self) -> int: ...

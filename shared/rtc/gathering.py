@@ -146,6 +146,9 @@ async def _component_candidates(
 
 def _connection_made(self: aioice.ice.StunProtocol, transport: asyncio.BaseTransport) -> None:
     _stock_connection_made(self, transport)
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return  # a relayed candidate: its transport is TURN's, which has no socket to call its own
     # A copy of the descriptor: uvloop's own socket object leaves setsockopt out.
-    with socket.fromfd(transport.get_extra_info("socket").fileno(), socket.AF_INET, socket.SOCK_DGRAM) as copy:
+    with socket.fromfd(sock.fileno(), socket.AF_INET, socket.SOCK_DGRAM) as copy:
         copy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)

@@ -1,7 +1,8 @@
 """One link: an RTCPeerConnection with exactly one data channel, from its SDP to its end.
 
 The owner moves descriptions and candidates; this class does the rest. Messages are bytes, whole and in order.
-A text message, a second channel, an oversized message or an unordered channel is a bad peer: the link closes.
+A second channel, an oversized message or a lossy channel is a bad peer: the link closes. So is a text message or an
+unordered channel, unless the settings allow it, as for pages.
 
 Source: W3C WebRTC 1.0, RFC 8831 and 8832, through aiortc 1.16. Left out: media, renegotiation, ICE restart.
 aiortc gives no receive back-pressure (docs/data-channels.md): what a peer may send unasked is bounded by the owner's
@@ -63,6 +64,7 @@ class DataChannelLink:
         self._closing: asyncio.Task[None] | None = None
         self._writable = asyncio.Event()
         self._candidates = 0
+        self._speaks_text = False
         self.refused_candidates = 0
         """Candidates taken out by the address rule or over the limit."""
         self._connection.on("connectionstatechange", self._on_connection_state)
@@ -70,6 +72,11 @@ class DataChannelLink:
     @property
     def is_open(self) -> bool:
         return self._open and self._closed is None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether messages arrive in the order in which they were sent."""
+        return self._channel is None or self._channel.ordered
 
     # ── descriptions ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,7 +175,9 @@ class DataChannelLink:
             await self._writable.wait()
             channel = self._usable_channel()
         try:
-            channel.send(data)
+            channel.send(data.decode() if self._speaks_text else data)
+        except UnicodeDecodeError:
+            channel.send(data)  # no text; its kind is the remote peer's to tell
         except InvalidStateError as error:
             raise TransportError(Cause.CLOSED) from error
         except ValueError as error:  # over what the remote peer's SDP takes
@@ -191,7 +200,7 @@ class DataChannelLink:
             self._end(Cause.INVALID)
             return
         reliable = channel.maxRetransmits is None and channel.maxPacketLifeTime is None
-        if not (channel.ordered and reliable):
+        if not (reliable and (channel.ordered or self._settings.unordered)):
             self._end(Cause.INVALID)
             return
         self._take_channel(channel)
@@ -214,8 +223,11 @@ class DataChannelLink:
         if self._closed is not None:
             return
         if isinstance(message, str):
-            self._end(Cause.INVALID)
-        elif len(message) > self._settings.max_message_bytes:
+            if not self._settings.text:
+                self._end(Cause.INVALID)
+                return
+            self._speaks_text, message = True, message.encode()
+        if len(message) > self._settings.max_message_bytes:
             self._end(Cause.TOO_LARGE)
         else:
             self._events.on_message(message)

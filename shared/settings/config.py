@@ -132,12 +132,14 @@ class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """host: the address to gather candidates on; "" = all of this machine's, default-route = the one to the outside.
 
     advertise: an IP address under which others reach our UDP ports as well (a container's published range, a NAT that
-    maps one to one). ports: `FIRST-LAST`, the UDP ports to use; "" = any.
+    maps one to one). ports: `FIRST-LAST`, the UDP ports to use; "" = any. room: the path of a room of swarm-space
+    (`/brain`) whose beacon we hold, so that pages which know nobody find us; "" = none.
     """
 
     host: str = ""
     advertise: str = ""
     ports: str = ""
+    room: str = ""
 
     @property
     def port_range(self) -> range | None:
@@ -397,6 +399,8 @@ def _check_webrtc(settings: WebrtcSettings) -> list[str]:
             ipaddress.ip_address(settings.advertise)
         except ValueError:
             problems.append("webrtc.advertise: an IP address; names are not resolved")
+    if settings.room and not (settings.room.startswith("/") and settings.room.isprintable()):
+        problems.append("webrtc.room: a path that starts with /")
     return problems
 
 

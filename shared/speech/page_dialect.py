@@ -88,8 +88,8 @@ class Dialect(Protocol):
     def answer(self, asked: PageAsks, answer: PeerAnswer, body: bytes, unix_ms: int) -> Any:
         """The value that answers it; NotFound for what is not here, or not for it."""
 
-    def announce(self, manifests: Sequence[str], unix_ms: int) -> list[Any]:
-        """The values that say which manifests we hold."""
+    def announce(self, manifests: Sequence[str], before: Sequence[str], unix_ms: int) -> list[Any]:
+        """The values that say which manifests we hold. before: what was said on this link already."""
 
     def ping(self, unix_ms: int) -> Any:
         """The value that asks whether it is there."""

@@ -1,17 +1,18 @@
-"""A page of swarm-space on a PeerJS connection: BinaryPack values, in the dialect that its first message shows.
+"""A page of swarm-space on a PeerJS connection: values in the dialect that its first message shows.
 
-    records ─▶ Joiner ─▶ values ─▶ dialect ─▶ events       calls ─▶ dialect ─▶ values ─▶ slices ─▶ records
+    records ─▶ packing ─▶ values ─▶ dialect ─▶ events       calls ─▶ dialect ─▶ values ─▶ packing ─▶ records
 
 States:      undecided -> deciding value came -> manager or mesh; ended by a close message, silence or a flood.
-             A text decides for mesh, an object for manager; what the OFFER's metadata said holds until then. What is to
-             be asked before it is known how waits.
+             A text decides for mesh, an object with a payload for manager; what the OFFER's metadata said holds until
+             then. A page of which neither is known (one that we dialled, and that waits to be spoken to) is spoken to
+             in both: each ignores what is not its own.
 Invariants:  the peer is who the PeerServer vouches for, whatever `from` says. An answer counts once, for an id that we
              asked; late ones, and all that we do not know, are ignored, so many a second. A request that cannot be
              answered is "not found" at once.
 Bounds:      requests both ways, bodies being gathered (gathering), messages being joined (budget), ignored messages.
 
 There is no word for an ack or a cancel. A goodbye without a cause is not said: pages know only a close.
-Source: peerjs 1.5 (data connection, `binary`), swarm-space's dialects.
+Source: peerjs 1.5 (data connection), swarm-space's dialects.
 """
 
 from __future__ import annotations
@@ -39,13 +40,17 @@ from shared.speech.contract import (
 from shared.speech.gathering import Gathering
 from shared.speech.page_content import read_chunk, read_manifest
 from shared.speech.page_dialect import Dialect, PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said
+from shared.speech.page_packing import BINARY, packing_of
 from shared.speech.peerjs_manager import ManagerDialect
 from shared.speech.peerjs_mesh import MeshDialect
 from shared.token_bucket import TokenBucket
-from shared.wire.peerjs.chunking import CloseReceived, Joiner, encode_close, split_value
+from shared.wire.peerjs.chunking import CloseReceived
 
 MANAGER, MESH = "peerjs_manager", "peerjs_mesh"
 """The dialects' names."""
+
+PEERJS = "peerjs"
+"""A page whose dialect is not known yet."""
 
 PING_EVERY_S = 8.0
 """As often as a page's own heartbeat; pages drop who is idle for 60 s."""
@@ -79,7 +84,14 @@ class PeerjsSpeech:
     claimed_key = b""
 
     def __init__(
-        self, guest: str, own_id: str, budget: ByteBudget, now: float, unix_s: float, hint: str | None = None
+        self,
+        guest: str,
+        own_id: str,
+        budget: ByteBudget,
+        now: float,
+        unix_s: float,
+        hint: str | None = None,
+        serialization: str = BINARY,
     ) -> None:
         """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER named."""
         self._dialects: dict[str, Dialect] = {MANAGER: ManagerDialect(own_id), MESH: MeshDialect(own_id)}
@@ -89,18 +101,16 @@ class PeerjsSpeech:
         self._unix_offset_s = unix_s - now
         self._now = now
         self._events: list[Event] = [PeerProved(guest_token(guest))]
-        self._joiner = Joiner()
+        self._packing = packing_of(serialization)
         self._joining_bytes = 0
         self._gathering = Gathering()
         self._asked: dict[str, tuple[bytes, PeerRequest]] = {}
         self._open: dict[bytes, PageAsks] = {}
-        self._unsaid: deque[tuple[str, PeerRequest]] = deque()
         self._held: tuple[str, ...] = ()
         self._values: deque[bytes] = deque()
         self._answers: deque[tuple[PageAsks, PeerAnswer, bytes]] = deque()
         self._slices: deque[bytes] = deque()
         self._slices_of = 0
-        self._message_count = 0
         self._ignored = TokenBucket(IGNORED_PER_S, IGNORED_BURST, now)
         self._last_received = now
         self._last_ping = now
@@ -115,7 +125,7 @@ class PeerjsSpeech:
 
     def receive_record(self, record: bytes, now: float) -> None:
         self._now = self._last_received = now
-        event = self._joiner.receive_frame(record, now)
+        event = self._packing.unpack(record, now)
         self._reserve_joining()
         if event is None:
             return
@@ -154,19 +164,19 @@ class PeerjsSpeech:
 
     def next_deadline(self) -> float:
         times = [self._last_ping + PING_EVERY_S, self._last_received + SILENT_AFTER_S]
-        joining = self._joiner.next_deadline()
+        joining = self._packing.next_deadline()
         return min(times) if joining is None else min(*times, joining)
 
     def handle_timer(self, now: float) -> None:
         self._now = now
-        self._joiner.handle_timer(now)
+        self._packing.handle_timer(now)
         self._reserve_joining()
         if now - self._last_received >= SILENT_AFTER_S:
             self._events.append(SpeechEnded(Cause.SILENT))
         if now - self._last_ping >= PING_EVERY_S:
             self._last_ping = now
-            if self._dialect is not None:
-                self._say(self._dialect.ping(self._unix_ms))
+            for dialect in self._spoken:
+                self._say(dialect.ping(self._unix_ms))
 
     def close(self) -> None:
         for queue in (self._values, self._answers, self._slices):
@@ -181,10 +191,8 @@ class PeerjsSpeech:
         if name in self._asked:
             raise LocalProtocolError("request id in use")
         self._asked[name] = (request_id, request)
-        if self._dialect is None:
-            self._unsaid.append((name, request))
-        else:
-            self._say(self._dialect.ask(name, request, self._unix_ms))
+        for dialect in self._spoken:
+            self._say(dialect.ask(name, request, self._unix_ms))
 
     def cancel(self, request_id: bytes) -> None:
         self._asked.pop(request_id.hex(), None)
@@ -219,14 +227,14 @@ class PeerjsSpeech:
     # ── both ways ──
 
     def announce(self, manifests: Sequence[str]) -> None:
-        self._held = tuple(manifests)
-        if self._dialect is not None:
-            for value in self._dialect.announce(self._held, self._unix_ms):
-                self._say(value)
+        before, self._held = self._held, tuple(manifests)
+        for dialect in self._spoken:
+            self._announce(dialect, before)
 
     def goodbye(self, cause: Cause | None = None) -> None:
-        if cause is not None:
-            self._queue(encode_close())
+        record = self._packing.close_record() if cause is not None else None
+        if record is not None:
+            self._queue(record)
 
     # ── within ──
 
@@ -234,17 +242,28 @@ class PeerjsSpeech:
     def _unix_ms(self) -> int:
         return round((self._now + self._unix_offset_s) * 1000)
 
+    @property
+    def _spoken(self) -> list[Dialect]:
+        """The page's dialect; both while it is not known."""
+        return [self._dialect] if self._dialect is not None else list(self._dialects.values())
+
     def _decide(self, value: object) -> None:
-        """The first message shows the dialect; then what waited for it is said."""
+        """The first message tells the dialect; where that is another than the OFFER's word for it, it is told again."""
         if not isinstance(value, str | dict):
             return
         self._decided = True
-        before, self._dialect = self._dialect, self._dialects[MESH if isinstance(value, str) else MANAGER]
-        for name, request in self._unsaid:
-            self._say(self._dialect.ask(name, request, self._unix_ms))
-        self._unsaid.clear()
-        if self._held and before is not self._dialect:
-            self.announce(self._held)
+        manager = isinstance(value, dict) and isinstance(value.get("payload"), dict)
+        before, self._dialect = self._dialect, self._dialects[MANAGER if manager else MESH]
+        if before is None or before is self._dialect:
+            return
+        for request_id, (_, request) in self._asked.items():
+            self._say(self._dialect.ask(request_id, request, self._unix_ms))
+        if self._held:
+            self._announce(self._dialect, ())
+
+    def _announce(self, dialect: Dialect, before: Sequence[str]) -> None:
+        for value in dialect.announce(self._held, before, self._unix_ms):
+            self._say(value)
 
     def _hear(self, said: Said) -> None:
         match said:
@@ -313,10 +332,11 @@ class PeerjsSpeech:
 
     def _answer_records(self, dialect: Dialect, asked: PageAsks, answer: PeerAnswer, body: bytes) -> list[bytes]:
         try:
-            return self._split(dialect.answer(asked, answer, body, self._unix_ms))
+            return self._packing.pack(dialect.answer(asked, answer, body, self._unix_ms))
         except (LocalProtocolError, RemoteProtocolError):
-            # What BinaryPack cannot carry (half a character in a manifest's name) is not here for this page.
-            return self._split(dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
+            # What the packing cannot carry (half a character in a manifest's name, a chunk in one message of JSON)
+            # is not here for this page.
+            return self._packing.pack(dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
 
     def _ignore(self) -> None:
         self.ignored_count += 1
@@ -324,7 +344,7 @@ class PeerjsSpeech:
             raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)
 
     def _reserve_joining(self) -> None:
-        joining = self._joiner.joining_bytes
+        joining = self._packing.joining_bytes
         grown, self._joining_bytes = joining - self._joining_bytes, joining
         if grown > 0 and not self._budget.take(grown):
             self._joining_bytes -= grown
@@ -333,7 +353,7 @@ class PeerjsSpeech:
             self._budget.give(-grown)
 
     def _say(self, value: Any) -> None:
-        for record in self._split(value):
+        for record in self._packing.pack(value):
             self._queue(record)
 
     def _queue(self, record: bytes) -> None:
@@ -341,7 +361,3 @@ class PeerjsSpeech:
             self._events.append(SpeechEnded(Cause.BUSY))
         else:
             self._values.append(record)
-
-    def _split(self, value: Any) -> list[bytes]:
-        self._message_count += 1
-        return split_value(value, self._message_count)

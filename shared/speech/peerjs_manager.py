@@ -71,7 +71,7 @@ class ManagerDialect:
         content = chunk_object(answer, body) if isinstance(answer, ChunkData) else manifest_object(body)
         return self._chunk(f"{what}_data", asked.id, asked.name, unix_ms, **{what: content})
 
-    def announce(self, manifests: Sequence[str], unix_ms: int) -> list[Any]:
+    def announce(self, manifests: Sequence[str], before: Sequence[str], unix_ms: int) -> list[Any]:
         payload = {
             "userId": self._own_id,
             "peerId": self._own_id,

@@ -90,8 +90,10 @@ class MeshDialect:
             fields |= {"found": True, what: content}
         return self._say(f"{what}-response", **fields)
 
-    def announce(self, manifests: Sequence[str], unix_ms: int) -> list[Any]:
-        return [self._say("seeding-available", manifestId=each, peerId=self._own_id) for each in manifests]
+    def announce(self, manifests: Sequence[str], before: Sequence[str], unix_ms: int) -> list[Any]:
+        # A message each: what has been said would only be said again.
+        new = [each for each in manifests if each not in set(before)]
+        return [self._say("seeding-available", manifestId=each, peerId=self._own_id) for each in new]
 
     def ping(self, unix_ms: int) -> Any:
         return self._say("ping", ts=unix_ms)
@@ -101,7 +103,9 @@ class MeshDialect:
 
 
 def _message(value: object) -> dict[str, Any]:
-    """The object in a text; empty for anything else, which is ignored."""
+    """The object in a text, or one as it is (over `json` and `raw`); empty for anything else, which is ignored."""
+    if isinstance(value, dict):
+        return value
     if not isinstance(value, str):
         return {}
     try:

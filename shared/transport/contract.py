@@ -59,8 +59,9 @@ class LinkUp:
     dialer: we opened it, so we start the handshake. binding: what ties a seal to this very link.
     expected_key: set where we dialled one peer alone; anyone else is refused as `unauthenticated`.
     speech: what the link was opened for. guest: the id that the transport has proved (that of a PeerJS connection, as
-    its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can say it. ordered: whether this very link
-    keeps its records in order.
+    its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can tell. ordered: whether this very link
+    keeps its records in order. serialization: how the remote peer writes values into records, in PeerJS's words
+    (`binary`, `json`, `raw`); "" where its speech leaves no choice.
     """
 
     link: LinkId
@@ -70,6 +71,7 @@ class LinkUp:
     speech: str = SEALED_NATIVE
     guest: str = ""
     ordered: bool = True
+    serialization: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,14 @@ class Signalled(Protocol):
 
     async def signal(self, message: bytes) -> None:
         """One PeerJS message (JSON) of a connection that this worker owns. Bad ones are counted and dropped."""
+
+
+@runtime_checkable
+class HandsOver(Protocol):
+    """A transport whose guests, when their worker drains, are given to another worker of the node."""
+
+    async def handed_over(self) -> None:
+        """Wait until every guest has a link to another worker, or there is no other."""
 
 
 @runtime_checkable

@@ -37,6 +37,7 @@ from shared.speech.contract import (
 )
 from shared.tasks.owned import Tasks
 from shared.transport.contract import (
+    HandsOver,
     LinkDown,
     LinkUp,
     PeerHint,
@@ -182,6 +183,8 @@ class Links:
 
     def announce(self, manifests: tuple[str, ...]) -> None:
         """Say on every link which manifests we hold, and on every later one when it opens."""
+        if manifests == self._announced:
+            return  # said again for workers that have started since
         self._announced = manifests
         for session in self._open_sessions():
             session.announce(manifests)
@@ -198,6 +201,8 @@ class Links:
                 await self.asking.idle()
                 for session in self._open_sessions():
                     await session.flush()
+                if isinstance(self._transport, HandsOver):
+                    await self._transport.handed_over()
         except TimeoutError:
             pass  # what is left then gets its cause below
         await self.asking.all_failed(Cause.DRAINING)

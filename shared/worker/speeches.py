@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shared.errors import Cause, SwarmbridgeError
+from shared.ids import peerjs_id
+from shared.speech import page_beacon, peerjs
 from shared.speech.budget import ByteBudget
 from shared.speech.contract import SEALED_NATIVE, Speech
 from shared.speech.sealed_native import SealedNative
@@ -50,4 +52,28 @@ def sealed_native(opening: Opening) -> Speech:
     return SealedNative(seal, opening.budget, opening.now, opening.unix_s)
 
 
-SPEECHES: Mapping[str, MakeSpeech] = {SEALED_NATIVE: sealed_native}
+def page(opening: Opening) -> Speech:
+    """A page of swarm-space. Raises: SwarmbridgeError(INVALID): a page that nobody vouches for is nobody."""
+    up = opening.up
+    if not up.guest:
+        raise SwarmbridgeError(Cause.INVALID, "a page is who its PeerServer says")
+    own_id = peerjs_id(opening.identity.certificate.identity_key)
+    hint = None if up.speech == peerjs.PEERJS else up.speech
+    return peerjs.PeerjsSpeech(
+        up.guest, own_id, opening.budget, opening.now, opening.unix_s, hint, up.serialization or "binary"
+    )
+
+
+def beacon(opening: Opening) -> Speech:
+    """A page at the beacon of our room."""
+    own_id = peerjs_id(opening.identity.certificate.identity_key)
+    return page_beacon.PageBeacon(own_id, opening.now, opening.up.serialization)
+
+
+SPEECHES: Mapping[str, MakeSpeech] = {
+    SEALED_NATIVE: sealed_native,
+    peerjs.PEERJS: page,
+    peerjs.MANAGER: page,
+    peerjs.MESH: page,
+    page_beacon.PEERJS_BEACON: beacon,
+}

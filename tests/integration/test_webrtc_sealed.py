@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from shared.content.messages import RequestChunk
 from shared.errors import Cause, RemoteFailure
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous_follower import DocumentFollower
+from shared.speech.contract import SEALED_NATIVE
 from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
 from tests.services.webrtc.peer_server import FakePeerServer
@@ -29,8 +30,8 @@ BODY = bytes(range(256)) * 4096 + b"the tag of 16 by"
 class Borrowed(WebrtcTransport):
     """Registers under the PeerJS id of another node's key."""
 
-    def __init__(self, key: bytes, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(self, key: bytes, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
         self._borrowed = key
 
     def set_identity(self, identity_key: bytes) -> None:
@@ -40,9 +41,13 @@ class Borrowed(WebrtcTransport):
 class Meeting:
     """Two nodes with a webrtc worker each, registered with one PeerServer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, server: FakePeerServer | None = None, speeches: Collection[str] = (SEALED_NATIVE,)
+    ) -> None:
         self._document = folder / "document.json"
-        self._server = FakePeerServer()
+        self._server = server or FakePeerServer()
+        self._speeches = speeches
+        self.transports: list[WebrtcTransport] = []
         self.near, self.far = WorkerNode(b"\x01" * 32), WorkerNode(b"\x02" * 32)
         self.near.members, self.far.members = [self.far.token], [self.near.token]
         self.far.bodies[REF] = BODY
@@ -64,7 +69,8 @@ class Meeting:
         bus = node.hub.bus("worker-1")
         watch = DocumentFollower(str(self._document))
         kind = WebrtcTransport if as_if is None else partial(Borrowed, as_if)
-        transport = kind(bus, node.subjects, WebrtcSettings(host="127.0.0.1"), watch)
+        transport = kind(bus, node.subjects, WebrtcSettings(host="127.0.0.1"), watch, speeches=self._speeches)
+        self.transports.append(transport)
         await node.start(transport)
         await until(lambda: node.status and node.status.state == "ready", 10.0)
 

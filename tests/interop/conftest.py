@@ -84,8 +84,8 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
+@asynccontextmanager
+async def a_browser() -> AsyncIterator[Browser]:
     async with async_playwright() as driver:
         chromium = await driver.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         yield chromium
@@ -93,18 +93,32 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with a_browser() as chromium:
+        yield chromium
+
+
+@pytest_asyncio.fixture
 async def site() -> AsyncIterator[str]:
-    """The origin of an empty page that has the unmodified `peerjs` client, and `peers.js`."""
+    async with a_site() as url:
+        yield url
+
+
+@asynccontextmanager
+async def a_site() -> AsyncIterator[str]:
+    """The origin of an empty page that has the unmodified `peerjs` client, `peers.js` and `space.js`."""
     application = web.Application()
 
     async def page(request: web.Request) -> web.Response:
-        scripts = "".join(f'<script src="/{name}"></script>' for name in ("peerjs/peerjs.min.js", "peers.js"))
+        scripts = "".join(
+            f'<script src="/{name}"></script>' for name in ("peerjs/peerjs.min.js", "peers.js", "space.js")
+        )
         return web.Response(text=f"<!doctype html><title>page</title>{scripts}", content_type="text/html")
 
     async def own(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(HERE / "peers.js")
+        return web.FileResponse(HERE / request.path.lstrip("/"))
 
-    application.add_routes([web.get("/", page), web.get("/peers.js", own)])
+    application.add_routes([web.get("/", page), web.get("/peers.js", own), web.get("/space.js", own)])
     application.router.add_static("/peerjs", HERE / "node_modules/peerjs/dist")
     runner = web.AppRunner(application)
     await runner.setup()

@@ -36,6 +36,10 @@ function dial(id, options) {
 // Sends what `kind` names, of `length`; returns its digest as the other page computes it.
 async function send(to, kind, length) {
   const bytes = bytesOf(length);
+  if (kind === "text") {
+    state.connections[to].send("é…😀".repeat(length));
+    return JSON.stringify("é…😀".repeat(length));
+  }
   const value = kind === "bytes" ? bytes.buffer : { text: "é…😀", list: [1, -2, 3.5, null, true], body: String(length).repeat(length) };
   state.connections[to].send(value);
   return kind === "bytes" ? await digest(bytes) : JSON.stringify(value);

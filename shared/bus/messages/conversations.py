@@ -75,6 +75,7 @@ def node_rows(node: str) -> list[Row]:
         *(Row(subjects.announce, (CHUNK,), transport, answered=False) for transport in WORKERS),
         Row(subjects.signal_offer, (TransportName.WEBRTC,), TransportName.WEBRTC),
         Row(subjects.signal_send, (TransportName.WEBRTC,), TransportName.WEBRTC),
+        Row(subjects.signal_pages, (TransportName.WEBRTC,), TransportName.WEBRTC, answered=False),
         # A process asks itself how it is, so that its answer has crossed the bus.
         *(Row(subjects.health(service, "*"), (service,), service) for service in SERVICES),
         *(Row(subjects.event(what), publishers, GATEWAY, answered=False) for what, publishers in EVENTS.items()),

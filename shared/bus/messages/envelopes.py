@@ -261,10 +261,14 @@ WorkerCommand = Ping | CancelRequest | DrainWorker | SignalMessage
 
 
 class SignalOffer(msgspec.Struct, array_like=True, frozen=True):
-    """An OFFER (JSON bytes) for any webrtc worker; its ANSWER goes back through `signal.send`."""
+    """An OFFER (JSON bytes) for any webrtc worker; its ANSWER goes back through `signal.send`.
+
+    beacon: it was sent to the beacon of our room, and not to us.
+    """
 
     message: bytes
     server: str
+    beacon: bool = False
 
 
 class SignalSend(msgspec.Struct, array_like=True, frozen=True):
@@ -273,6 +277,14 @@ class SignalSend(msgspec.Struct, array_like=True, frozen=True):
     message: bytes
     connection_id: str
     worker: str
+
+
+class PagesHeld(msgspec.Struct, array_like=True, frozen=True):
+    """The PeerJS ids of all pages that a webrtc worker has a link to. leaving: it drains, others are to dial them."""
+
+    worker: str
+    pages: list[str]
+    leaving: bool = False
 
 
 class SignalTaken(msgspec.Struct, array_like=True, frozen=True):

@@ -121,6 +121,11 @@ class Subjects:
         """Request, served by the lease holder alone: SignalSend -> SignalTaken."""
         return f"{self._prefix}.signal.send"
 
+    @property
+    def signal_pages(self) -> str:
+        """Publish: PagesHeld, of each webrtc worker to all of them."""
+        return f"{self._prefix}.signal.pages"
+
     def event(self, what: str) -> str:
         """Publish: past facts for views, never for decisions. what: link, status, manager, diagnostic, transfer,
         spans."""

@@ -44,6 +44,7 @@ from shared.wire.peerjs.messages import (
     Open,
     PeerMessage,
     decode_message,
+    decode_relayed,
     encode_message,
 )
 from shared.wire.peerjs.urls import socket_url
@@ -92,6 +93,13 @@ class OfferReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferUnusable:
+    """An OFFER that is not that of a data connection: of a call, or out of form. Its dialer waits for a word."""
+
+    src: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerReceived:
     src: str
     payload: AnswerPayload
@@ -124,7 +132,7 @@ class MessageRefused:
     cause: Cause
 
 
-PeerEvent = OfferReceived | AnswerReceived | CandidateReceived | PeerLeft | PeerMissing | MessageRefused
+PeerEvent = OfferReceived | OfferUnusable | AnswerReceived | CandidateReceived | PeerLeft | PeerMissing | MessageRefused
 """What a server relays; the others are between it and us."""
 SignallingEvent = Opened | ServerRefused | PeerEvent
 
@@ -179,7 +187,8 @@ class SignallingClient:
         try:
             message = decode_message(text)
         except RemoteProtocolError as error:
-            return [MessageRefused(error.cause)]
+            src = _source_of_offer(text)
+            return [OfferUnusable(src) if src else MessageRefused(error.cause)]
         if isinstance(message, Offer | Answer | Candidate | Leave | Expire):
             opened = self._opened(reattached=True)
             return opened if message.src == self._id else opened + self._receive_from_peer(message, now)
@@ -304,3 +313,12 @@ class SignallingClient:
     def _release(self, peer: str, connection_id: str) -> list[SignallingEvent]:
         early = self._early.pop((peer, connection_id), None)
         return [CandidateReceived(peer, payload) for payload in early.payloads] if early else []
+
+
+def _source_of_offer(text: str | bytes) -> str:
+    """Who sent an OFFER that cannot be read whole; "" where it is none."""
+    try:
+        relayed = decode_relayed(text)
+    except RemoteProtocolError:
+        return ""
+    return relayed.src if relayed.type == "OFFER" and isinstance(relayed.src, str) else ""

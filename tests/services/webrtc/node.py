@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from services.webrtc.transport import Timing, WebrtcTransport
@@ -26,6 +26,7 @@ from shared.rtc.contract import LinkFactory
 from shared.settings.config import WebrtcSettings
 from shared.settings.rendezvous import PeerServer
 from shared.settings.rendezvous_follower import DocumentFollower
+from shared.speech.contract import SEALED_NATIVE
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, RecordReceived, StateChanged, TransportEvent
 from tests.fakes.memory_bus import MemoryHub
 
@@ -35,17 +36,20 @@ QUICK = Timing(lease_ttl_s=2.0, watch_every_s=0.1, signalling_grace_s=0.5)
 class Worker:
     """One webrtc worker process, as far as the transport can tell."""
 
-    def __init__(self, node: Node, instance: str, load: Callable[[], LinkFactory]) -> None:
+    def __init__(
+        self, node: Node, instance: str, load: Callable[[], LinkFactory], speeches: Collection[str] = (SEALED_NATIVE,)
+    ) -> None:
         self.node = node
         self.bus = node.hub.bus(instance)
         self.events: list[TransportEvent] = []
         self.transport = WebrtcTransport(
             self.bus,
             node.subjects,
-            WebrtcSettings(host="127.0.0.1"),
+            WebrtcSettings(host="127.0.0.1", room=node.room),
             DocumentFollower(str(node.document)),
             timing=QUICK,
             load=load,
+            speeches=speeches,
         )
         self.transport.set_identity(node.key)
         self._task: asyncio.Task[None] | None = None
@@ -109,17 +113,28 @@ class Node:
         self.document = folder / f"{name}.json"
         self.workers: list[Worker] = []
         self.token = f"token-{name}"
+        self.room = ""
         self.write_document(servers)
 
     def write_document(self, servers: list[PeerServer]) -> None:
-        entries = [{"url": server.url, "key": server.key} for server in servers]
-        self.document.write_text(json.dumps({"peerServers": entries}))
+        self._servers = [{"url": server.url, "key": server.key} for server in servers]
+        self.write_ice([])
 
-    async def start(self, workers: int = 1, load: Callable[[], LinkFactory] = available.load) -> Node:
+    def write_ice(self, urls: list[str], username: str = "", credential: str = "") -> None:
+        """The document with the same PeerServers and these STUN or TURN servers."""
+        ice = [{"urls": [url], "username": username, "credential": credential} for url in urls]
+        self.document.write_text(json.dumps({"peerServers": self._servers, "iceServers": ice}))
+
+    async def start(
+        self,
+        workers: int = 1,
+        load: Callable[[], LinkFactory] = available.load,
+        speeches: Collection[str] = (SEALED_NATIVE,),
+    ) -> Node:
         chunk = self.hub.bus("chunk-1")
         await chunk.serve(self.subjects.peerjs_token, PeerjsTokenRequest, self._give_token)
         for number in range(workers):
-            worker = Worker(self, f"webrtc-{number}", load)
+            worker = Worker(self, f"webrtc-{number}", load, speeches)
             self.workers.append(worker)
             await worker.start()
         return self

@@ -18,10 +18,11 @@ from services.webrtc.limits import (
     REFUSED_SPEECH,
 )
 from services.webrtc.links import WebrtcLinks
-from services.webrtc.offers import PEERJS, PEERJS_MANAGER, PEERJS_MESH, native_offer, speech_of
+from services.webrtc.offers import Asked, asked_by, native_offer
 from shared.errors import Cause, RemoteProtocolError, TransportError
 from shared.rtc.contract import LinkEvents, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.peerjs import MANAGER, MESH, PEERJS
 from shared.transport.contract import LinkDown, LinkUp, PeerHint, TransportEvent
 from shared.wire.peerjs.messages import (
     Answer,
@@ -46,7 +47,9 @@ class FakeChannel:
     """A data channel that does what the test says."""
 
     def __init__(self, settings: LinkSettings, events: LinkEvents) -> None:
+        self.settings = settings
         self.events = events
+        self.ordered = not settings.unordered
         self.refused_candidates = 0
         self.candidates: list[str] = []
         self.is_open = False
@@ -90,21 +93,23 @@ class Bench:
     """Links with what they said and made."""
 
     channels: list[FakeChannel] = field(default_factory=list)
-    sent: list[Offer | Answer] = field(default_factory=list)
+    sent: list[Offer | Answer | Expire] = field(default_factory=list)
     events: list[TransportEvent] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     signalling: Cause | None = None
     pages: bool = False
 
     def __post_init__(self) -> None:
-        speeches = (SEALED_NATIVE, PEERJS_MANAGER) if self.pages else (SEALED_NATIVE,)
-        self.links = WebrtcLinks(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches)
+        speeches = (SEALED_NATIVE, MANAGER, PEERJS) if self.pages else (SEALED_NATIVE,)
+        self.links = WebrtcLinks(
+            self._make, LinkSettings, self._send, self.events.append, self.refused, speeches, "peer-own"
+        )
 
     def _make(self, settings: LinkSettings, events: LinkEvents) -> FakeChannel:
         self.channels.append(FakeChannel(settings, events))
         return self.channels[-1]
 
-    async def _send(self, message: Offer | Answer, connection_id: str) -> None:
+    async def _send(self, message: Offer | Answer | Expire, connection_id: str) -> None:
         if self.signalling is not None:
             raise TransportError(self.signalling)
         self.sent.append(message)
@@ -118,7 +123,9 @@ class Bench:
 
     @property
     def connection_id(self) -> str:
-        return self.sent[-1].payload.connection_id
+        last = self.sent[-1]
+        assert isinstance(last, Offer)
+        return last.payload.connection_id
 
     async def signal(self, message: Message) -> None:
         await self.links.signal(encode_message(message).encode())
@@ -261,7 +268,10 @@ async def test_a_pages_link_says_its_speech_and_who_the_server_vouches_for() -> 
     await until(lambda: bench.events)
     [up] = bench.events
     assert isinstance(up, LinkUp)
-    assert (up.speech, up.guest, up.expected_key, up.dialer) == (PEERJS_MANAGER, "peer-page", None, False)
+    assert (up.speech, up.guest, up.expected_key, up.dialer) == (MANAGER, "peer-page", None, False)
+    assert (up.ordered, up.serialization) == (False, "binary")
+    settings = bench.channels[0].settings
+    assert (settings.unordered, settings.text, settings.max_message_bytes) == (True, False, 262_144)
     await bench.links.close_all()
 
 
@@ -279,17 +289,54 @@ async def test_a_peer_that_leaves_its_link_is_dialled_again() -> None:
     await bench.links.close_all()
 
 
+async def test_a_page_is_dialled_by_its_id_and_not_twice() -> None:
+    bench = Bench(pages=True)
+    page = PeerHint(b"", "page-one")
+    dialling = asyncio.create_task(bench.links.dial(page, 3))
+    await until(lambda: bench.sent)
+    [offer] = bench.sent
+    assert isinstance(offer, Offer)
+    assert (offer.dst, offer.payload.serialization, offer.payload.reliable) == ("page-one", "binary", True)
+    assert offer.payload.metadata == {"userId": "peer-own", "nodeId": "peer-own", "source": "swarmbridge"}
+    await bench.answer("open", src="page-one")
+    await dialling
+    [up] = bench.events
+    assert isinstance(up, LinkUp)
+    assert (up.speech, up.guest, up.expected_key, up.dialer) == (PEERJS, "page-one", None, True)
+    await bench.links.dial(page, 3)
+    assert len(bench.sent) == 1
+    await bench.links.close_all()
+
+
+async def test_a_page_is_unknown_where_its_speech_is_not_spoken() -> None:
+    bench = Bench()
+    assert await failed(asyncio.create_task(bench.links.dial(PeerHint(b"", "page-one"), 1))) is Cause.PEER_UNKNOWN
+    assert bench.channels == []
+
+
+async def test_an_offer_that_cannot_be_answered_is_turned_away() -> None:
+    bench = Bench(pages=True)
+    payload = OfferPayload(SessionDescription("offer", "bad"), "dc_1", metadata={"userId": "x"})
+    bench.links.take_offer(Offer(payload, src="peer-page"))
+    await until(lambda: bench.sent)
+    assert bench.sent == [Expire(dst="peer-page")]
+    assert bench.refused[REFUSED_DESCRIPTION] == 1
+    await bench.links.close_all()
+
+
 @pytest.mark.parametrize(
-    ("metadata", "speech"),
+    ("metadata", "serialization", "asked"),
     [
-        ({"swarmbridge": 1}, SEALED_NATIVE),
-        ({"swarmbridge": 2}, PEERJS),
-        ({"userId": "x"}, PEERJS_MANAGER),
-        ({"nodeId": "x", "source": "mesh"}, PEERJS_MESH),
-        (None, PEERJS),
-        ("userId", PEERJS),
+        ({"swarmbridge": 1}, "raw", Asked(SEALED_NATIVE, "")),
+        ({"swarmbridge": 2}, "raw", None),
+        ({"userId": "x"}, "binary", Asked(MANAGER, "binary")),
+        ({"nodeId": "x", "source": "mesh"}, "json", Asked(MESH, "json")),
+        ({"nodeId": "x", "userId": "x"}, "binary-utf8", Asked(PEERJS, "binary")),
+        (None, "raw", Asked(PEERJS, "raw")),
+        ("userId", "binary", Asked(PEERJS, "binary")),
+        (None, "MsgPack", None),
     ],
 )
-def test_which_speech_an_offer_asks_for(metadata: object, speech: str) -> None:
-    payload = OfferPayload(SessionDescription("offer", "sdp"), "dc_1", metadata=metadata)
-    assert speech_of(payload) == speech
+def test_what_an_offer_asks_for(metadata: object, serialization: str, asked: Asked | None) -> None:
+    payload = OfferPayload(SessionDescription("offer", "sdp"), "dc_1", metadata=metadata, serialization=serialization)
+    assert asked_by(payload) == asked

@@ -76,7 +76,7 @@ async def test_close_says_down_once_at_each_end(make_node: MakeNode) -> None:
     await a.worker.transport.close(at_a, Cause.CLOSED)
     await a.worker.transport.close(LinkId("unknown"), Cause.CLOSED)
     with pytest.raises(TransportError) as large:
-        await a.worker.transport.send(at_a, bytes(65_536))
+        await a.worker.transport.send(at_a, bytes(262_145))
     assert large.value.cause is Cause.TOO_LARGE
 
 

@@ -201,20 +201,75 @@ def test_keepalives_and_announcements_of_the_mesh() -> None:
 
 
 @pytest.mark.parametrize("hint", [None, MANAGER, MESH])
-def test_the_first_message_decides_and_what_waited_is_said_then(hint: str | None) -> None:
+def test_the_first_message_decides_and_until_then_both_are_spoken(hint: str | None) -> None:
     speech = page(hint)
     speech.announce([FILE_ID])
     speech.ask(ID, RequestChunk(REF), 5000, "", 0.0)
     early = said(speech)
-    assert (early == []) is (hint is None)
+    kinds = [value["type"] if isinstance(value, dict) else json.loads(value)["type"] for value in early]
+    in_manager, in_mesh = ["announce", "chunk"], ["seeding-available", "chunk-request"]
+    expected = in_manager * (hint != MESH) + in_mesh * (hint != MANAGER)
+    assert sorted(kinds) == sorted(expected)
     hear(speech, mesh("content-inventory", ids=[]))
     hear(speech, mesh("ping", ts=1))
     late = [json.loads(value)["type"] for value in said(speech)]
     assert late[-1] == "pong", "in the dialect that it speaks"
-    if hint is None:
+    if hint == MANAGER:  # its OFFER told another; it is said again in words that it knows
         assert late == ["chunk-request", "seeding-available", "pong"]
-    if hint == MANAGER:  # its OFFER named another; the announcement is said again in words that it knows
-        assert late == ["seeding-available", "pong"]
+    else:
+        assert late == ["pong"]
+
+
+# ── over the other serializations ──
+
+
+@pytest.mark.parametrize("serialization", ["json", "raw"])
+@pytest.mark.parametrize("dialect", [MANAGER, MESH])
+def test_a_small_chunk_crosses_in_json(serialization: str, dialect: str) -> None:
+    speech = PeerjsSpeech(PAGE_ID, OWN_ID, ByteBudget(MAX_LINK_BYTES), 0.0, NOW_S, None, serialization)
+    speech.events()
+    ask = manager(ASK_CHUNK) if dialect == MANAGER else json.loads(mesh("chunk-request", chunkRef=REF, requestId="r"))
+    speech.receive_record(json.dumps(ask).encode(), 0.0)
+    [request] = speech.events()
+    assert isinstance(request, RequestReceived)
+    cipher = decode(CHUNK["cipher"])
+    speech.answer(request.request_id, HEADER, len(cipher))
+    speech.take_body(request.request_id, memoryview(cipher))
+    record = speech.next_record()
+    assert record is not None
+    message = json.loads(record)
+    if isinstance(message, str):  # mesh over `json`: its text is a JSON string
+        message = json.loads(message)
+    assert (message["payload"] if dialect == MANAGER else message)["chunk"] == CHUNK
+
+
+@pytest.mark.parametrize("serialization", ["json", "raw"])
+def test_a_chunk_too_long_for_one_message_is_not_found(serialization: str) -> None:
+    speech = PeerjsSpeech(PAGE_ID, OWN_ID, ByteBudget(MAX_LINK_BYTES), 0.0, NOW_S, None, serialization)
+    speech.events()
+    speech.receive_record(mesh("chunk-request", chunkRef=REF, requestId="r").encode(), 0.0)
+    [request] = speech.events()
+    assert isinstance(request, RequestReceived)
+    speech.answer(request.request_id, HEADER, 2**20)
+    speech.take_body(request.request_id, memoryview(bytes(2**20)))
+    record = speech.next_record()
+    assert record is not None
+    assert len(record) < 1000
+    assert speech.next_record() is None
+
+
+def test_closing_over_json_and_what_raw_cannot_say() -> None:
+    close = b'{"__peerData":{"type":"close"}}'
+    for serialization, ends in (("json", True), ("raw", False)):
+        speech = PeerjsSpeech(PAGE_ID, OWN_ID, ByteBudget(MAX_LINK_BYTES), 0.0, NOW_S, None, serialization)
+        speech.events()
+        speech.goodbye(Cause.DRAINING)
+        assert (speech.next_record() == close) is ends
+        speech.receive_record(close, 0.0)
+        assert (speech.events() == [PeerLeft(Cause.CLOSED)]) is ends
+        speech.receive_record(b"\xff" if serialization == "raw" else b"1", 0.0)
+        with pytest.raises(RemoteProtocolError):
+            speech.receive_record(bytes(262_145), 0.0)
 
 
 # ── what a stranger may do ──

@@ -101,6 +101,7 @@ PUBLISHED = [
     (("chunk",), N.event("transfer"), ("gateway",)),
     (SERVICES, N.event("spans"), ("gateway",)),
     (("chunk",), N.announce, WORKERS),
+    (("webrtc",), N.signal_pages, ("webrtc",)),
     *(((worker,), N.announced(worker), ("chunk",)) for worker in WORKERS),
 ]
 

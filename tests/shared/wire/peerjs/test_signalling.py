@@ -38,6 +38,7 @@ from shared.wire.peerjs.signalling import (
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    OfferUnusable,
     Opened,
     PeerLeft,
     PeerMissing,
@@ -203,3 +204,12 @@ def test_the_queue_is_bounded() -> None:
     with pytest.raises(SwarmbridgeError) as caught:
         machine.send(Leave(dst="b"))
     assert caught.value.cause is Cause.BUSY
+
+
+@pytest.mark.parametrize("payload", ['{"type":"media","connectionId":"mc_1","sdp":{"type":"offer","sdp":"v=0"}}', "5"])
+def test_an_offer_of_a_call_or_out_of_form_names_who_waits_for_a_word(payload: str) -> None:
+    client = SignallingClient("peer-own", "token", "peerjs", "1.5.5", 0.0)
+    client.receive_text('{"type":"OPEN"}', 0.0)
+    text = '{"type":"OFFER","src":"page-one","dst":"peer-own","payload":' + payload + "}"
+    assert client.receive_text(text, 0.0) == [OfferUnusable("page-one")]
+    assert client.receive_text(text.replace("OFFER", "ANSWER"), 0.0) == [MessageRefused(Cause.INVALID)]
