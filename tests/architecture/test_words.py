@@ -23,11 +23,15 @@ WORDS = {
     r"anew": "again",
     r"one's own": "your own",
     r"let go": "ignored, released or closed",
-    r"told": "reported, notified, asked to",
     r"walls": "boundaries",
     r"each (?:second|minute|hour|s|ms|\d[\d.]* ?(?:s|ms|seconds|minutes))": "every 250 ms",
 }
 """What is not written (a regular expression, whole words, any case, names in snake_case too) -> what is instead."""
+
+PUBLIC_WORDS = {r"told": "reported, notified, asked to"}
+"""The same, in what users read: documents and the page. In a comment it is plain English."""
+
+PUBLIC = (".md", ".html", ".js")
 
 NOT_OURS = ("LICENSE", "uv.lock", "package-lock.json", "tests/vectors/", "tests/architecture/test_words.py")
 """Others' texts, data, and this list itself."""
@@ -51,14 +55,23 @@ def _text(path: Path) -> str:
 
 @pytest.mark.parametrize(("word", "instead"), WORDS.items())
 def test_one_word_a_thing(word: str, instead: str) -> None:
+    assert not _found(word, ""), f"write: {instead}"
+
+
+@pytest.mark.parametrize(("word", "instead"), PUBLIC_WORDS.items())
+def test_public_texts_have_the_idiom_of_the_field(word: str, instead: str) -> None:
+    assert not _found(word, PUBLIC), f"write: {instead}"
+
+
+def _found(word: str, suffixes: str | tuple[str, ...]) -> list[str]:
     wanted = re.compile(rf"(?<![^\W_]){word}(?![^\W_])", re.IGNORECASE)
-    found = [
+    return [
         f"{name}:{number}: {line.strip()}"
         for name, text in written()
+        if name.endswith(suffixes)
         for number, line in enumerate(text.splitlines(), 1)
         if wanted.search(line.replace("_", " "))
     ]
-    assert not found, f"write: {instead}"
 
 
 OF_A_PROTOCOL = ("shared.wire", "shared.speech")
