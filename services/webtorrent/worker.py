@@ -14,18 +14,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.webtorrent.addresses import OurAddresses
+from services.webtorrent.channel import MAX_READ_BYTES
+from services.webtorrent.channels import Channels
 from services.webtorrent.dht import Dht
-from services.webtorrent.endpoints import Endpoint, parse_endpoint
+from services.webtorrent.endpoints import Endpoint, is_wildcard, parse_endpoint
 from services.webtorrent.health import START_GRACE_S, Ways, state_of
 from services.webtorrent.limits import REFUSED_ENDPOINT
-from services.webtorrent.offer import OfferSource
 from services.webtorrent.swarm import Source, Swarm, control_infohash
 from services.webtorrent.trackers import TrackerContext, Trackers
 from services.webtorrent.wires import Wires
 from shared.bus.messages.records import MeetingPlace
 from shared.clock import Clock, unix_ms
 from shared.errors import Cause, TransportError
+from shared.rtc import available
 from shared.rtc.addresses import address_rule
+from shared.rtc.contract import LinkSettings
 from shared.settings.config import Config
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
@@ -72,11 +75,11 @@ class Worker:
         self._rule = address_rule(addresses.host, ())
         self._swarm = Swarm(self._rule.allows, clock())
         self._document = DocumentFollower(config.rendezvous.document)
-        self._offer = OfferSource(addresses.host, self._changed)
         self._dht: Dht | None = None
         self._trackers: Trackers | None = None
         self.wires = Wires(self._infohash, self._peer_id, self._swarm, emit, refused, clock)
         self.wires.on_change = self._changed
+        self._channels = Channels(self._link_settings, self.wires, refused, self._changed, clock, available.load)
 
     async def run(self) -> None:
         """Serve until cancelled. Raises: TransportError(REFUSED): the wire's address is taken or not ours."""
@@ -90,10 +93,11 @@ class Worker:
                     group.create_task(self._dht.run(), name="dht")
                 if self._trackers is not None:
                     group.create_task(self._trackers.run(), name="trackers")
-                    group.create_task(self._offer.run(), name="offer")
+                    group.create_task(self._channels.run(), name="channels")
         finally:
             await self._tasks.close()
             await self.wires.close()
+            await self._channels.finish()
 
     def search(self, hint: PeerHint) -> None:
         """Look for one peer: its own endpoints, the DHT, the trackers, whoever we know.
@@ -168,7 +172,8 @@ class Worker:
         return TrackerContext(
             infohash=self._infohash,
             peer_id=self._peer_id,
-            sdp=lambda: self._offer.sdp,
+            channels=self._channels,
+            wires=self.wires,
             wire=lambda local_address: self._addresses.advertised(self.wires.port, local_address),
             found=self._found_by_tracker,
             alone=self._is_alone,
@@ -176,6 +181,12 @@ class Worker:
             refused=self._refused,
             clock=self._clock,
         )
+
+    def _link_settings(self) -> LinkSettings:
+        # Where the wire listens, channels gather: on all addresses where it listens on all.
+        host = "" if is_wildcard(self._addresses.host) else self._addresses.host
+        servers = tuple(self._document.current.ice_servers)
+        return LinkSettings(host, servers, MAX_READ_BYTES, self._addresses.advertise)
 
     def _is_alone(self) -> bool:
         return self.wires.link_count == 0
@@ -225,7 +236,7 @@ class Worker:
         return Ways(
             dht_joined=dht is not None and dht.joined,
             trackers_up=trackers.up_count if trackers is not None else 0,
-            import_failed=self._offer.import_failed or (dht is not None and dht.import_failed),
+            import_failed=self._channels.import_failed or (dht is not None and dht.import_failed),
             age_s=self._clock() - self._started_at,
             document_broken=bool(self._document.problem),
         )

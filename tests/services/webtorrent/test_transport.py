@@ -140,6 +140,7 @@ async def test_send_waits_for_a_peer_that_does_not_read_and_ends_with_the_link()
             flooding = asyncio.create_task(flood())
             wires = node.transport._worker.wires  # type: ignore[union-attr]
             connection = wires._links[up.link].connection
+            assert isinstance(connection, WireConnection)
             await node.until(lambda: not connection._writable.is_set())
             transport = connection._transport
             assert transport is not None
