@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from services.webtorrent.connection import WireConnection
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId
 from shared.transports import TransportState
