@@ -79,11 +79,18 @@ async def node_torrent(folder: Path, **options: Any) -> AsyncIterator[NodeTorren
     (folder / "package.json").write_text('{"type": "module"}')
     if not (folder / "node_modules").exists():
         (folder / "node_modules").symlink_to(HERE / "node_modules")
+    async with node_script(folder, "torrent_node.mjs", {"utp": False, **options}) as torrent:
+        yield torrent
+
+
+@asynccontextmanager
+async def node_script(folder: Path, script: str, options: dict[str, Any]) -> AsyncIterator[NodeTorrent]:
+    """A script of this folder's in Node 22, which says `{}` when it listens to commands."""
     with (folder / "client.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             str(NODE),
-            str(folder / "torrent_node.mjs"),
-            json.dumps({"utp": False, **options}),
+            str(folder / script),
+            json.dumps(options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
