@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.webtorrent.addresses import OurAddresses
+from services.webtorrent.bootstrap import Bootstrap
 from services.webtorrent.channel import MAX_READ_BYTES
 from services.webtorrent.channels import Channels
 from services.webtorrent.dht import Dht
@@ -33,7 +34,7 @@ from shared.settings.config import Config
 from shared.settings.rendezvous_follower import DocumentFollower
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Emit, PeerHint, StateChanged
-from shared.transport.places import KNOWN, connected_place, places_of
+from shared.transport.places import connected_place, places_of
 from shared.version import VERSION
 
 PEER_ID_PREFIX = f"-sb{VERSION.replace('.', '')[:4].ljust(4, '0')}-".encode()
@@ -76,6 +77,7 @@ class Worker:
         self._swarm = Swarm(self._rule.allows, clock())
         self._document = DocumentFollower(config.rendezvous.document)
         self._dht: Dht | None = None
+        self._bootstrap: Bootstrap | None = None
         self._trackers: Trackers | None = None
         self.wires = Wires(self._infohash, self._peer_id, self._swarm, emit, refused, clock)
         self.wires.on_change = self._changed
@@ -91,6 +93,8 @@ class Worker:
                 group.create_task(self._document.run(self._document_changed), name="document")
                 if self._dht is not None:
                     group.create_task(self._dht.run(), name="dht")
+                if self._bootstrap is not None:
+                    group.create_task(self._bootstrap.run(), name="bootstrap")
                 if self._trackers is not None:
                     group.create_task(self._trackers.run(), name="trackers")
                     group.create_task(self._channels.run(), name="channels")
@@ -138,8 +142,14 @@ class Worker:
             faults,
             lambda url, index: connected_place("webtorrentTrackers", index, clients.get(url), now, unix_ms()),
         )
+        asked = self._bootstrap
         nodes = places_of(
-            "dhtNodes", document.dht_nodes, faults, lambda _, index: MeetingPlace("dhtNodes", index, KNOWN)
+            "dhtNodes",
+            document.dht_nodes,
+            faults,
+            lambda text, index: connected_place(
+                "dhtNodes", index, asked.state(text) if asked is not None else None, now, unix_ms()
+            ),
         )
         return [*trackers, *nodes]
 
@@ -151,6 +161,13 @@ class Worker:
             self._swarm.mark_own(own, self._clock())
         if self._settings.dht:
             self._dht = self._make_dht()
+            self._bootstrap = Bootstrap(
+                self._addresses.host,
+                self._document.current.dht_nodes,
+                self._dht.use_node,
+                self._changed,
+                self._clock,
+            )
         if self._settings.trackers:
             self._trackers = Trackers(self._tracker_context(), self._document.current.webtorrent_trackers)
 
@@ -161,7 +178,6 @@ class Worker:
             loopback=self._rule.loopback,
             infohash=self._infohash,
             wire_port=self.wires.port,
-            nodes=self._document.current.dht_nodes,
             found=self._found_by_dht,
             alone=self._is_alone,
             changed=self._changed,
@@ -193,8 +209,8 @@ class Worker:
 
     def _document_changed(self) -> None:
         document = self._document.current
-        if self._dht is not None:
-            self._dht.set_nodes(document.dht_nodes)
+        if self._bootstrap is not None:
+            self._bootstrap.set_nodes(document.dht_nodes)
         if self._trackers is not None:
             self._trackers.set_urls(document.webtorrent_trackers)
         self._changed()

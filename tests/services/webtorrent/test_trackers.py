@@ -11,10 +11,13 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from services.webtorrent.channels import MAX_OFFERS_OPEN
 from services.webtorrent.swarm import control_infohash
 from services.webtorrent.trackers import EMPTY_SDP
+from services.webtorrent.transport import WebtorrentTransport
+from shared.clock import monotonic
 from shared.errors import Cause, TransportError
 from shared.transports import TransportState
 from tests.services.webtorrent.swarm_parts import (
@@ -204,3 +207,75 @@ async def test_how_many_offers_are_open_is_bounded(tmp_path: Path, monkeypatch: 
             await node.until(lambda at=announced_at: member._announced_at > at)  # type: ignore[misc]
         assert len(member._offers) == MAX_OFFERS_OPEN
         assert up_count(node) == 1
+
+
+@asynccontextmanager
+async def silent_servers() -> AsyncIterator[list[str]]:
+    """URLs of one that accepts and never speaks HTTP, and of one that upgrades and never answers an announce."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async def upgrade(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        async for _ in ws:
+            pass
+        return ws
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    app = web.Application()
+    app.router.add_get("/", upgrade)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield [f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", f"ws://127.0.0.1:{runner.addresses[0][1]}/"]
+    finally:
+        server.close()
+        await runner.cleanup()
+
+
+async def test_dead_and_silent_trackers_delay_nobody(tmp_path: Path) -> None:
+    async with tracker_server() as tracker, silent_servers() as silent:
+        urls = ["ws://127.0.0.1:9/", *silent, tracker.url]
+        document = write_document(tmp_path / "document.json", trackers=urls)
+        one = config(document, trackers=True)
+        async with running(one, one) as (node, other):
+            await node.up()
+            await other.up()
+            states = [each.state for each in node.transport.meeting_places()]
+            assert states == ["waiting", "connecting", "connecting", "open"], "a socket alone is no tracker"
+            assert up_count(node) == 1
+
+
+async def test_an_idle_peer_announces_once_a_minute_at_most(tmp_path: Path) -> None:
+    """On a clock that runs 60 times as fast: five seconds are five minutes."""
+    texts: list[dict[str, Any]] = []
+
+    async def tracker_of_ours(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        async for message in ws:
+            texts.append(json.loads(message.data))
+            reply = {"action": "announce", "info_hash": INFOHASH, "interval": 120, "complete": 0, "incomplete": 1}
+            await ws.send_str(json.dumps(reply))
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", tracker_of_ours)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"ws://127.0.0.1:{runner.addresses[0][1]}/"
+    document = write_document(tmp_path / "document.json", trackers=[url])
+    node = Node(WebtorrentTransport(config(document, trackers=True), clock=lambda: 60 * monotonic()))
+    await node.start()
+    begun = monotonic()
+    await node.until(lambda: monotonic() - begun > 5.0)
+    minutes = monotonic() - begun
+    await node.stop()
+    await runner.cleanup()
+    announces = [each for each in texts if each["action"] == "announce" and "answer" not in each]
+    assert 3 <= len(announces) <= 1 + minutes
+    assert all(len(each["offers"]) <= 5 for each in announces)
