@@ -82,6 +82,8 @@ class Dht:
         self._nodes: list[Endpoint] = []
         self._found, self._alone, self._changed = found, alone, changed
         self._clock = clock
+        self.on_item: Callable[[bytes, bytes], None] = lambda public, value: None
+        """Told of every mutable item that comes back: its key, 32 bytes, and its value."""
         self._answered = False
         self._session: Any = None
         self._infohash: Any = None
@@ -108,6 +110,16 @@ class Dht:
         """Look for peers soon; no more often than each MIN_SEARCH_S."""
         self._search_wanted = True
         self._wake.set()
+
+    def get_item(self, public: bytes) -> None:
+        """Look for a mutable item (BEP 44); `on_item` is told, once an answer that is better than the last comes."""
+        if self._session is not None:
+            self._session.dht_get_mutable_item(public, b"")
+
+    def put_item(self, private: bytes, public: bytes, value: bytes) -> None:
+        """Store a mutable item with the next sequence number. private: expanded, 64 bytes."""
+        if self._session is not None:
+            self._session.dht_put_mutable_item(private, public, value, b"")
 
     async def run(self) -> None:
         """Serve until cancelled; returns early, with `import_failed` set, where libtorrent cannot be used."""
@@ -215,8 +227,15 @@ class Dht:
         elif kind == "dht_get_peers_reply_alert" and alert.info_hash == self._infohash:
             self._learn_state(self.node_count, answered=True)
             self._tell(alert.peers())
+        elif kind == "dht_mutable_item_alert":
+            self._item(alert)
         elif kind == "dht_announce_alert" and alert.info_hash == self._infohash:
             self._tell([(alert.ip, alert.port)])
+
+    def _item(self, alert: Any) -> None:
+        # A list, a number or nothing at all is what somebody else has put there, or nobody has.
+        if isinstance(alert.item, bytes) and alert.item and isinstance(alert.key, bytes):
+            self.on_item(alert.key, alert.item)
 
     def _tell(self, addresses: list[tuple[str, int]]) -> None:
         self._found(each for each in (endpoint(str(host), port) for host, port in addresses) if each is not None)

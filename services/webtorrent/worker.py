@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.webtorrent.addresses import OurAddresses
+from services.webtorrent.beacon import Beacon, SignRecord
 from services.webtorrent.bootstrap import Bootstrap
 from services.webtorrent.channel import MAX_READ_BYTES
 from services.webtorrent.channels import Channels
@@ -43,6 +44,15 @@ PEER_ID_RANDOM_BYTES = 12
 
 
 @dataclass(frozen=True, slots=True)
+class Membership:
+    """What a node's record in the DHT needs: the mesh secret, 32 bytes, its own identity key, and who signs with it."""
+
+    mesh_secret: bytes
+    identity: bytes
+    sign: SignRecord
+
+
+@dataclass(frozen=True, slots=True)
 class SwarmMetrics:
     """dht_join_s: None = not joined. known: endpoints by who told of them. tracker_swarm_size: the largest told."""
 
@@ -61,8 +71,16 @@ class Worker:
     """
 
     def __init__(
-        self, config: Config, addresses: OurAddresses, emit: Emit, refused: Counter[str], clock: Clock
+        self,
+        config: Config,
+        addresses: OurAddresses,
+        emit: Emit,
+        refused: Counter[str],
+        clock: Clock,
+        membership: Membership | None = None,
     ) -> None:
+        """membership: what makes the node's record in the DHT; None = there is none."""
+        self._membership = membership
         self._settings = config.webtorrent
         self._addresses = addresses
         self._emit = emit
@@ -78,6 +96,7 @@ class Worker:
         self._document = DocumentFollower(config.rendezvous.document)
         self._dht: Dht | None = None
         self._bootstrap: Bootstrap | None = None
+        self._beacon: Beacon | None = None
         self._trackers: Trackers | None = None
         self.wires = Wires(self._infohash, self._peer_id, self._swarm, emit, refused, clock)
         self.wires.on_change = self._changed
@@ -93,6 +112,8 @@ class Worker:
                 group.create_task(self._document.run(self._document_changed), name="document")
                 if self._dht is not None:
                     group.create_task(self._dht.run(), name="dht")
+                if self._beacon is not None:
+                    group.create_task(self._beacon.run(), name="beacon")
                 if self._bootstrap is not None:
                     group.create_task(self._bootstrap.run(), name="bootstrap")
                 if self._trackers is not None:
@@ -111,6 +132,8 @@ class Worker:
         now = self._clock()
         endpoints = [each for each in map(parse_endpoint, hint.endpoints) if each is not None]
         self._count_refused(len(hint.endpoints) - len(endpoints) + self._swarm.hint(endpoints, hint.key, now))
+        if self._beacon is not None and hint.key:
+            self._beacon.look_up(hint.key)
         self._swarm.hurry(now)
         for way in (self._dht, self._trackers):
             if way is not None:
@@ -168,6 +191,16 @@ class Worker:
                 self._changed,
                 self._clock,
             )
+        if self._dht is not None and self._membership is not None:
+            self._beacon = Beacon(
+                self._membership.mesh_secret,
+                self._membership.identity,
+                self._dht,
+                self._membership.sign,
+                lambda: self._addresses.advertised(self.wires.port, ""),
+                self._found_by_record,
+                self._clock,
+            )
         if self._settings.trackers:
             self._trackers = Trackers(self._tracker_context(), self._document.current.webtorrent_trackers)
 
@@ -221,6 +254,11 @@ class Worker:
         self._count_refused(self._swarm.learn(endpoints, Source.DHT, self._clock()))
         self._dial_wake.set()
 
+    def _found_by_record(self, texts: Sequence[str], key: bytes) -> None:
+        endpoints = [each for each in map(parse_endpoint, texts) if each is not None]
+        self._count_refused(len(texts) - len(endpoints) + self._swarm.hint(endpoints, key, self._clock()))
+        self._dial_wake.set()
+
     def _found_by_tracker(self, endpoints: Sequence[Endpoint], malformed: int, wait_s: float) -> None:
         refused = self._swarm.learn(endpoints, Source.TRACKER, self._clock(), wait_s)
         self._count_refused(malformed + refused)
@@ -244,6 +282,8 @@ class Worker:
     # ── state ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _changed(self) -> None:
+        if self._beacon is not None:
+            self._beacon.dht_changed()
         self._dial_wake.set()
         self._state_wake.set()
 

@@ -19,9 +19,8 @@ from services.rendezvous.app import Rendezvous
 from services.webtorrent.swarm import control_infohash
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until
-from tests.interop.conftest import DEADLINE_S, our_rendezvous
+from tests.interop.conftest import DEADLINE_S, HERE, our_rendezvous
 from tests.interop.torrents import (
-    HERE,
     NodeTorrent,
     Torrent,
     counts_until,

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -38,7 +39,7 @@ PEER_ID = "-XX0001-abcdefghijkl"
 
 
 @asynccontextmanager
-async def two_nodes(folder: Path, tracker: TrackerServer, **settings: str) -> AsyncIterator[list[Node]]:
+async def two_nodes(folder: Path, tracker: TrackerServer, **settings: Any) -> AsyncIterator[list[Node]]:
     document = write_document(folder / "document.json", trackers=[tracker.url])
     one = config(document, trackers=True, **settings)
     async with running(one, one) as nodes:
