@@ -11,7 +11,7 @@ SIGN_TIMEOUT_S = 2.0
 
 
 async def app(process: Process) -> None:
-    """Serve the webtorrent transport until the process is told to stop."""
+    """Serve the webtorrent transport until the process is asked to stop."""
 
     async def sign(body: bytes) -> bytes:
         call = SignDhtRecord(body)

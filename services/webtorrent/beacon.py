@@ -80,7 +80,7 @@ class Beacon:
         dht.on_item = self._item
 
     def look_up(self, key: bytes) -> None:
-        """Ask the DHT where the owner of this identity key is; `found` is told."""
+        """Ask the DHT where the owner of this identity key is; `found` hears of it."""
         keys = record_keys(self._secret, key)
         self._wanted[keys.public] = keys
         self._wanted.move_to_end(keys.public)

@@ -102,7 +102,7 @@ class ChannelConnection:
         self._driver.send_frame(frame)
 
     def close(self, cause: Cause) -> None:
-        """End it: `lost` is told before this returns, queued bytes have CLOSE_LINGER_S to leave."""
+        """End it: `lost` is called before this returns, queued bytes have CLOSE_LINGER_S to leave."""
         self._end(cause)
         self._tasks.start(self._close_rtc(CLOSE_LINGER_S), name="channel-close")
 

@@ -83,7 +83,7 @@ class Dht:
         self._found, self._alone, self._changed = found, alone, changed
         self._clock = clock
         self.on_item: Callable[[bytes, bytes], None] = lambda public, value: None
-        """Told of every mutable item that comes back: its key, 32 bytes, and its value."""
+        """Called with every mutable item that comes back: its key, 32 bytes, and its value."""
         self._answered = False
         self._session: Any = None
         self._infohash: Any = None
@@ -107,12 +107,12 @@ class Dht:
         self._wake.set()
 
     def search(self) -> None:
-        """Look for peers soon; no more often than each MIN_SEARCH_S."""
+        """Look for peers soon; no more often than every MIN_SEARCH_S."""
         self._search_wanted = True
         self._wake.set()
 
     def get_item(self, public: bytes) -> None:
-        """Look for a mutable item (BEP 44); `on_item` is told, once an answer that is better than the last comes."""
+        """Look for a mutable item (BEP 44); `on_item` hears of each answer that is better than the last."""
         if self._session is not None:
             self._session.dht_get_mutable_item(public, b"")
 

@@ -43,7 +43,7 @@ class Strangers:
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
 
     def useless(self, peer_id: bytes, address: str, now: float) -> None:
-        """A peer had no `swarm-space`. peer_id: b"" where it was not told. address: "" where it dialled nobody."""
+        """A peer had no `swarm-space`. peer_id: b"" where it is not known. address: "" where it dialled nobody."""
         if peer_id:
             _remember(self._ids, peer_id, now)
         if address:

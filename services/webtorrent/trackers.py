@@ -14,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 import aiohttp
 
@@ -38,6 +39,7 @@ from shared.wire.wstracker.client import (
     MessageRefused,
     OfferExpired,
     OfferReceived,
+    Scraped,
     TrackerClient,
     TrackerEvent,
     TrackerRefused,
@@ -121,7 +123,7 @@ class Trackers:
 
     @property
     def swarm_size(self) -> int:
-        """The largest swarm, ourselves included, that a tracker told us of."""
+        """The largest swarm, ourselves included, that a tracker reported."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
 
     def states(self) -> dict[str, ReconnectingClient]:
@@ -275,7 +277,7 @@ class TrackerMember:
             described.append(TrackerOffer(offer_id, with_wire_hint(Description("offer", sdp), wire)))
         return described
 
-    # ── what the tracker tells ──────────────────────────────────────────────────────────────────────────
+    # ── what the tracker says ──────────────────────────────────────────────────────────────────────────
 
     def _handle(self, event: TrackerEvent, client: TrackerClient, wire: list[str]) -> None:
         match event:
@@ -289,8 +291,15 @@ class TrackerMember:
             case MessageRefused():
                 if event.cause is not Cause.EXPIRED:
                     self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
-            case TrackerRefused(warning=False):
-                log.info("a tracker refused a request")
+            case TrackerRefused():
+                if not event.warning:
+                    log.info("a tracker refused a request")
+            case AnnounceDue() | OfferExpired():
+                pass  # of the machine's timers, which `_announce_if_due` reads; an offer holds nothing of ours
+            case Scraped():
+                pass  # we never scrape: an announce brings the same counts
+            case _:
+                assert_never(event)
 
     def _offered(self, event: OfferReceived, client: TrackerClient, wire: list[str]) -> None:
         if self._context.wires.has_peer(event.peer_id):

@@ -72,23 +72,23 @@ async def test_the_npm_client_announces_scrapes_meets_and_leaves(tmp_path: Path)
         _, url = await stack.enter_async_context(ours())
         one = await stack.enter_async_context(npm_client(tmp_path, 1, url))
         await do(one, "start")
-        await seen(one, lambda told: bool(told["updates"]))
+        await seen(one, lambda heard: bool(heard["updates"]))
         async with npm_client(tmp_path, 2, url) as two:
             await do(two, "start")
-            await seen(two, lambda told: told["connected"] == 1)
-            await seen(one, lambda told: told["connected"] == 1)
+            await seen(two, lambda heard: heard["connected"] == 1)
+            await seen(one, lambda heard: heard["connected"] == 1)
             # A regular announce, one that says `completed`, and what a scrape then counts.
             await do(one, "update")
-            await seen(one, lambda told: told["updates"][-1] == [0, 2])
+            await seen(one, lambda heard: heard["updates"][-1] == [0, 2])
             await do(two, "complete")
-            await seen(two, lambda told: told["updates"][-1] == [1, 1])
+            await seen(two, lambda heard: heard["updates"][-1] == [1, 1])
             await do(one, "scrape")
-            assert (await seen(one, lambda told: bool(told["scrapes"])))["scrapes"][0][:2] == [1, 1]
+            assert (await seen(one, lambda heard: bool(heard["scrapes"])))["scrapes"][0][:2] == [1, 1]
             await do(two, "stop")
-            await seen(one, lambda told: told["updates"] is not None)
+            await seen(one, lambda heard: heard["updates"] is not None)
             await do(one, "update")
-            told = await seen(one, lambda told: told["updates"][-1] == [0, 1])
-            assert (told["errors"], told["warnings"]) == ([], [])
+            heard = await seen(one, lambda heard: heard["updates"][-1] == [0, 1])
+            assert (heard["errors"], heard["warnings"]) == ([], [])
             assert (await do(two, "seen"))["errors"] == []
 
 
@@ -99,7 +99,7 @@ async def test_a_dead_socket_is_no_peer_any_more(tmp_path: Path) -> None:
         await do(one, "start")
         async with npm_client(tmp_path, 2, url) as two:
             await do(two, "start")
-            await seen(one, lambda told: told["peers"] >= 1)
+            await seen(one, lambda heard: heard["peers"] >= 1)
         # Killed: it said nothing.
         async with asyncio.timeout(DEADLINE_S):
             while (await do(one, "seen"))["updates"][-1:] != [[0, 1]]:
@@ -114,11 +114,11 @@ async def test_peers_of_two_instances_meet(tmp_path: Path) -> None:
         _, second = await stack.enter_async_context(ours(bus=hub.bus("rv-2")))
         one = await stack.enter_async_context(npm_client(tmp_path, 1, first))
         await do(one, "start")
-        await seen(one, lambda told: bool(told["updates"]))
+        await seen(one, lambda heard: bool(heard["updates"]))
         two = await stack.enter_async_context(npm_client(tmp_path, 2, second))
         await do(two, "start")
-        await seen(two, lambda told: told["connected"] == 1)
-        await seen(one, lambda told: told["connected"] == 1)
+        await seen(two, lambda heard: heard["connected"] == 1)
+        await seen(one, lambda heard: heard["connected"] == 1)
 
 
 async def test_a_worker_and_webtorrent_meet_across_instances(tmp_path: Path, browser: Browser) -> None:

@@ -41,8 +41,8 @@ def digest(data: bytes) -> str:
 
 async def send(node: WorkerNode, peer: PeerToken, request_id: bytes, request: Any) -> Accepted:
     subject = node.subjects.link(TransportName.WEBTORRENT, peer)
-    call = SendRequest(request_id, node.asker.instance, 1, request)
-    return await node.asker.request(subject, call, Accepted, timeout_s=10.0)
+    call = SendRequest(request_id, node.caller.instance, 1, request)
+    return await node.caller.request(subject, call, Accepted, timeout_s=10.0)
 
 
 async def guest_of(node: WorkerNode, torrent: Any) -> PeerToken:

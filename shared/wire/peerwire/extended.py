@@ -8,7 +8,7 @@ Each end names the ids under which *it* wants to receive: a frame goes out under
 A key of ours, `swarm-space-seal: 1`, says that its sender is a node: the first frames are a seal's handshake. Without
 it the peer is a plain client with the extension, and frames begin at once.
 
-Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are let go.
+Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are ignored.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ _BEFORE_HANDSHAKE = frozenset({_State.AWAIT_HANDSHAKE, _State.AWAIT_PLAINTEXT})
 class PeerWire:
     """See the module. initiator: our handshake goes first. infohash, peer_id: ours, 20 bytes.
 
-    listen_port: told to the peer as `p`, 0 = none. unwanted: whether a peer with this id is turned away.
+    listen_port: sent to the peer as `p`, 0 = none. unwanted: whether a peer with this id is turned away.
     answers_encrypted: whether an encrypted start is answered; False where its sender is most likely not wanted.
     """
 

@@ -27,7 +27,7 @@ from tests.services.webtorrent.swarm_parts import DhtNode, Node, config, write_d
 
 NODES = 20
 PEERS_A_NODE = 3
-"""Neighbours that each is told of: with a single bootstrap node tables stay empty (docs/webtorrent.md)."""
+"""Neighbours that each is given: with a single bootstrap node tables stay empty (docs/webtorrent.md)."""
 SECRET = bytes(range(32))
 SEED_A = b"\x0a" * 32
 KEY_A = Ed25519PrivateKey.from_private_bytes(SEED_A).public_key().public_bytes_raw()
@@ -117,7 +117,7 @@ async def test_b_finds_a_by_its_key_and_the_mesh_secret_alone(place: Place) -> N
             stack.push_async_callback(node.stop)
         await a.start()
         await a.until(lambda: a.transport._worker._beacon.published_count == 1)  # type: ignore[union-attr]
-        # B knows of no announce: it is told by the record alone.
+        # B knows of no announce: the record alone leads there.
         await b.start()
         worker = b.transport._worker
         assert worker is not None

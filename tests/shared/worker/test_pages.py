@@ -52,7 +52,7 @@ async def test_a_failure_is_not_found_too(couple: Couple) -> None:
 
 
 async def test_announcements_cross(couple: Couple) -> None:
-    await couple.near.asker.publish(couple.near.subjects.announce, AnnounceManifests(["file-1", "file-2"]))
+    await couple.near.caller.publish(couple.near.subjects.announce, AnnounceManifests(["file-1", "file-2"]))
     await until(lambda: sum(len(heard.manifests) for heard in couple.far.announced) == 2)
 
 
