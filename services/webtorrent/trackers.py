@@ -126,6 +126,12 @@ class Trackers:
         """The largest swarm, ourselves included, that a tracker reported."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
 
+    @property
+    def round_trip_s(self) -> float | None:
+        """The slowest tracker's last announce to its answer; None before the first."""
+        times = [member.round_trip_s for member, _ in self._members.values() if member.round_trip_s is not None]
+        return max(times, default=None)
+
     def states(self) -> dict[str, ReconnectingClient]:
         """The trackers that are used now, and how each does."""
         return {url: member.connection for url, (member, _) in self._members.items()}
@@ -173,6 +179,7 @@ class TrackerMember:
 
     def __init__(self, context: TrackerContext, http: aiohttp.ClientSession, url: str) -> None:
         self.swarm_size = 0
+        self.round_trip_s: float | None = None
         self._context = context
         options = replace(OPTIONS, retry_first_s=RETRY_FIRST_S)
         self.connection = ReconnectingClient(http, self._where, self._serve, options, context.clock, context.changed)
@@ -180,6 +187,7 @@ class TrackerMember:
         self._wake = asyncio.Event()
         self._search_wanted = False
         self._announced_at = float("-inf")
+        self._sent_at: float | None = None
         self._offers: dict[bytes, Offer | None] = {}
         """Those that are out at this tracker, by their id; None where it described nothing."""
         self._tasks = Tasks()
@@ -255,7 +263,8 @@ class TrackerMember:
             self._search_wanted = False
             self._announced_at = now
             offers = await self._make_offers(wire)
-            client.announce(offers, self._context.clock(), left=1)
+            self._sent_at = self._context.clock()
+            client.announce(offers, self._sent_at, left=1)
 
     def _expired(self, offer_id: bytes) -> None:
         offer = self._offers.pop(offer_id, None)
@@ -283,6 +292,9 @@ class TrackerMember:
         match event:
             case Announced():
                 self.swarm_size = (event.complete or 0) + (event.incomplete or 0)
+                if self._sent_at is not None:
+                    self.round_trip_s = self._context.clock() - self._sent_at
+                    self._sent_at = None
                 self.connection.proved()
             case OfferReceived():
                 self._offered(event, client, wire)

@@ -52,6 +52,10 @@ class WebtorrentTransport:
         """Trackers and DHT nodes of the rendezvous document; none while it does not run."""
         return self._worker.meeting_places() if self._worker is not None else []
 
+    def measures(self) -> dict[str, float]:
+        """Numbers of this run for the bus; none while there is none."""
+        return self._worker.measures() if self._worker is not None else {}
+
     def set_identity(self, identity_key: bytes) -> None:
         """Nothing of it shows on the wire: the seal above says who we are. It names our record in the DHT."""
         self._identity = identity_key

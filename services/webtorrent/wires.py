@@ -77,6 +77,7 @@ class Wires:
         self._refused = refused
         self._clock = clock
         self._host = ""
+        self._bytes_in = self._bytes_out = 0
         self._server: asyncio.Server | None = None
         self._admission = Admission()
         self._strangers = Strangers()
@@ -92,6 +93,17 @@ class Wires:
     @property
     def link_count(self) -> int:
         return len(self._links)
+
+    def counts(self) -> dict[str, float]:
+        """Links by kind, and bytes of all wires since the start, handshakes and keep-alives included."""
+        links = self._links.values()
+        return {
+            "wires_tcp": sum(not wire.connection.encrypted for wire in links),
+            "wires_channel": sum(wire.connection.encrypted for wire in links),
+            "wires_guest": sum(bool(wire.guest) for wire in links),
+            "wire_bytes_in": self._bytes_in + sum(stream.bytes_in for stream in self._wires),
+            "wire_bytes_out": self._bytes_out + sum(stream.bytes_out for stream in self._wires),
+        }
 
     @property
     def listening_at(self) -> Endpoint | None:
@@ -235,6 +247,8 @@ class Wires:
 
     def lost(self, connection: WireStream, cause: Cause) -> None:
         wire = self._wires.pop(connection)
+        self._bytes_in += connection.bytes_in
+        self._bytes_out += connection.bytes_out
         wire.seat.leave()
         self._leaving = {each for each in self._leaving if not each.gone} | {connection}
         now = self._clock()

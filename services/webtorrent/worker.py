@@ -99,7 +99,9 @@ class Worker:
         self._beacon: Beacon | None = None
         self._trackers: Trackers | None = None
         self.wires = Wires(self._infohash, self._peer_id, self._swarm, emit, refused, clock)
-        self.wires.on_change = self._changed
+        self.wires.on_change = self._wires_changed
+        self._time_to_peer_s: float | None = None
+        self._looking_since: float | None = clock()
         self._channels = Channels(self._link_settings, self.wires, refused, self._changed, clock, available.load)
 
     async def run(self) -> None:
@@ -134,6 +136,8 @@ class Worker:
         self._count_refused(len(hint.endpoints) - len(endpoints) + self._swarm.hint(endpoints, hint.key, now))
         if self._beacon is not None and hint.key:
             self._beacon.look_up(hint.key)
+        if self._looking_since is None and not self.wires.link_count:
+            self._looking_since = now
         self._swarm.hurry(now)
         for way in (self._dht, self._trackers):
             if way is not None:
@@ -154,6 +158,22 @@ class Worker:
             trackers_up=trackers.up_count if trackers else 0,
             tracker_swarm_size=trackers.swarm_size if trackers else 0,
         )
+
+    def measures(self) -> dict[str, float]:
+        """The same for the bus: one flat table of numbers."""
+        dht, trackers, wires = self._dht, self._trackers, self.wires
+        found: dict[str, float | None] = {
+            "dht_nodes": dht.node_count if dht is not None else None,
+            "dht_join_s": dht.join_s if dht is not None else None,
+            "tracker_round_trip_s": trackers.round_trip_s if trackers is not None else None,
+            "time_to_peer_s": self._time_to_peer_s,
+            "swarm_size_tracker": trackers.swarm_size if trackers is not None else None,
+            **{f"swarm_size_{source}": count for source, count in self._swarm.size_by_source().items()},
+            "offers_made": self._channels.offers_made,
+            "offers_answered": self._channels.offers_answered,
+            **wires.counts(),
+        }
+        return {name: float(number) for name, number in found.items() if number is not None}
 
     def meeting_places(self) -> list[MeetingPlace]:
         """The trackers with their sockets, and the DHT's bootstrap nodes."""
@@ -286,6 +306,12 @@ class Worker:
             self._beacon.dht_changed()
         self._dial_wake.set()
         self._state_wake.set()
+
+    def _wires_changed(self) -> None:
+        if self._looking_since is not None and self.wires.link_count:
+            self._time_to_peer_s = self._clock() - self._looking_since
+            self._looking_since = None
+        self._changed()
 
     def _ways(self) -> Ways:
         dht, trackers = self._dht, self._trackers

@@ -118,7 +118,8 @@ def open_record(keys: RecordKeys, value: bytes, now_unix_s: float) -> Record:
 
 
 def _decode_body(body: bytes) -> Record:
-    endpoints, at = [], ISSUED_BYTES
+    endpoints: list[str] = []
+    at = ISSUED_BYTES
     while at < len(body):
         length = body[at]
         text = body[at + 1 : at + 1 + length]
