@@ -22,7 +22,7 @@ from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
 from shared.bus.chunk_api import ChunkCommand, FetchFile, FileQuery, GetChunk, PutFile, RemoveFile, UsageQuery
 from shared.bus.contract import Bus, Incoming
-from shared.bus.messages.envelopes import Certify, Inbound, PeerAnnounced, PeerjsTokenRequest, Taken
+from shared.bus.messages.envelopes import Certify, Inbound, PeerAnnounced, PeerjsTokenRequest, SignDhtRecord, Taken
 from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import public_key, publish_seed
@@ -125,6 +125,7 @@ class ChunkService:
         for subscription in (
             await bus.serve(instance, ChunkCommand, self._transfers.command),
             await bus.serve(subjects.certify, Certify, self.identity.certify, queue=queue),
+            await bus.serve(subjects.sign_record, SignDhtRecord, self.identity.sign_record, queue=queue),
             await bus.serve(subjects.peerjs_token, PeerjsTokenRequest, self.identity.peerjs_token, queue=queue),
             await bus.serve(subjects.chunk("status"), FileQuery, local.status, queue=queue),
             await bus.serve(subjects.chunk("get"), GetChunk, local.get, queue=queue),

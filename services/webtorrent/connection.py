@@ -1,7 +1,6 @@
-"""One TCP stream with its PeerWire: bytes in, events out, timers, and writing with a bounded buffer.
+"""What carries one wire, as the wires see it, and the TCP stream: writing with a bounded buffer.
 
-It decides nothing: its owner hears every event and says whom to close. The glue is always the same: feed the
-machine, write what it wants written, hand on its events, re-arm the timer.
+It decides nothing: its owner hears every event and says whom to close.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ import contextlib
 import socket
 from typing import Protocol, cast
 
+from services.webtorrent.driver import WireDriver
 from shared.clock import Clock
 from shared.errors import Cause, TransportError
-from shared.wire.peerwire import Closed, Event, PeerWire
+from shared.wire.peerwire import Event, PeerWire
 
 RECEIVE_BYTES = 256 * 1024
 """One read. The buffer is shared by a worker's connections: a read is taken apart before the next one begins."""
@@ -25,49 +25,80 @@ CLOSE_LINGER_S = 1.0
 """How long queued bytes of a closed wire may still leave."""
 
 
-class ConnectionOwner(Protocol):
-    """Who hears of a connection; synchronous and quick."""
+class WireStream(Protocol):
+    """What carries a wire: a TCP connection or a data channel.
 
-    def connected(self, connection: WireConnection) -> bool:
+    address: the remote IP address, "" where it is not known. encrypted: whether nobody on the way can read it.
+    offered: our end offered it (it dialled, or made the SDP offer), which makes it the dialer of a seal.
+    """
+
+    address: str
+    encrypted: bool
+    offered: bool
+
+    @property
+    def gone(self) -> bool: ...
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    async def send(self, frame: bytes) -> None: ...
+    def close(self, cause: Cause) -> None: ...
+    async def abort(self, cause: Cause) -> None: ...
+
+
+class ConnectionOwner(Protocol):
+    """Who hears of a stream; synchronous and quick."""
+
+    def connected(self, connection: WireStream) -> bool:
         """The stream is up. Returns: whether it may stay."""
 
-    def wire_event(self, connection: WireConnection, event: Event) -> None:
+    def wire_event(self, connection: WireStream, event: Event) -> None:
         """An event of its machine, except Closed."""
 
-    def lost(self, connection: WireConnection, cause: Cause) -> None:
+    def lost(self, connection: WireStream, cause: Cause) -> None:
         """It is over: exactly once for each `connected`, with nothing after it."""
 
 
 class WireConnection(asyncio.BufferedProtocol):
-    """See the module. buffer: where reads land, RECEIVE_BYTES, shared.
+    """A TCP stream with its PeerWire. buffer: where reads land, RECEIVE_BYTES, shared.
 
     Back-pressure: `send` waits between the two marks; reads are never paused, because what a peer may send
                    unasked is bounded by our own requests (the layer above).
     Cancellation:  `send` cancelled while it waits has sent nothing.
     """
 
-    def __init__(self, wire: PeerWire, owner: ConnectionOwner, buffer: memoryview, clock: Clock) -> None:
+    encrypted = False
+
+    def __init__(
+        self, wire: PeerWire, owner: ConnectionOwner, buffer: memoryview, clock: Clock, *, offered: bool
+    ) -> None:
         self.address = ""
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self._wire = wire
+        self.offered = offered
+        self._driver = WireDriver(
+            wire, clock, self._write, lambda event: owner.wire_event(self, event), lambda cause: self.close(cause)
+        )
         self._owner = owner
         self._buffer = buffer
-        self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         self._gone = asyncio.Event()
-        self._over = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+
+    @property
+    def bytes_in(self) -> int:
+        return self._driver.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._driver.bytes_out
 
     # ── the stream ──────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._over:  # its dial was given up while the stream was being made
+        if self._driver.over:  # its dial was given up while the stream was being made
             self._transport.abort()
             return
         peer = transport.get_extra_info("peername")
@@ -76,22 +107,20 @@ class WireConnection(asyncio.BufferedProtocol):
         self._set_option("TCP_NODELAY")
         self._transport.set_write_buffer_limits(high=HIGH_MARK_BYTES, low=LOW_MARK_BYTES)
         if not self._owner.connected(self):
-            self._over = True
+            self._driver.stop()
             self._transport.abort()
             return
-        self._flush()
-        self._arm_timer()
+        self._driver.start()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._over:
+        if self._driver.over:
             return
-        self.bytes_in += nbytes
         # Linux forgets it with every read: without it a peer with Nagle's delay waits 40 ms (docs/webtorrent.md).
         self._set_option("TCP_QUICKACK")
-        self._handle(self._wire.receive_data(self._buffer[:nbytes], self._clock()))
+        self._driver.receive(self._buffer[:nbytes])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(Cause.CLOSED)
@@ -112,12 +141,11 @@ class WireConnection(asyncio.BufferedProtocol):
 
     async def send(self, frame: bytes) -> None:
         """Write one frame. Raises: TransportError(CLOSED): the wire is over."""
-        while not self._writable.is_set() and not self._over:
+        while not self._writable.is_set() and not self._driver.over:
             await self._writable.wait()
-        if self._over:
+        if self._driver.over:
             raise TransportError(Cause.CLOSED)
-        self._wire.send_frame(frame)
-        self._flush()
+        self._driver.send_frame(frame)
 
     def close(self, cause: Cause) -> None:
         """End it: `lost` is called before this returns, queued bytes have CLOSE_LINGER_S to leave."""
@@ -138,45 +166,14 @@ class WireConnection(asyncio.BufferedProtocol):
 
     # ── within ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def _handle(self, events: list[Event]) -> None:
-        self._flush()
-        for event in events:
-            if self._over:
-                return
-            if isinstance(event, Closed):
-                self.close(event.cause)
-                return
-            self._owner.wire_event(self, event)
-        self._arm_timer()
-
-    def _flush(self) -> None:
-        data = self._wire.data_to_send()
-        if data and self._transport is not None:
-            self.bytes_out += len(data)
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
             self._transport.write(data)
 
-    def _arm_timer(self) -> None:
-        # Deadlines mostly move back: a timer that fires early asks again, which is cheaper than one per read.
-        deadline = self._wire.next_deadline()
-        if self._over or deadline is None or deadline >= self._timer_at:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        delay_s = max(0.0, deadline - self._clock())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer, self._timer_at = None, float("inf")
-        self._handle(self._wire.handle_timer(self._clock()))
-
     def _end(self, cause: Cause) -> None:
-        if self._over:
+        if self._driver.over:
             return
-        self._over = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._driver.stop()
         self._writable.set()
         self._owner.lost(self, cause)
 

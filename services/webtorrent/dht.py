@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from services.webtorrent.endpoints import Endpoint, endpoint, split_host_port
+from services.webtorrent.endpoints import Endpoint, endpoint
 from shared.clock import Clock
 from shared.errors import Cause, TransportError
 
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 class Dht:
     """One libtorrent session, for its DHT only.
 
-    Args:         host, port: UDP address, port 0 = any. loopback: LOOPBACK_SETTINGS are wanted. nodes: `host:port`.
+    Args:         host, port: UDP address, port 0 = any. loopback: LOOPBACK_SETTINGS are wanted.
                   found: endpoints of one answer. alone: whether we have no link yet. changed: state may be another.
     Cancellation: `run` stops the session and its thread before it ends.
     """
@@ -66,7 +66,6 @@ class Dht:
         loopback: bool,
         infohash: bytes,
         wire_port: int,
-        nodes: list[str],
         found: Callable[[Iterable[Endpoint]], None],
         alone: Callable[[], bool],
         changed: Callable[[], None],
@@ -80,9 +79,11 @@ class Dht:
         self._loopback = loopback
         self._infohash_bytes = infohash
         self._wire_port = wire_port
-        self._nodes = nodes
+        self._nodes: list[Endpoint] = []
         self._found, self._alone, self._changed = found, alone, changed
         self._clock = clock
+        self.on_item: Callable[[bytes, bytes], None] = lambda public, value: None
+        """Called with every mutable item that comes back: its key, 32 bytes, and its value."""
         self._answered = False
         self._session: Any = None
         self._infohash: Any = None
@@ -95,15 +96,30 @@ class Dht:
     def joined(self) -> bool:
         return self.node_count > 0 and self._answered
 
-    def set_nodes(self, nodes: list[str]) -> None:
-        """Other bootstrap nodes, from a rendezvous document that changed."""
-        self._nodes = nodes
+    def use_node(self, node: Endpoint) -> None:
+        """A node of the rendezvous document that answers."""
+        if node in self._nodes:
+            return
+        self._nodes = [node, *self._nodes][:MAX_NODES]
+        self._eager_s = EAGER_FIRST_S
+        if self._session is not None:
+            self._session.add_dht_node((node.host, node.port))
         self._wake.set()
 
     def search(self) -> None:
         """Look for peers soon; no more often than every MIN_SEARCH_S."""
         self._search_wanted = True
         self._wake.set()
+
+    def get_item(self, public: bytes) -> None:
+        """Look for a mutable item (BEP 44); `on_item` hears of each answer that is better than the last."""
+        if self._session is not None:
+            self._session.dht_get_mutable_item(public, b"")
+
+    def put_item(self, private: bytes, public: bytes, value: bytes) -> None:
+        """Store a mutable item with the next sequence number. private: expanded, 64 bytes."""
+        if self._session is not None:
+            self._session.dht_put_mutable_item(private, public, value, b"")
 
     async def run(self) -> None:
         """Serve until cancelled; returns early, with `import_failed` set, where libtorrent cannot be used."""
@@ -184,10 +200,9 @@ class Dht:
         self._announced_at = now
         settled = self.joined and not self._alone()
         self._eager_s = EAGER_FIRST_S if settled else min(EAGER_CAP_S, 2 * self._eager_s)
-        for text in self._nodes[:MAX_NODES]:
-            node = split_host_port(text)
-            if node is not None and not self.joined:
-                self._session.add_dht_node(node)
+        for node in self._nodes[:MAX_NODES]:
+            if not self.joined:
+                self._session.add_dht_node((node.host, node.port))
         self._session.dht_announce(self._infohash, self._wire_port, 0)
 
     def _look_up(self, now: float) -> None:
@@ -212,8 +227,15 @@ class Dht:
         elif kind == "dht_get_peers_reply_alert" and alert.info_hash == self._infohash:
             self._learn_state(self.node_count, answered=True)
             self._tell(alert.peers())
+        elif kind == "dht_mutable_item_alert":
+            self._item(alert)
         elif kind == "dht_announce_alert" and alert.info_hash == self._infohash:
             self._tell([(alert.ip, alert.port)])
+
+    def _item(self, alert: Any) -> None:
+        # A list, a number or nothing at all is what somebody else has put there, or nobody has.
+        if isinstance(alert.item, bytes) and alert.item and isinstance(alert.key, bytes):
+            self.on_item(alert.key, alert.item)
 
     def _tell(self, addresses: list[tuple[str, int]]) -> None:
         self._found(each for each in (endpoint(str(host), port) for host, port in addresses) if each is not None)

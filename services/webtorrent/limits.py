@@ -26,6 +26,8 @@ REFUSED_HALF_OPEN = "half_open"
 REFUSED_ENDPOINT = "endpoint"
 """An endpoint that the address rule forbids, or that is none."""
 REFUSED_DUPLICATE = "duplicate"
+REFUSED_DESCRIPTION = "description"
+"""An offer or an answer that describes no data channel of ours."""
 REFUSED_TRACKER_MESSAGE = "tracker_message"
 REFUSED_TRACKER_RATE = "tracker_rate"
 
@@ -42,12 +44,15 @@ class Admission:
         return MAX_HALF_OPEN - self._half_open
 
     def refusal(self, address: str) -> str | None:
-        """The name of the limit that a new wire with this address would break, None if none."""
+        """The name of the limit that a new wire with this address would break, None if none.
+
+        address: "" where it is not known (a data channel), which the limit of an address does not hold.
+        """
         if self._by_address.total() >= MAX_LINKS:
             return REFUSED_LINKS
         if self._half_open >= MAX_HALF_OPEN:
             return REFUSED_HALF_OPEN
-        if self._by_address[address] >= MAX_LINKS_PER_ADDRESS:
+        if address and self._by_address[address] >= MAX_LINKS_PER_ADDRESS:
             return REFUSED_ADDRESS
         return None
 

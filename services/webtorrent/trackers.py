@@ -1,7 +1,8 @@
-"""WebSocket trackers: nodes find each other's wire there, by the hint beside the SDP of an offer.
+"""WebSocket trackers: peers meet there, by a data channel, or nodes by the hint beside an SDP, over TCP.
 
-A node's offer (one with a hint) is answered with our own hint, so that both sides know; it needs no data channel.
-Browsers' offers and answers have no hint: they are not served yet, left alone and counted as `no_extension`.
+An offer is answered by a data channel. One with a hint is a node's: its wire is dialled by TCP, our answer has our own
+hint, so that both sides know, and the channel is there for where TCP does not lead. Offers of peers that are here
+already, or had no `swarm-space` a moment ago, are ignored.
 """
 
 from __future__ import annotations
@@ -10,28 +11,28 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
 import aiohttp
 
+from services.webtorrent.channels import TCP_FIRST_S, ChannelOffer, Channels
 from services.webtorrent.endpoints import Endpoint, parse_endpoint
 from services.webtorrent.limits import (
     REFUSED_TRACKER_MESSAGE,
     REFUSED_TRACKER_RATE,
     TRACKER_ANSWERS_PER_S,
 )
-from services.webtorrent.offer import EMPTY_SDP
 from services.webtorrent.swarm import THEIR_TURN_S
+from services.webtorrent.wires import Wires
 from shared.clock import Clock
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
 from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
 from shared.websocket.client import ClientOptions, ClientSocket, ClientState, ReconnectingClient, until_first_ends
 from shared.wire.wstracker.client import (
-    OFFER_LIFETIME_S,
     Announced,
     AnnounceDue,
     AnswerReceived,
@@ -48,12 +49,15 @@ from shared.wire.wstracker.messages import HASH_BYTES, MAX_MESSAGE_BYTES, Descri
 
 MAX_TRACKERS = 8
 """Trackers of a rendezvous document that are used."""
-OFFERS = 5
+OFFERS = 3
 """docs/webtorrent.md: 2-5 offers; each reaches one random other peer."""
+EMPTY_SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+"""A session without media: what stands beside a hint where we have no data channels."""
 MAX_OPEN_OFFERS = 50
 """Offers younger than OFFER_LIFETIME_S; the machine refuses more than 64."""
-ALONE_INTERVAL_S = 15.0
-"""Between announces while we have no link: the tracker's own interval is for swarms that stand."""
+ALONE_INTERVAL_S = 60.0
+"""Between announces while we have no link: the tracker's own interval is for swarms that stand. A newcomer's offers
+reach us without one of ours."""
 MIN_ANNOUNCE_S = 5.0
 """Between announces, however often somebody asks for a search."""
 LOOK_AGAIN_S = 1.0
@@ -77,8 +81,8 @@ log = logging.getLogger(__name__)
 class TrackerContext:
     """What the trackers of one run share.
 
-    infohash, peer_id: 20 bytes. sdp: for an offer, now. wire: our `host:port`s, given the local address of the
-    socket to the tracker. found, alone, changed: as for Dht. refused: the worker's counter.
+    infohash, peer_id: 20 bytes. channels, wires: what peers are met over. wire: our `host:port`s, given the address of
+    the socket to the tracker. found, alone, changed: as for Dht. refused: the worker's counter.
     """
 
     def __init__(
@@ -86,7 +90,8 @@ class TrackerContext:
         *,
         infohash: bytes,
         peer_id: bytes,
-        sdp: Callable[[], str],
+        channels: Channels,
+        wires: Wires,
         wire: Callable[[str], list[str]],
         found: Found,
         alone: Callable[[], bool],
@@ -95,7 +100,8 @@ class TrackerContext:
         clock: Clock,
     ) -> None:
         self.infohash, self.peer_id = infohash, peer_id
-        self.sdp, self.wire, self.found = sdp, wire, found
+        self.channels, self.wires = channels, wires
+        self.wire, self.found = wire, found
         self.alone, self.changed, self.refused, self.clock = alone, changed, refused, clock
 
 
@@ -119,6 +125,12 @@ class Trackers:
     def swarm_size(self) -> int:
         """The largest swarm, ourselves included, that a tracker reported."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """The slowest tracker's last announce to its answer; None before the first."""
+        times = [member.round_trip_s for member, _ in self._members.values() if member.round_trip_s is not None]
+        return max(times, default=None)
 
     def states(self) -> dict[str, ReconnectingClient]:
         """The trackers that are used now, and how each does."""
@@ -167,6 +179,7 @@ class TrackerMember:
 
     def __init__(self, context: TrackerContext, http: aiohttp.ClientSession, url: str) -> None:
         self.swarm_size = 0
+        self.round_trip_s: float | None = None
         self._context = context
         options = replace(OPTIONS, retry_first_s=RETRY_FIRST_S)
         self.connection = ReconnectingClient(http, self._where, self._serve, options, context.clock, context.changed)
@@ -174,7 +187,10 @@ class TrackerMember:
         self._wake = asyncio.Event()
         self._search_wanted = False
         self._announced_at = float("-inf")
-        self._offered_at: deque[float] = deque()
+        self._sent_at: float | None = None
+        self._offers: dict[bytes, ChannelOffer | None] = {}
+        """Those that are out at this tracker, by their id; None where it described nothing."""
+        self._tasks = Tasks()
         self._answers = TokenBucket(TRACKER_ANSWERS_PER_S, TRACKER_ANSWERS_PER_S, context.clock())
 
     def search(self) -> None:
@@ -183,7 +199,10 @@ class TrackerMember:
 
     async def run(self) -> None:
         """Stay connected until cancelled; each lost socket is followed by another after a growing pause."""
-        await self.connection.run()
+        try:
+            await self.connection.run()
+        finally:
+            await self._tasks.close()
 
     @property
     def up(self) -> bool:
@@ -199,13 +218,16 @@ class TrackerMember:
         context = self._context
         client = TrackerClient(context.infohash, context.peer_id, context.clock(), offer_count=OFFERS)
         wire = context.wire(socket.local_address)
-        self._offered_at.clear()
-        await until_first_ends(self._read(socket, client, wire), self._write(socket, client, wire))
+        try:
+            await until_first_ends(self._read(socket, client, wire), self._write(socket, client, wire))
+        finally:
+            for offer_id in list(self._offers):
+                self._expired(offer_id)  # a tracker forgets what a lost socket offered
 
     async def _write(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
         while True:
             self._wake.clear()
-            self._announce_if_due(client, wire)
+            await self._announce_if_due(client, wire)
             for text in client.data_to_send():
                 await socket.send(text)
             await self._sleep(client)
@@ -227,24 +249,42 @@ class TrackerMember:
             async with asyncio.timeout(max(0.01, wait_s)):
                 await self._wake.wait()
 
-    def _announce_if_due(self, client: TrackerClient, wire: list[str]) -> None:
+    async def _announce_if_due(self, client: TrackerClient, wire: list[str]) -> None:
         now = self._context.clock()
-        due = any(isinstance(event, AnnounceDue) for event in client.handle_timer(now))
+        due = False
+        for event in client.handle_timer(now):
+            if isinstance(event, OfferExpired):
+                self._expired(event.offer_id)
+            due = due or isinstance(event, AnnounceDue)
         since_s = now - self._announced_at
         wanted = self._search_wanted and since_s >= MIN_ANNOUNCE_S
         alone = self._context.alone() and since_s >= ALONE_INTERVAL_S
         if due or wanted or alone:
             self._search_wanted = False
             self._announced_at = now
-            client.announce(self._offers(now, wire), now, left=1)
+            offers = await self._make_offers(wire)
+            self._sent_at = self._context.clock()
+            client.announce(offers, self._sent_at, left=1)
 
-    def _offers(self, now: float, wire: list[str]) -> list[TrackerOffer]:
-        while self._offered_at and self._offered_at[0] + OFFER_LIFETIME_S <= now:
-            self._offered_at.popleft()
-        count = min(OFFERS, MAX_OPEN_OFFERS - len(self._offered_at))
-        self._offered_at.extend([now] * count)
-        offer = with_wire_hint(Description("offer", self._context.sdp()), wire)
-        return [TrackerOffer(os.urandom(HASH_BYTES), offer) for _ in range(count)]
+    def _expired(self, offer_id: bytes) -> None:
+        offer = self._offers.pop(offer_id, None)
+        if offer is not None:
+            self._context.channels.give_back(offer)
+
+    async def _make_offers(self, wire: list[str]) -> list[TrackerOffer]:
+        channels = self._context.channels
+        count = min(OFFERS, MAX_OPEN_OFFERS - len(self._offers))
+        made: list[ChannelOffer | None] = list(await channels.offers(count))
+        if channels.import_failed:
+            # Nodes still find each other's wire by the hint beside it.
+            made = [None] * count
+        described = []
+        for offer in made:
+            offer_id = os.urandom(HASH_BYTES)
+            self._offers[offer_id] = offer
+            sdp = offer.sdp if offer is not None else EMPTY_SDP
+            described.append(TrackerOffer(offer_id, with_wire_hint(Description("offer", sdp), wire)))
+        return described
 
     # ── what the tracker says ──────────────────────────────────────────────────────────────────────────
 
@@ -252,13 +292,14 @@ class TrackerMember:
         match event:
             case Announced():
                 self.swarm_size = (event.complete or 0) + (event.incomplete or 0)
+                if self._sent_at is not None:
+                    self.round_trip_s = self._context.clock() - self._sent_at
+                    self._sent_at = None
                 self.connection.proved()
             case OfferReceived():
-                if self._found(event.offer, 0.0):
-                    self._answer(event, client, wire)
+                self._offered(event, client, wire)
             case AnswerReceived():
-                # Who answered has our hint, and dials.
-                self._found(event.answer, THEIR_TURN_S)
+                self._answered(event)
             case MessageRefused():
                 if event.cause is not Cause.EXPIRED:
                     self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
@@ -272,22 +313,46 @@ class TrackerMember:
             case _:
                 assert_never(event)
 
+    def _offered(self, event: OfferReceived, client: TrackerClient, wire: list[str]) -> None:
+        if self._context.wires.has_peer(event.peer_id):
+            return
+        if self._context.wires.is_stranger(event.peer_id):
+            self._context.refused[Cause.NO_EXTENSION.value] += 1
+            return
+        if not self._answers.take(self._context.clock()):
+            self._context.refused[REFUSED_TRACKER_RATE] += 1
+            return
+        is_node = self._found(event.offer, 0.0)
+        self._tasks.start(self._answer(event, client, wire, is_node), name="tracker-answer")
+
+    def _answered(self, event: AnswerReceived) -> None:
+        offer = self._offers.pop(event.offer_id, None)
+        # Who answered has our hint, and dials.
+        is_node = self._found(event.answer, THEIR_TURN_S)
+        if offer is None:
+            return
+        if self._context.wires.is_stranger(event.peer_id) or event.answer.sdp == EMPTY_SDP:
+            self._context.channels.give_back(offer)
+        else:
+            wait_s = TCP_FIRST_S if is_node else 0.0
+            self._context.channels.take(offer, event.peer_id, event.answer.sdp, wait_s)
+
     def _found(self, description: Description, wait_s: float) -> bool:
         """Returns: whether it is a node's."""
         hint = wire_hint(description)
         if not hint:
-            self._context.refused[Cause.NO_EXTENSION.value] += 1
             return False
         endpoints = [each for each in map(parse_endpoint, hint) if each is not None]
         self._context.found(endpoints, len(hint) - len(endpoints), wait_s)
         return True
 
-    def _answer(self, event: OfferReceived, client: TrackerClient, wire: list[str]) -> None:
-        now = self._context.clock()
-        if not wire:
+    async def _answer(self, event: OfferReceived, client: TrackerClient, wire: list[str], is_node: bool) -> None:
+        sdp = None
+        if event.offer.sdp != EMPTY_SDP:
+            sdp = await self._context.channels.answer(event.peer_id, event.offer.sdp, tcp_first=is_node)
+        if sdp is None and not (is_node and wire):
             return
-        if not self._answers.take(now):
-            self._context.refused[REFUSED_TRACKER_RATE] += 1
-            return
+        answer = with_wire_hint(Description("answer", sdp or EMPTY_SDP), wire)
         with contextlib.suppress(SwarmbridgeError):  # the offer has expired meanwhile
-            client.answer(event.peer_id, event.offer_id, with_wire_hint(Description("answer", EMPTY_SDP), wire), now)
+            client.answer(event.peer_id, event.offer_id, answer, self._context.clock())
+            self._wake.set()

@@ -161,7 +161,10 @@ class PlaceView(ApiStruct, frozen=True):
 
 
 class WorkerView(ApiStruct, frozen=True):
-    """One live worker. received_bytes, sent_bytes: since it was last switched on."""
+    """One live worker. received_bytes, sent_bytes: since it was last switched on.
+
+    measures: numbers of its transport's own by name; those that end in `_s` are seconds, the others counts.
+    """
 
     id: str
     state: str
@@ -171,6 +174,7 @@ class WorkerView(ApiStruct, frozen=True):
     sent_bytes: int
     last_error: str | None
     last_error_at: int | None
+    measures: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class TransportStats(ApiStruct, frozen=True):

@@ -24,6 +24,7 @@ CANDIDATE_FIELDS = 8
 """foundation component protocol priority address port "typ" type (RFC 8839, section 5.1)."""
 
 _CANDIDATE = "a=candidate:"
+_END_OF_CANDIDATES = "a=end-of-candidates"
 _FINGERPRINT = "a=fingerprint:"
 _MDNS_SUFFIX = ".local"
 
@@ -59,6 +60,10 @@ def admit_description(sdp: str, rule: AddressRule) -> Admitted:
             candidates += 1
         elif not _is_mdns(line.removeprefix(_CANDIDATE)):
             refused += 1
+    if not candidates:
+        # To aioice an end without a candidate is a component without a peer, and it gathers none of its own for it.
+        # The peer may still reach us from where we do not send first: its checks tell where it is (RFC 8445, 7.3.1.3).
+        kept = [line for line in kept if line != _END_OF_CANDIDATES]
     return Admitted("\r\n".join(kept) + "\r\n", fingerprint, candidates, refused)
 
 

@@ -36,6 +36,7 @@ PATHS = (
     ("rendezvous", "document"),
     ("chunk", "store"),
     ("gateway", "token_file"),
+    ("trust", "mesh_secret_file"),
 )
 """Every setting that is a path; `~` is expanded here, once, so that all commands and services read them alike."""
 
@@ -94,9 +95,13 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """members: peer tokens (`k…`) of nodes that may hold and ask for mesh content."""
+    """members: peer tokens (`k…`) of nodes that may hold and ask for mesh content.
+
+    mesh_secret_file: 64 hexadecimal digits that all members of a mesh know; "" = none, and no record in the DHT.
+    """
 
     members: list[str] = []
+    mesh_secret_file: str = ""
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -96,8 +96,16 @@ class _Late:
 class NativeLink:
     """See the module's text."""
 
-    def __init__(self, now: float, budget: ByteBudget | None = None) -> None:
+    def __init__(
+        self,
+        now: float,
+        budget: ByteBudget | None = None,
+        *,
+        ping_after_s: float = PING_AFTER_S,
+        silent_after_s: float = SILENT_AFTER_S,
+    ) -> None:
         """budget: for bodies in reassembly; the link's own where none is given."""
+        self._ping_after_s, self._silent_after_s = ping_after_s, silent_after_s
         self._budget = budget or ByteBudget(MAX_LINK_BYTES)
         self._asked: dict[bytes, _Asked] = {}
         self._late: OrderedDict[bytes, _Late] = OrderedDict()
@@ -186,15 +194,15 @@ class NativeLink:
     def next_deadline(self) -> float:
         """When `handle_timer` wants to be called, monotonic seconds."""
         if self._ping is None:
-            return self._last_received + PING_AFTER_S
-        return min(self._ping[1] + PING_AFTER_S, self._last_received + SILENT_AFTER_S)
+            return self._last_received + self._ping_after_s
+        return min(self._ping[1] + self._ping_after_s, self._last_received + self._silent_after_s)
 
     def handle_timer(self, now: float) -> list[Event]:
         """Ping a quiet peer; give up on a silent one."""
-        if now - self._last_received >= SILENT_AFTER_S:
+        if now - self._last_received >= self._silent_after_s:
             return [SpeechEnded(Cause.SILENT)]
-        quiet = now - self._last_received >= PING_AFTER_S
-        if quiet and (self._ping is None or now - self._ping[1] >= PING_AFTER_S):
+        quiet = now - self._last_received >= self._ping_after_s
+        if quiet and (self._ping is None or now - self._ping[1] >= self._ping_after_s):
             self._ping_count += 1
             self._ping = (self._ping_count, now)
             self._to_send.append(encode_frame(PingFrame(self._ping_count)))

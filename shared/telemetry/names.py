@@ -53,6 +53,7 @@ METRIC_MANAGERS = "swarmbridge_managers"
 METRIC_DELIVERIES = "swarmbridge_deliveries_in_flight"
 METRIC_DELIVERIES_REFUSED = "swarmbridge_deliveries_refused_total"
 METRIC_REFUSED = "swarmbridge_refused_total"
+METRIC_MEASURE = "swarmbridge_transport_measure"
 METRIC_CHAOS = "swarmbridge_chaos_total"
 
 _TRACED_WORDS = frozenset({"route", "link", "inbound", "dial"})

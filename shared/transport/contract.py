@@ -125,6 +125,14 @@ class Meets(Protocol):
         """Each member that it uses, or cannot use, with its state."""
 
 
+@runtime_checkable
+class Measured(Protocol):
+    """A transport with numbers of its own, beside what the worker counts."""
+
+    def measures(self) -> dict[str, float]:
+        """By name, few and always the same ones; `_s` at a name's end is seconds. What is not known is left out."""
+
+
 class Transport(Protocol):
     """One transport in one worker process.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from shared.bus.messages.records import MeetingPlace
 from shared.errors import Cause
 from shared.settings.rendezvous import Fault
-from shared.websocket.client import ReconnectingClient
+from shared.websocket.client import ClientState
 
 SPARE = "spare"
 KNOWN = "known"
@@ -31,8 +31,21 @@ def places_of(
     return sorted(found, key=lambda place: place.index)
 
 
-def connected_place(name: str, index: int, client: ReconnectingClient | None, now: float, now_ms: int) -> MeetingPlace:
-    """A member that we keep a socket to. client: None where it is not used now. now: on the client's clock."""
+class Tried(Protocol):
+    """A member that is tried again and again, as it stands. since, retry_at: on one clock; 0 = no next try."""
+
+    @property
+    def state(self) -> ClientState: ...
+    @property
+    def cause(self) -> Cause | None: ...
+    @property
+    def since(self) -> float: ...
+    @property
+    def retry_at(self) -> float: ...
+
+
+def connected_place(name: str, index: int, client: Tried | None, now: float, now_ms: int) -> MeetingPlace:
+    """A member that we keep in touch with. client: None where it is not used now. now: on the client's clock."""
     if client is None:
         return MeetingPlace(name, index, SPARE)
     retry_ms = now_ms + round((client.retry_at - now) * 1000) if client.retry_at else 0

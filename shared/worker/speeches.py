@@ -15,6 +15,7 @@ from shared.speech import page_beacon, peerjs
 from shared.speech.budget import ByteBudget
 from shared.speech.contract import SEALED_NATIVE, Speech
 from shared.speech.sealed_native import SealedNative
+from shared.speech.swarm_space import SWARM_SPACE, SWARM_SPACE_CLEAR, SwarmSpace
 from shared.transport.contract import Capabilities, LinkUp
 from shared.wire.sealed.sealed_link import MAX_RECORD_BYTES
 from shared.worker.identity import LinkIdentity
@@ -70,10 +71,22 @@ def beacon(opening: Opening) -> Speech:
     return page_beacon.PageBeacon(own_id, opening.now, opening.up.serialization)
 
 
+def swarm_space(opening: Opening) -> Speech:
+    """Native frames of a guest over a wire that is encrypted below us."""
+    return SwarmSpace(opening.up.guest, opening.budget, opening.now, clear=False)
+
+
+def swarm_space_clear(opening: Opening) -> Speech:
+    """Native frames of a guest over a wire that others can read."""
+    return SwarmSpace(opening.up.guest, opening.budget, opening.now, clear=True)
+
+
 SPEECHES: Mapping[str, MakeSpeech] = {
     SEALED_NATIVE: sealed_native,
     peerjs.PEERJS: page,
     peerjs.MANAGER: page,
     peerjs.MESH: page,
     page_beacon.PEERJS_BEACON: beacon,
+    SWARM_SPACE: swarm_space,
+    SWARM_SPACE_CLEAR: swarm_space_clear,
 }

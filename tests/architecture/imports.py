@@ -22,12 +22,17 @@ class Module:
 
 
 def modules() -> list[Module]:
-    return [_read(path) for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
+    return [_read(path) for source in SOURCES for path in _python(source)]
 
 
 def every_file() -> list[Module]:
     """`modules`, and what is built and tested around them."""
-    return [_read(path) for source in (*SOURCES, *AROUND) for path in sorted((ROOT / source).rglob("*.py"))]
+    return [_read(path) for source in (*SOURCES, *AROUND) for path in _python(source)]
+
+
+def _python(source: str) -> list[Path]:
+    """Files of ours; those of npm's packages are not."""
+    return sorted(path for path in (ROOT / source).rglob("*.py") if "node_modules" not in path.parts)
 
 
 def _read(path: Path) -> Module:

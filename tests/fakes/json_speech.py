@@ -29,6 +29,7 @@ from shared.speech.contract import (
 )
 from shared.speech.gathering import Gathering
 from shared.speech.peerjs import MANAGER, MESH, PeerjsSpeech
+from shared.speech.swarm_space import SWARM_SPACE
 from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 
 JSON = "json"
@@ -176,4 +177,4 @@ TEST_SPEECHES: Mapping[str, MakeSpeech] = {
     MANAGER: _page(MANAGER),
     MESH: _page(MESH),
 }
-BOTH = (SEALED_NATIVE, JSON)
+BOTH = (SEALED_NATIVE, JSON, SWARM_SPACE)

@@ -29,7 +29,7 @@ from shared.bus.messages.envelopes import (
 )
 from shared.bus.messages.records import WorkerStatus
 from shared.bus.messages.subjects import QUEUE_CHUNK, QUEUE_MANAGER, Subjects
-from shared.content.messages import ChunkData, NotFound, RequestChunk
+from shared.content.messages import ChunkData, ManifestData, NotFound, RequestManifest
 from shared.ids import PeerToken, guest_token, member_token, peerjs_id
 from shared.process.run import Process
 from shared.settings.blocklist import Blocklist
@@ -158,7 +158,11 @@ class WorkerNode:
 
         async def message(call: Inbound, incoming: Incoming) -> InboundAnswer:
             self.asked.append(call)
-            assert isinstance(call.request, RequestChunk)
+            if isinstance(call.request, RequestManifest):
+                name = call.request.id
+                manifest = self.bodies.get(name)
+                held = holder.hold(manifest, "worker") if manifest is not None else None
+                return InboundAnswer(ManifestData(name) if held else NotFound(name), held)
             body = self.bodies.get(call.request.ref)
             if body is None:
                 return InboundAnswer(NotFound(call.request.ref), None)

@@ -29,7 +29,7 @@ MS_PER_S = 1000
 
 _Key = tuple[str, str, str]
 """Family and its two labels' values."""
-_Samples = Iterable[tuple[tuple[str, ...], int]]
+_Samples = Iterable[tuple[tuple[str, ...], float]]
 """Labels' values, and the number."""
 
 
@@ -131,6 +131,9 @@ class Metrics(Collector):
         yield _gauge(names.METRIC_STATE, "1 for the state a transport is in.", ("transport", "state"), states.items())
         peers = {(row.id,): row.connected_peers for row in rows}
         yield _gauge(names.METRIC_PEERS, "Peers with a live link.", ("transport",), peers.items())
+        text = "A transport's own numbers: seconds of the slowest worker, counts of all."
+        measures = [((row.id, name), number) for row in rows for name, number in _measures(row).items()]
+        yield _gauge(names.METRIC_MEASURE, text, ("transport", "measure"), measures)
 
     def _of_managers(self) -> Iterator[Metric]:
         managers = self._managers
@@ -171,6 +174,16 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], samples: _Samples) -> 
     for values, number in samples:
         family.add_metric(values, number)
     return family
+
+
+def _measures(row: TransportStats) -> dict[str, float]:
+    """Of all workers together."""
+    together: dict[str, float] = {}
+    for worker in row.instances:
+        for name, number in worker.measures.items():
+            before = together.get(name, 0.0)
+            together[name] = max(before, number) if name.endswith("_s") else before + number
+    return together
 
 
 def _grow(totals: Counter[tuple[str, str]], transport: str, before: Mapping[str, int], now: Mapping[str, int]) -> None:

@@ -185,6 +185,7 @@ def _instance(worker: WorkerStatus) -> WorkerView:
         sent_bytes=worker.bytes_out,
         last_error=worker.last_error.value if worker.last_error is not None else None,
         last_error_at=worker.last_error_ms or None,
+        measures=worker.measures,
     )
 
 

@@ -161,9 +161,13 @@ const LISTS = { peerServers: "PeerServer", webtorrentTrackers: "tracker", iceSer
 
 function workerRow(worker) {
   const moved = `${count(worker.peers, "peer")}, ${size(worker.receivedBytes)} in, ${size(worker.sentBytes)} out`;
+  const measures = Object.entries(worker.measures ?? {}).map(([name, number]) =>
+    name.endsWith("_s") ? `${words(name.slice(0, -2))} ${Math.round(1000 * number)} ms` : `${words(name)} ${number}`,
+  );
+  const own = measures.length ? `; ${measures.join(", ")}` : "";
   const error = worker.lastError ? `, ${words(worker.lastError)} ${worker.lastErrorAt ? ago(worker.lastErrorAt) : ""}` : "";
   const badge = el("span", { class: "badge", text: worker.draining ? "draining" : worker.state, data: { state: worker.state } });
-  return el("li", {}, badge, el("span", { class: "mono", text: worker.id }), el("span", { class: "muted", text: moved + error }));
+  return el("li", {}, badge, el("span", { class: "mono", text: worker.id }), el("span", { class: "muted", text: moved + own + error }));
 }
 
 function placeRow(place) {

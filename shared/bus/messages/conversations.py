@@ -69,6 +69,7 @@ def node_rows(node: str) -> list[Row]:
         Row(subjects.chunk_instance("*"), (GATEWAY,), CHUNK),
         *(Row(subjects.chunk(call), (GATEWAY,), CHUNK) for call in CHUNK_CALLS),
         Row(subjects.certify, WORKERS, CHUNK),
+        Row(subjects.sign_record, (TransportName.WEBTORRENT,), CHUNK),
         Row(subjects.peerjs_token, (TransportName.WEBRTC,), CHUNK),
         _body(subjects, GATEWAY, CHUNK),
         _body(subjects, CHUNK, GATEWAY),

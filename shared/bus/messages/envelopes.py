@@ -350,6 +350,18 @@ class Certify(msgspec.Struct, array_like=True, frozen=True):
     static_key: bytes
 
 
+class SignDhtRecord(msgspec.Struct, array_like=True, frozen=True):
+    """body: of the node's record in the DHT, as `shared.wire.dhtrecord` has it."""
+
+    body: bytes
+
+
+class Signed(msgspec.Struct, array_like=True, frozen=True):
+    """The identity's Ed25519 signature, 64 bytes."""
+
+    signature: bytes
+
+
 class Certificate(msgspec.Struct, array_like=True, frozen=True):
     """identity_key's signature over the link key (docs/trust.md#keys). not_after_s: wall clock, seconds."""
 

@@ -68,6 +68,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
     chaos: since then, requests by the fault that was done to them on purpose, and chaos flags `ignored`.
     places: the members of the rendezvous document that this transport uses, each with its own state.
+    measures: numbers of the transport's own by name; those that end in `_s` are seconds, the others counts.
     last_error_ms, last_activity_ms: wall clock, 0 = none; activity is a message of a peer.
     """
 
@@ -86,6 +87,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     chaos: dict[str, int] = {}
     places: list[MeetingPlace] = []
     last_error_ms: int = 0
+    measures: dict[str, float] = {}
 
 
 class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):

@@ -95,6 +95,11 @@ class Subjects:
         return f"{self._prefix}.identity.certify"
 
     @property
+    def sign_record(self) -> str:
+        """Request, queue `chunk`: SignDhtRecord -> Signed; `webtorrent` alone may ask."""
+        return f"{self._prefix}.identity.record"
+
+    @property
     def peerjs_token(self) -> str:
         """Request, queue `chunk`: PeerjsTokenRequest -> PeerjsToken; `webrtc` alone may ask."""
         return f"{self._prefix}.identity.peerjs"

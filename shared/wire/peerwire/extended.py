@@ -5,6 +5,9 @@ Each end names the ids under which *it* wants to receive: a frame goes out under
 `swarm-space` and comes in under ours. Id 0 in `m` switches an extension off. webtorrent sends no `v`
 (docs/webtorrent.md).
 
+A key of ours, `swarm-space-seal: 1`, says that its sender is a node: the first frames are a seal's handshake. Without
+it the peer is a plain client with the extension, and frames begin at once.
+
 Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are ignored.
 """
 
@@ -16,6 +19,8 @@ from shared.errors import LocalProtocolError, RemoteProtocolError
 from shared.wire.peerwire.bencode import MAX_BYTES, MAX_DEPTH, BValue, decode_bencode, encode_bencode
 
 EXTENSION_NAME = b"swarm-space"
+SEAL_KEY = b"swarm-space-seal"
+SEAL_VERSION = 1
 HANDSHAKE_ID = 0
 MAX_EXTENSIONS = 64
 """Names in one `m`; clients have fewer than ten."""
@@ -24,12 +29,16 @@ MAX_CLIENT_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class ExtendedHandshake:
-    """extensions: name -> id, 0..255. port: where the sender listens. requests: its `reqq`. client: its `v`."""
+    """extensions: name -> id, 0..255. port: where the sender listens. requests: its `reqq`. client: its `v`.
+
+    seals: whether it is a node, which seals its links.
+    """
 
     extensions: dict[bytes, int]
     port: int | None = None
     requests: int | None = None
     client: str = ""
+    seals: bool = False
 
     @property
     def swarm_space_id(self) -> int | None:
@@ -49,6 +58,8 @@ def encode_extended_handshake(handshake: ExtendedHandshake) -> bytes:
         fields[b"p"] = handshake.port
     if handshake.requests is not None:
         fields[b"reqq"] = handshake.requests
+    if handshake.seals:
+        fields[SEAL_KEY] = SEAL_VERSION
     if handshake.client:
         fields[b"v"] = handshake.client.encode()
     return encode_bencode(fields)
@@ -71,6 +82,7 @@ def decode_extended_handshake(
         port=_number(fields.get(b"p"), 1, 65535),
         requests=_number(fields.get(b"reqq"), 0, 2**31),
         client=client.decode(errors="replace")[:MAX_CLIENT_CHARACTERS] if isinstance(client, bytes) else "",
+        seals=fields.get(SEAL_KEY) == SEAL_VERSION,
     )
 
 

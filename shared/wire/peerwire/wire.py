@@ -17,10 +17,14 @@ docs/webtorrent.md);
 Encrypted starts (MSE): a webtorrent that dials us begins with a Diffie-Hellman key. A plaintext handshake in
 answer makes it go on in plaintext on the same stream; libtorrent redials in plaintext once we close, so the
 wait is short. One listener has one infohash, so the answer needs no guess (docs/webtorrent.md).
+
+Who is not wanted is closed before it gets a handshake of ours: a webtorrent takes any handshake for a success, and
+dials again a second later; after three dials without one it stops.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -71,11 +75,15 @@ class HandshakeDone:
 
 @dataclass(frozen=True, slots=True)
 class ExtendedHandshakeDone:
-    """The peer's BEP 10 handshake. client: "" or what it calls itself. port: where it listens, None unknown."""
+    """The peer's BEP 10 handshake. client: "" or what it calls itself. port: where it listens, None unknown.
+
+    seals: it is a node; the other one that has swarm-space is a plain client with the extension.
+    """
 
     has_swarm_space: bool
     client: str
     port: int | None
+    seals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +113,10 @@ _BEFORE_HANDSHAKE = frozenset({_State.AWAIT_HANDSHAKE, _State.AWAIT_PLAINTEXT})
 
 
 class PeerWire:
-    """See the module. initiator: we opened the stream. infohash, peer_id: ours, 20 bytes.
+    """See the module. initiator: our handshake goes first. infohash, peer_id: ours, 20 bytes.
 
-    listen_port: sent to the peer as `p`, 0 = none.
+    listen_port: sent to the peer as `p`, 0 = none. unwanted: whether a peer with this id is turned away.
+    answers_encrypted: whether an encrypted start is answered; False where its sender is most likely not wanted.
     """
 
     def __init__(
@@ -119,12 +128,16 @@ class PeerWire:
         limits: PeerWireLimits | None = None,
         *,
         listen_port: int = 0,
+        unwanted: Callable[[bytes], bool] = lambda peer_id: False,
+        answers_encrypted: Callable[[], bool] = lambda: True,
     ) -> None:
         self._initiator = initiator
         self._infohash = infohash
         self._peer_id = peer_id
         self._limits = limits or PeerWireLimits()
         self._listen_port = listen_port
+        self._unwanted = unwanted
+        self._answers_encrypted = answers_encrypted
         self._state = _State.AWAIT_HANDSHAKE
         self._buffer = bytearray()
         self._outgoing: list[bytes] = []
@@ -202,6 +215,8 @@ class PeerWire:
         if self._state is _State.AWAIT_HANDSHAKE and not self._starts_plainly():
             if self._initiator:
                 raise RemoteProtocolError("not a BitTorrent handshake")
+            if not self._answers_encrypted():
+                raise RemoteProtocolError("an encrypted start of a peer that is not wanted", Cause.REFUSED)
             self._state = _State.AWAIT_PLAINTEXT
             self._handshake_by = min(self._handshake_by, now + self._limits.encrypted_wait_s)
             self._send_handshake()
@@ -231,6 +246,8 @@ class PeerWire:
     def _accept_handshake(self, theirs: Handshake, events: list[Event]) -> None:
         if theirs.infohash != self._infohash:
             raise RemoteProtocolError("another swarm's infohash", Cause.REFUSED)
+        if self._unwanted(theirs.peer_id):
+            raise RemoteProtocolError("a peer that is not wanted", Cause.NO_EXTENSION)
         self._send_handshake()
         events.append(HandshakeDone(theirs.peer_id, theirs.reserved))
         if theirs.peer_id == self._peer_id:
@@ -247,7 +264,7 @@ class PeerWire:
 
     def _send_extended_handshake(self) -> None:
         ours = ExtendedHandshake(
-            {extended.EXTENSION_NAME: OUR_SWARM_SPACE_ID}, port=self._listen_port or None, client=CLIENT
+            {extended.EXTENSION_NAME: OUR_SWARM_SPACE_ID}, port=self._listen_port or None, client=CLIENT, seals=True
         )
         body = extended.encode_extended_handshake(ours)
         self._outgoing.append(messages.extended_head(extended.HANDSHAKE_ID, len(body)) + body)
@@ -312,7 +329,7 @@ class PeerWire:
         first = self._state is _State.AWAIT_EXTENDED
         if first:
             known = theirs.swarm_space_id
-            events.append(ExtendedHandshakeDone(known is not None, theirs.client, theirs.port))
+            events.append(ExtendedHandshakeDone(known is not None, theirs.client, theirs.port, theirs.seals))
             self._their_swarm_space_id = known
         elif extended.EXTENSION_NAME in theirs.extensions:
             # BEP 10: a later handshake adds to the first, and an id of 0 switches an extension off.

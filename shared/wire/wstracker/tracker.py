@@ -14,7 +14,8 @@ Full:       a request that is broken or over a limit is answered with a failure 
 Linked:     several instances may serve the same swarms (`linked=True`). Another instance's members are members of
             a socket that is its negative number; what is for one of them leaves by `news` as ToRemote, and what
             comes from one enters by the `remote_` calls. Only swarms with members of our own are shared: SwarmOpened
-            and SwarmClosed say to the glue which.
+            and SwarmClosed say to the glue which. Who opens a swarm here announces before others' members of it are
+            known, and again two minutes later: its offers are kept FIRST_OFFERS_S for them.
 
 Left out: the count `downloaded` of a swarm that emptied. Rates are the glue's: it sees addresses.
 Source: the WebSocket tracker protocol of WebTorrent (bittorrent-tracker 11).
@@ -56,6 +57,11 @@ MAX_RELAYS = 100_000
 """Ours: unanswered offers in all; 10 from each of 10,000 sockets."""
 MAX_REMOTE_MEMBERS = 100_000
 """Ours: members of one other instance; ten swarms of each of its 10,000 sockets."""
+FIRST_OFFERS_S = 5.0
+"""Ours: for other instances to say who is in a swarm that a member of ours has just opened; a round trip, and then
+some."""
+MAX_FIRST_OFFERS = 256
+"""Ours: kept in all, at most 16 MiB; the oldest member's go first."""
 TOO_MANY = "too many info hashes on one socket"
 
 SocketId: TypeAlias = int
@@ -164,6 +170,7 @@ class Tracker:
         self._sockets: dict[SocketId, set[MemberKey]] = {}
         self._members: OrderedDict[MemberKey, float] = OrderedDict()
         self._relays: OrderedDict[tuple[MemberKey, bytes, bytes], tuple[MemberKey, float]] = OrderedDict()
+        self._first_offers: OrderedDict[MemberKey, tuple[float, list[TrackerOffer]]] = OrderedDict()
         self._outbox: list[tuple[SocketId, str]] = []
         self.refused: Counter[Cause] = Counter()
 
@@ -215,11 +222,14 @@ class Tracker:
         joined = self._sockets.setdefault(instance, set())
         if swarm is None or (member not in joined and len(joined) >= MAX_REMOTE_MEMBERS):
             return
+        is_new = member not in joined
         joined.add(member)
         self._members[member] = now + self._member_ttl_s
         self._members.move_to_end(member)
         swarm.add(member)
         swarm.mark_seed(member, seed)
+        if is_new:
+            self._introduce(member, now)
 
     def remote_left(self, instance: SocketId, info_hash: bytes, peer_id: bytes) -> None:
         member = (instance, info_hash, peer_id)
@@ -263,6 +273,8 @@ class Tracker:
         deadlines = [next(iter(self._members.values()))] if self._members else []
         if self._relays:
             deadlines.append(next(iter(self._relays.values()))[1])
+        if self._first_offers:
+            deadlines.append(next(iter(self._first_offers.values()))[0])
         return min(deadlines, default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -271,6 +283,8 @@ class Tracker:
             self._leave(next(iter(self._members)))
         while self._relays and next(iter(self._relays.values()))[1] <= now:
             self._relays.popitem(last=False)
+        while self._first_offers and next(iter(self._first_offers.values()))[0] <= now:
+            self._first_offers.popitem(last=False)
 
     def _announce(self, socket: SocketId, announce: Announce, now: float) -> None:
         member = (socket, announce.info_hash, announce.peer_id)
@@ -284,7 +298,11 @@ class Tracker:
             self._send(socket, Failure(TOO_MANY, "announce", announce.info_hash))
             return
         else:
+            before = self._swarms.get(announce.info_hash)
+            opens = before is None or not before.own_count
             self._join(member, announce, now)
+            if opens and self._linked:
+                self._keep_first_offers(member, announce.offers, now)
         swarm = self._swarms.get(announce.info_hash)
         counts = swarm.counts() if swarm is not None else SwarmCounts(0, 0, 0)
         reply = AnnounceReply(announce.info_hash, self._interval_s, counts.complete, counts.incomplete)
@@ -323,6 +341,27 @@ class Tracker:
         others = [each for each in chosen if each[2] != peer_id]
         for target, each in zip(others, offers, strict=False):
             self._relay(target, member, each, now)
+
+    def _keep_first_offers(self, member: MemberKey, offers: tuple[TrackerOffer, ...], now: float) -> None:
+        if not offers:
+            return
+        self._first_offers[member] = (now + FIRST_OFFERS_S, list(offers))
+        while sum(len(kept) for _, kept in self._first_offers.values()) > MAX_FIRST_OFFERS:
+            self._first_offers.popitem(last=False)
+
+    def _introduce(self, newcomer: MemberKey, now: float) -> None:
+        """Give a member of another instance an offer of who opened its swarm here, while there is one."""
+        _, info_hash, peer_id = newcomer
+        for member, (deadline, offers) in self._first_offers.items():
+            if (
+                member[1] == info_hash
+                and member[2] != peer_id
+                and deadline > now
+                and member in self._members
+                and offers
+            ):
+                self._relay(newcomer, member, offers.pop(), now)
+                return
 
     def _relay(self, target: MemberKey, offerer: MemberKey, offer: TrackerOffer, now: float) -> None:
         _, info_hash, peer_id = offerer

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from services.webtorrent.connection import WireConnection
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId
+from shared.transport.contract import Measured
 from shared.transports import TransportState
 from tests.services.webtorrent.raw_peer import raw_peer
 from tests.services.webtorrent.swarm_parts import (
@@ -140,6 +142,7 @@ async def test_send_waits_for_a_peer_that_does_not_read_and_ends_with_the_link()
             flooding = asyncio.create_task(flood())
             wires = node.transport._worker.wires  # type: ignore[union-attr]
             connection = wires._links[up.link].connection
+            assert isinstance(connection, WireConnection)
             await node.until(lambda: not connection._writable.is_set())
             transport = connection._transport
             assert transport is not None
@@ -197,3 +200,24 @@ async def test_new_trackers_in_the_document_are_used(tmp_path: Path, monkeypatch
         await node.until(lambda: node.states[-1].last_error is Cause.MISCONFIGURED)
         write_document(document, trackers=[tracker.url])
         await node.until(lambda: node.transport.metrics().trackers_up == 1)  # type: ignore[union-attr]
+
+
+async def test_its_numbers_are_on_the_bus(tmp_path: Path) -> None:
+    async with tracker_server() as tracker:
+        document = write_document(tmp_path / "document.json", trackers=[tracker.url])
+        one = config(document, trackers=True)
+        async with running(one, one) as (node, other):
+            assert isinstance(node.transport, Measured)
+            up = await node.up()
+            await other.up()
+            await node.transport.send(up.link, bytes(1_000))
+            await other.until(lambda: bool(other.records))
+            measures = node.transport.measures()
+            assert measures["wires_tcp"] == 1
+            assert measures["wires_channel"] == measures["wires_guest"] == 0
+            assert measures["swarm_size_tracker"] >= 1
+            assert 0 < measures["tracker_round_trip_s"] < 15
+            assert 0 < measures["time_to_peer_s"] < 15
+            assert measures["offers_made"] >= 1
+            assert measures["wire_bytes_out"] > 1_000
+            assert "dht_nodes" not in measures, "what is switched off is not measured"

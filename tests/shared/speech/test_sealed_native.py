@@ -7,7 +7,7 @@ import pytest
 from shared.content.messages import MAX_BODY_BYTES, ChunkData, NotFound, RequestChunk
 from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.ids import member_token
-from shared.speech import sealed_native
+from shared.speech import native_queues, sealed_native
 from shared.speech.budget import MAX_LINK_BYTES, ByteBudget
 from shared.speech.contract import (
     AnswerProgressed,
@@ -78,7 +78,7 @@ def test_a_body_is_taken_as_there_is_room_and_arrives_whole() -> None:
     view, rounds = memoryview(body), 0
     while len(view):
         taken = far.take_body(ID, view)
-        assert taken <= sealed_native.BODY_QUEUE_FRAMES * 65_519
+        assert taken <= native_queues.BODY_QUEUE_BYTES
         assert far.take_body(ID, view[taken:]) == 0 or taken == len(view), "the queue is full"
         view, rounds = view[taken:], rounds + 1
         carry(far, near)
@@ -130,7 +130,7 @@ def test_a_handshake_that_does_not_end_ends_the_link() -> None:
 
 
 def test_a_peer_that_does_not_read_ends_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sealed_native, "CONTROL_QUEUE_FRAMES", 4)
+    monkeypatch.setattr(native_queues, "CONTROL_QUEUE_FRAMES", 4)
     near, _ = open_pair()
     for _ in range(5):
         near.goodbye()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.content.messages import RequestChunk
 from shared.speech.contract import SEALED_NATIVE
+from shared.speech.swarm_space import SWARM_SPACE
 from shared.transport.contract import Capabilities
 from tests.fakes.json_speech import JSON, MAX_RECORD_BYTES
 from tests.fakes.loop_transport import LoopNet, LoopTransport
@@ -30,6 +31,7 @@ class Couple:
         self.net = LoopNet()
         self.speech, self.near_dials = speech, near_dials
         self.sealed = speech == SEALED_NATIVE
+        self.acks = speech in (SEALED_NATIVE, SWARM_SPACE)
         self.near = node(b"\x01" * 32, sealed=self.sealed)
         self.far = node(b"\x02" * 32, sealed=self.sealed)
         # In trust.members whatever they are: an id that no seal proves must not make anybody a member.

@@ -97,3 +97,17 @@ def test_bytes_each_way_never_go_back() -> None:
         totals.apply_status(WorkerStatus("w1", "webrtc", "ready", None, [], True, False, 1, bytes_in=1, bytes_out=sent))
     assert 'swarmbridge_sent_bytes_total{transport="webrtc"} 11.0' in page(totals, [], ManagersView(), 0)
     assert 'swarmbridge_received_bytes_total{transport="webrtc"} 1.0' in page(totals, [], ManagersView(), 0)
+
+
+def test_a_transports_own_numbers_are_together_over_its_workers() -> None:
+    board = StatusBoard(-100)
+    for worker, measures in (
+        ("w1", {"dht_nodes": 3.0, "dht_join_s": 0.5}),
+        ("w2", {"dht_nodes": 4.0, "dht_join_s": 2.0}),
+    ):
+        board.apply(msgspec.structs.replace(_status(worker, {}), measures=measures), 0)
+    rows = [board.transport(TransportName.WEBRTC, True, TransportCounters(), 0)]
+    lines = page(MetricTotals(), rows, ManagersView(), 0).splitlines()
+    assert 'swarmbridge_transport_measure{measure="dht_nodes",transport="webrtc"} 7.0' in lines
+    assert 'swarmbridge_transport_measure{measure="dht_join_s",transport="webrtc"} 2.0' in lines
+    assert rows[0].instances[0].measures["dht_nodes"] == 3.0

@@ -76,6 +76,7 @@ CONVERSATIONS = [
     ("webrtc", N.certify, "chunk"),
     ("webtorrent", N.certify, "chunk"),
     ("broadcast", N.certify, "chunk"),
+    ("webtorrent", N.sign_record, "chunk"),
     ("webrtc", N.peerjs_token, "chunk"),
     ("webrtc", N.body("chunk-1", "webrtc"), "chunk"),
     ("webtorrent", N.body("chunk-1", "webtorrent"), "chunk"),

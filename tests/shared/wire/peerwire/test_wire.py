@@ -58,12 +58,12 @@ def test_two_wires_shake_hands_and_exchange_frames() -> None:
     assert other.receive_data(dialer.data_to_send(), 0.0) == [HandshakeDone(DIALER, OUR_RESERVED)]
     assert dialer.receive_data(other.data_to_send(), 0.0) == [
         HandshakeDone(LISTENER, OUR_RESERVED),
-        ExtendedHandshakeDone(True, "swarmbridge", 5000),
+        ExtendedHandshakeDone(True, "swarmbridge", 5000, seals=True),
     ]
     dialer.send_frame(b"first")
     dialer.send_frame(b"")
     assert other.receive_data(dialer.data_to_send(), 0.0) == [
-        ExtendedHandshakeDone(True, "swarmbridge", 4000),
+        ExtendedHandshakeDone(True, "swarmbridge", 4000, seals=True),
         FrameReceived(b"first"),
         FrameReceived(b""),
     ]

@@ -39,6 +39,8 @@ from shared.wire.wstracker.messages import (
 from shared.wire.wstracker.tracker import (
     ANNOUNCE_INTERVAL_S,
     ANSWER_WINDOW_S,
+    FIRST_OFFERS_S,
+    MAX_FIRST_OFFERS,
     MAX_MEMBERS_PER_SOCKET,
     MEMBER_TTL_INTERVALS,
     TOO_MANY,
@@ -242,17 +244,36 @@ def test_two_instances_introduce_peers_to_each_other() -> None:
     both.settle()
     ask(two, 1, Announce(SWARM, peer(2), offers=(offer(7),)))
     both.settle()
-    # Who was there first is known by now: the next announce finds it.
+    # Who was there first is known now only, and gets the offer of who opened the swarm at the other instance.
+    [(socket, text)] = one.data_to_send()
+    assert (socket, decode_response(text)) == (1, OfferRelayed(SWARM, peer(2), offer(7).offer_id, OFFER))
+    ask(one, 1, SendAnswer(SWARM, peer(1), peer(2), offer(7).offer_id, ANSWER))
+    both.settle()
+    [(socket, text)] = two.data_to_send()
+    assert (socket, decode_response(text)) == (1, AnswerRelayed(SWARM, peer(1), offer(7).offer_id, ANSWER))
     [(_, counts)] = ask(two, 1, Announce(SWARM, peer(2), offers=(offer(8),)))
     assert counts == AnnounceReply(SWARM, 120, 0, 2)
     both.settle()
     [(socket, text)] = one.data_to_send()
     assert (socket, decode_response(text)) == (1, OfferRelayed(SWARM, peer(2), offer(8).offer_id, OFFER))
-    ask(one, 1, SendAnswer(SWARM, peer(1), peer(2), offer(8).offer_id, ANSWER))
-    both.settle()
-    [(socket, text)] = two.data_to_send()
-    assert (socket, decode_response(text)) == (1, AnswerRelayed(SWARM, peer(1), offer(8).offer_id, ANSWER))
     assert one.member_count == two.member_count == 1, "each counts its own"
+
+
+def test_first_offers_are_kept_for_a_moment_and_bounded() -> None:
+    tracker = Tracker(random.Random(1).sample, linked=True)
+    for number in range(60):
+        swarm = b"%020d" % number
+        ask(tracker, number, Announce(swarm, peer(number), offers=tuple(offer(each) for each in range(5))))
+    assert sum(len(offers) for _, offers in tracker._first_offers.values()) <= MAX_FIRST_OFFERS
+    tracker.remote_joined(-1, b"%020d" % 0, peer(99), False, 1.0)
+    assert not [news for news in tracker.news() if isinstance(news, ToRemote)], "the oldest made room"
+    tracker.remote_joined(-1, b"%020d" % 59, peer(99), False, 1.0)
+    tracker.remote_joined(-1, b"%020d" % 59, peer(99), False, 1.0)
+    assert len([news for news in tracker.news() if isinstance(news, ToRemote)]) == 1, "one offer a newcomer"
+    tracker.remote_joined(-1, b"%020d" % 58, peer(99), False, FIRST_OFFERS_S)
+    assert not [news for news in tracker.news() if isinstance(news, ToRemote)], "too late"
+    tracker.handle_timer(FIRST_OFFERS_S)
+    assert not tracker._first_offers
 
 
 def test_a_lost_instance_takes_its_members_along() -> None:

@@ -1,0 +1,89 @@
+"""A PeerWire with its clock, whatever carries its bytes: feed it, write what it wants written, keep its timer.
+
+The glue is always the same: feed the machine, write, hand on its events, re-arm the timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from shared.clock import Clock
+from shared.errors import Cause
+from shared.wire.peerwire import Closed, Event, PeerWire
+
+
+class WireDriver:
+    """write: takes bytes for the stream. on_event: an event that is no Closed. on_closed: the machine is over.
+
+    over: nothing is fed, written or reported any more. bytes_out: handed to `write`.
+    """
+
+    def __init__(
+        self,
+        wire: PeerWire,
+        clock: Clock,
+        write: Callable[[bytes], None],
+        on_event: Callable[[Event], None],
+        on_closed: Callable[[Cause], None],
+    ) -> None:
+        self.over = False
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._wire = wire
+        self._clock = clock
+        self._write, self._on_event, self._on_closed = write, on_event, on_closed
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+
+    def start(self) -> None:
+        """The stream is up: say what is to be said first."""
+        self._flush()
+        self._arm_timer()
+
+    def receive(self, data: bytes | memoryview) -> None:
+        self.bytes_in += len(data)
+        self._handle(self._wire.receive_data(data, self._clock()))
+
+    def send_frame(self, frame: bytes) -> None:
+        self._wire.send_frame(frame)
+        self._flush()
+
+    def stop(self) -> None:
+        """Nothing more: what the machine still wanted to say has been written."""
+        self.over = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _handle(self, events: list[Event]) -> None:
+        self._flush()
+        for event in events:
+            if self.over:
+                return
+            if isinstance(event, Closed):
+                self._on_closed(event.cause)
+                return
+            self._on_event(event)
+        self._arm_timer()
+
+    def _flush(self) -> None:
+        data = self._wire.data_to_send()
+        if data:
+            self.bytes_out += len(data)
+            self._write(data)
+
+    def _arm_timer(self) -> None:
+        # Deadlines mostly move back: a timer that fires early asks again, which is cheaper than one per read.
+        deadline = self._wire.next_deadline()
+        if self.over or deadline is None or deadline >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        delay_s = max(0.0, deadline - self._clock())
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        self._handle(self._wire.handle_timer(self._clock()))

@@ -1,0 +1,135 @@
+"""Native frames without a seal: a plain `webtorrent` client that registered the `swarm-space` extension.
+
+The same frames as between nodes, one a `swarm-space` message, so that the same machine serves both; what differs is
+what may be said. Such a peer proves nothing: it is a guest, and its requests are answered like any stranger's.
+
+On a wire that anybody on its way can read (TCP) cipher chunks by ref are all that is asked for, answered and said
+(docs/trust.md#content): a manifest of ours is "not found" there, none is asked for, and none is announced. A data
+channel is encrypted below us, so manifests and announcements go over it too.
+
+Time: a page in the background is slower than a node: it is asked after PING_AFTER_S, given up after SILENT_AFTER_S.
+Source: ours (docs/native.md); `services/webtorrent/extension/swarm-space.js` is the other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestManifest
+from shared.errors import Cause
+from shared.ids import guest_token
+from shared.speech.budget import ByteBudget
+from shared.speech.contract import Announced, AnswerReceived, Event, PeerProved, RequestReceived
+from shared.speech.native import NativeLink
+from shared.speech.native_queues import NativeQueues
+
+SWARM_SPACE = "swarm_space"
+SWARM_SPACE_CLEAR = "swarm_space_clear"
+"""The same over a wire that is not encrypted."""
+
+PING_AFTER_S = 5.0
+SILENT_AFTER_S = 30.0
+MAX_ASKED = 8
+"""A page answers one after another; more would only wait there."""
+
+SLICE_BYTES = 16 * 1024
+"""Of a body in one frame: what browsers' data channels move in one piece (docs/webtorrent.md)."""
+
+
+class SwarmSpace:
+    """Implements shared.speech.contract.Speech. guest: what the transport calls the peer. clear: see the module."""
+
+    acks = True
+    confirms = True
+    max_asked = MAX_ASKED
+    claimed_key = b""
+
+    def __init__(self, guest: str, budget: ByteBudget, now: float, *, clear: bool) -> None:
+        self._clear = clear
+        self._budget = budget
+        self._native = NativeLink(now, budget, ping_after_s=PING_AFTER_S, silent_after_s=SILENT_AFTER_S)
+        self._queues = NativeQueues(self._native, SLICE_BYTES)
+        self._queues.report(PeerProved(guest_token(guest)))
+        self.withheld_count = 0
+        """Manifests that were asked for, by either end, where the wire is clear."""
+
+    @property
+    def rtt_s(self) -> float:
+        return self._native.rtt_s
+
+    @property
+    def asked_count(self) -> int:
+        return self._native.asked_count
+
+    # ── the wire ──
+
+    def receive_record(self, record: bytes, now: float) -> None:
+        """See the contract. Raises: RemoteProtocolError: of the frames."""
+        self._queues.receive_frame(record, now)
+        self._queues.queue_native()
+
+    def events(self) -> list[Event]:
+        return [event for event in self._queues.events() if not self._withheld(event)]
+
+    def next_record(self) -> bytes | None:
+        return self._queues.next_frame()
+
+    def has_more_to_send(self) -> bool:
+        return self._queues.has_more_to_send()
+
+    def next_deadline(self) -> float:
+        return self._native.next_deadline()
+
+    def handle_timer(self, now: float) -> None:
+        self._queues.handle_timer(now)
+
+    def close(self) -> None:
+        self._queues.forget_unsent()
+        self._budget.give_all()
+
+    # ── requests ──
+
+    def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
+        if self._clear and isinstance(request, RequestManifest):
+            self.withheld_count += 1
+            self._queues.report(AnswerReceived(request_id, NotFound(request.id), b""))
+            return
+        # A trace context would tell a stranger what belongs together.
+        self._queues.ask(request_id, request, remaining_ms, "", now)
+
+    def cancel(self, request_id: bytes) -> None:
+        self._queues.cancel(request_id)
+
+    def open_requests(self) -> list[bytes]:
+        return self._native.open_requests()
+
+    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
+        self._queues.answer(request_id, answer, body_bytes)
+
+    def take_body(self, request_id: bytes, data: memoryview) -> int:
+        return self._queues.take_body(request_id, data)
+
+    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
+        self._queues.fail(request_id, cause, retry_after_ms)
+
+    # ── both ways ──
+
+    def announce(self, manifests: Sequence[str]) -> None:
+        if not self._clear:
+            self._queues.announce(manifests)
+
+    def goodbye(self, cause: Cause | None = None) -> None:
+        self._queues.goodbye(cause)
+
+    # ── within ──
+
+    def _withheld(self, event: Event) -> bool:
+        """Whether an event ends here, because the wire is clear."""
+        if not self._clear:
+            return False
+        if isinstance(event, RequestReceived) and isinstance(event.request, RequestManifest):
+            self.withheld_count += 1
+            self._queues.answer(event.request_id, NotFound(event.request.id), 0)
+            return True
+        # What it says to hold could only be fetched by a manifest.
+        return isinstance(event, Announced)
