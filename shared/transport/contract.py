@@ -115,6 +115,15 @@ class Meets(Protocol):
         """Each member that it uses, or cannot use, with its state."""
 
 
+@runtime_checkable
+class TakesPages(Protocol):
+    """A transport that browsers' pages join by a script of ours."""
+
+    @property
+    def pages_url(self) -> str:
+        """Where; "" where they cannot."""
+
+
 class Transport(Protocol):
     """One transport in one worker process.
 

@@ -37,7 +37,7 @@ from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, Tr
 from shared.ids import peer_name
 from shared.process.run import Process
 from shared.tasks.owned import Tasks
-from shared.transport.contract import Meets, Signalled, Transport
+from shared.transport.contract import Meets, Signalled, TakesPages, Transport
 from shared.worker.identity import LinkIdentity, certified_identity
 from shared.worker.links import Links
 from shared.worker.speeches import SPEECHES, MakeSpeech
@@ -259,6 +259,7 @@ class TransportServer:
             chaos=dict(self._links.chaos.counts),
             places=self._transport.meeting_places() if isinstance(self._transport, Meets) else [],
             last_error_ms=status.last_error_ms,
+            pages_url=self._transport.pages_url if isinstance(self._transport, TakesPages) else "",
         )
         try:
             await self._bus.publish(self._subjects.event("status"), report)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shared.errors import Cause, SwarmbridgeError
+from shared.ids import peerjs_id
+from shared.speech.broadcast_envelope import BROADCAST_ENVELOPE, BroadcastEnvelope
 from shared.speech.budget import ByteBudget
 from shared.speech.contract import SEALED_NATIVE, Speech
 from shared.speech.sealed_native import SealedNative
@@ -50,4 +52,10 @@ def sealed_native(opening: Opening) -> Speech:
     return SealedNative(seal, opening.budget, opening.now, opening.unix_s)
 
 
-SPEECHES: Mapping[str, MakeSpeech] = {SEALED_NATIVE: sealed_native}
+def broadcast_envelope(opening: Opening) -> Speech:
+    """A page on its BroadcastChannel, known by what the transport says of it."""
+    own_id = peerjs_id(opening.identity.certificate.identity_key)
+    return BroadcastEnvelope(opening.up.guest, own_id, opening.now, opening.unix_s)
+
+
+SPEECHES: Mapping[str, MakeSpeech] = {SEALED_NATIVE: sealed_native, BROADCAST_ENVELOPE: broadcast_envelope}

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.broadcast.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
+from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from services.broadcast.limits import (
+from services.broadcast.pages.channel import Channel, Posted, Seat
+from services.broadcast.pages.limits import (
     HELLO_TIMEOUT_S,
-    MAX_RECORD_BYTES,
+    MAX_VALUE_BYTES,
     PAGE_WINDOW_BYTES,
     PAGE_WINDOW_MESSAGES,
     RELAY_BYTES,
 )
-from services.broadcast.pages.channel import Channel, Posted, Seat
 from shared.errors import Cause, RemoteProtocolError
 from shared.websocket.machine import Opening, Outgoing
 from shared.wire.pages.frames import (
@@ -226,7 +226,7 @@ class PagesMachine:
     def hear_post(self, scope: Scope, post: Posted, now: float) -> None:
         """A post to a page of another worker's. A channel that is not served here, and a double, are ignored."""
         key = self._by_scope.get(scope)
-        if key is not None and len(post.value) <= MAX_RECORD_BYTES and self._channels[key].take(post, now):
+        if key is not None and len(post.value) <= MAX_VALUE_BYTES and self._channels[key].take(post, now):
             self._deliver(key, post)
 
     # ── the node on its channel ──
@@ -309,7 +309,7 @@ class PagesMachine:
         if frame.channel not in page.channels:
             self._refuse(socket, frame.channel, frame.number, Cause.FORBIDDEN)
             return
-        if len(frame.value) > MAX_RECORD_BYTES:
+        if len(frame.value) > MAX_VALUE_BYTES:
             self._refuse(socket, frame.channel, frame.number, Cause.TOO_LARGE)
             return
         key = (page.origin, frame.channel)

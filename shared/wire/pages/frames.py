@@ -126,8 +126,8 @@ class Slowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
 FromPage = Hello | Join | Leave | Post | Ping
 FromWorker = Welcome | Joined | Present | Taken | Refused | Message | Pong | Slowed
 
-_from_page = msgspec.msgpack.Decoder(FromPage)
-_from_worker = msgspec.msgpack.Decoder(FromWorker)
+_from_page: msgspec.msgpack.Decoder[FromPage] = msgspec.msgpack.Decoder(FromPage)
+_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _encoder = msgspec.msgpack.Encoder()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.broadcast.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
 from services.broadcast.pages.channel import Channel, Posted, Seat
+from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
 
 ONE, SAME, OTHER = Seat(b"one", b"chromium"), Seat(b"same", b"chromium"), Seat(b"other", b"firefox")
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.broadcast.limits import (
+from services.broadcast.pages.channel import Posted
+from services.broadcast.pages.limits import (
     HELLO_TIMEOUT_S,
-    MAX_RECORD_BYTES,
+    MAX_VALUE_BYTES,
     PAGE_WINDOW_BYTES,
     PAGE_WINDOW_MESSAGES,
     PRESENCE_EXPIRY_S,
     RELAY_BYTES,
 )
-from services.broadcast.pages.channel import Posted
 from services.broadcast.pages.machine import PageCame, PageSaid, PagesMachine, PageWent, Scope, scope_of
 from shared.errors import Cause
 from shared.websocket.admission import Caller
@@ -267,7 +267,7 @@ def test_a_ping_is_answered() -> None:
 def test_a_post_that_is_too_large_is_refused_alone() -> None:
     worker, page = Worker(), Page()
     socket = worker.connect(page)
-    worker.say(socket, page.post(bytes(MAX_RECORD_BYTES + 1)))
+    worker.say(socket, page.post(bytes(MAX_VALUE_BYTES + 1)))
     assert [each.cause for each in page.refused] == [Cause.TOO_LARGE]
     assert worker.closed == []
 
