@@ -748,7 +748,10 @@ function messageEvent(value) {
     const reader = new Reader(new Uint8Array(value));
     const data = reader.value();
     if (reader.at !== value.byteLength) throw new TypeError("more than one value");
-    return new MessageEvent("message", { data, origin: location.origin });
+    const event = new MessageEvent("message", { data, origin: location.origin });
+    // The constructor takes undefined for "not given", which is null.
+    if (data === undefined) Object.defineProperty(event, "data", { value: undefined });
+    return event;
   } catch {
     return new MessageEvent("messageerror", { origin: location.origin });
   }
