@@ -566,6 +566,7 @@ class Bridge {
         const [, page] = rest;
         if (!(page instanceof ArrayBuffer)) throw new TypeError("no page id");
         this.page = hex(new Uint8Array(page));
+        this.become("open");
         break;
       }
       case "present":
@@ -691,7 +692,6 @@ class Bridge {
       for (const post of outbox.posts) post.sent = false;
       this.pump(name);
     }
-    this.become("open");
   }
 
   /** @param {WebSocket} socket @param {number} code */
