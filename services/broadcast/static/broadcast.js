@@ -762,18 +762,18 @@ function messageEvent(value) {
 /** @param {Bridge} bridge */
 function watchChannels(bridge) {
   const Native = globalThis.BroadcastChannel;
-  const { postMessage, close } = Native.prototype;
+  const native = { postMessage: Native.prototype.postMessage, close: Native.prototype.close };
   /** @type {WeakSet<BroadcastChannel>} */
   const closed = new WeakSet();
 
-  Native.prototype.postMessage = function (message) {
-    // First natively: whatever the browser itself refuses is refused as ever, and goes nowhere.
-    postMessage.call(this, message);
+  Native.prototype.postMessage = function postMessage(message) {
+    // First natively, with whatever was given: what the browser itself refuses is refused as ever, and goes nowhere.
+    native.postMessage.apply(this, /** @type {[unknown]} */ (/** @type {unknown} */ (arguments)));
     bridge.adopt(this);
     bridge.post(this.name, message);
   };
-  Native.prototype.close = function () {
-    close.call(this);
+  Native.prototype.close = function close() {
+    native.close.call(this);
     if (closed.has(this)) return;
     closed.add(this);
     bridge.release(this, this.name);

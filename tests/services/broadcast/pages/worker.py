@@ -68,6 +68,24 @@ class SocketPage(Page):
             for frame in self.hello(since_ms):
                 await self._ws.send_bytes(frame)
 
+    async def stay(self, http: aiohttp.ClientSession, url: str) -> None:
+        """Stay connected until cancelled, as `broadcast.js` does, and go on where it was."""
+        since_ms = 0
+        while True:
+            # Refused, or the port has nobody behind it for a moment.
+            with suppress(aiohttp.ClientError, OSError):
+                await self.connect(http, url, since_ms=since_ms)
+                assert self._reading is not None
+                await self._reading
+            since_ms = 20_000 if self.id else 0
+            await asyncio.sleep(0.1)
+
+    async def say(self, value: bytes) -> None:
+        """Post; without a socket it goes with the next one."""
+        data = self.post(value)
+        with suppress(ConnectionError, AssertionError):
+            await self.send(data)
+
     async def send(self, data: bytes) -> None:
         assert self._ws is not None
         await self._ws.send_bytes(data)
@@ -76,7 +94,7 @@ class SocketPage(Page):
         """Close the tab."""
         if self._ws is not None and self._reading is not None:
             await self._ws.close()
-            await self._reading
+            await asyncio.wait({self._reading})
             self._ws = None
 
     async def heard_all(self, ready: Callable[[], object]) -> None:
