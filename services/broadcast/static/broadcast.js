@@ -361,7 +361,7 @@ class Reader {
       case UNDEFINED: return undefined;
       case TEXT16: return inner.text16(count / 2);
       case VIEW: {
-        const kind = VIEWS[inner.view.getUint8(0)];
+        const kind = /** @type {typeof Uint8Array | undefined} */ (VIEWS[inner.view.getUint8(0)]);
         if (kind === undefined) throw new TypeError("a view that is not known");
         return new kind(inner.bytes.slice(1).buffer);
       }
@@ -475,6 +475,7 @@ class Bridge {
     this.retry = undefined;
     setInterval(() => this.tick(), TICK_MS);
     globalThis.addEventListener("online", () => this.connectNow());
+    globalThis.addEventListener("pagehide", () => this.leave());
     globalThis.addEventListener("pageshow", () => this.connectNow());
     globalThis.addEventListener("storage", (event) => this.browserChanged(event));
     this.connect();
@@ -708,6 +709,11 @@ class Bridge {
     this.retry = setTimeout(() => this.connect(), delay);
   }
 
+  /** The page is closed, or kept for "back" and frozen: others see at once that it is gone. */
+  leave() {
+    if (this.socket !== null) this.lost(this.socket, 0);
+  }
+
   connectNow() {
     if (this.state !== "waiting") return;
     clearTimeout(this.retry);
@@ -720,7 +726,7 @@ class Bridge {
     const now = browserId();
     if (now === this.browser) return;
     this.browser = now;
-    if (this.socket !== null) this.lost(this.socket, 0);
+    this.leave();
   }
 
   tick() {
@@ -766,6 +772,7 @@ function watchChannels(bridge) {
   /** @type {WeakSet<BroadcastChannel>} */
   const closed = new WeakSet();
 
+  /** @this {BroadcastChannel} @param {unknown} message */
   Native.prototype.postMessage = function postMessage(message) {
     // First natively, with whatever was given: what the browser itself refuses is refused as ever, and goes nowhere.
     native.postMessage.apply(this, /** @type {[unknown]} */ (/** @type {unknown} */ (arguments)));
