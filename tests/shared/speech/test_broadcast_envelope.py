@@ -129,7 +129,8 @@ def test_we_ask_a_page_and_it_serves() -> None:
 
 def test_what_a_page_does_not_have_and_what_is_no_chunk() -> None:
     made = speech()
-    for number, payload in enumerate(({"type": "chunk_not_found"}, {"type": "chunk_data", "chunk": {"ref": 1}})):
+    answers: list[dict[str, Any]] = [{"type": "chunk_not_found"}, {"type": "chunk_data", "chunk": {"ref": 1}}]
+    for number, payload in enumerate(answers):
         made.ask(bytes([number]) * 16, RequestChunk(REF), 1000, "", 1.0)
         made.receive_record(envelope({**payload, "requestId": (bytes([number]) * 16).hex(), "hash": REF}), 1.0)
     assert made.events() == [
