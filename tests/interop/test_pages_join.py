@@ -71,6 +71,22 @@ async def test_tabs_of_two_browsers_hear_each_post_once_and_in_order(stage: Stag
         assert await page.evaluate("told.error") == []
 
 
+async def test_tabs_that_start_at_once_and_lose_their_storage_find_one_name_for_their_browser(stage: Stage) -> None:
+    """Each makes up what the browser is called; until they agree everything between them would be heard twice."""
+    other = await stage.tab(1)
+    pages = await asyncio.gather(*(stage.tab(0) for _ in range(3)))
+    await together([*pages, other])
+    await pages[0].evaluate("localStorage.clear()")
+    seats = stage.workers[0].pages.seats
+    await until(lambda: len({seat.browser for seat in seats("c")}) == 2 and len(seats("c")) == 4)
+    await together([*pages, other])
+    for number, page in enumerate(pages):
+        await page.evaluate("(n) => channel.postMessage(n)", number)
+    assert sorted(await heard_all(other, 3)) == [0, 1, 2]  # type: ignore[type-var]
+    for number, page in enumerate(pages):
+        assert sorted(await heard_all(page, 2)) == [each for each in range(3) if each != number]  # type: ignore[type-var]
+
+
 VALUES = """[
   "text", "", "caf\\u00e9 \\ud83d\\ude00", "half \\ud83d", 0, -0, 1, -1, 127, 128, -32, -33, 2 ** 31, 2 ** 53 - 1, -1.5,
   NaN, Infinity, -Infinity, true, false, null, undefined, [], [1, [2, [3]]], {}, { a: 1, "": 2, nested: { b: [null] } },

@@ -13,10 +13,10 @@ Invariants:  a post of a sender is taken once, and only if its number is higher 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
+from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_SOCKETS, MAX_WORKERS, PRESENCE_EXPIRY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Posted:
 
 @dataclass(slots=True)
 class _Worker:
-    pages: int
+    pages: frozenset[bytes]
     count: int
     heard_s: float
 
@@ -66,22 +66,23 @@ class Channel:
     def sockets(self) -> list[int]:
         return list(self._pages)
 
-    @property
-    def own_count(self) -> int:
-        """Pages on this channel at this worker."""
-        return len(self._pages)
+    def seats(self) -> list[Seat]:
+        return list(self._pages.values())
 
-    @property
-    def page_count(self) -> int:
-        """Pages on this channel, at every worker that is known."""
-        return len(self._pages) + sum(worker.pages for worker in self._workers.values())
+    def own_pages(self) -> list[bytes]:
+        """Ids of the pages on this channel at this worker."""
+        return [seat.page for seat in self._pages.values()]
+
+    def pages(self) -> frozenset[bytes]:
+        """Who is on this channel, at every worker that is known: one that has just moved between two is there once."""
+        return frozenset(self.own_pages()).union(*(worker.pages for worker in self._workers.values()))
 
     def workers(self) -> list[str]:
         """Other workers that serve this channel, with pages or without: each keeps what was posted."""
         return list(self._workers)
 
-    def hear(self, worker: str, pages: int, count: int, now: float) -> bool:
-        """Another worker says how many pages it has. count: goes up with each of its reports; older ones are ignored.
+    def hear(self, worker: str, pages: Sequence[bytes], count: int, now: float) -> bool:
+        """Another worker says which pages it has. count: goes up with each of its reports; older ones are ignored.
 
         Returns: whether anything has changed.
         """
@@ -90,8 +91,9 @@ class Channel:
             return False
         if known is not None and count <= known.count:
             return False
-        self._workers[worker] = _Worker(pages, count, now)
-        return known is None or known.pages != pages
+        there = frozenset(pages[:MAX_SOCKETS])
+        self._workers[worker] = _Worker(there, count, now)
+        return known is None or known.pages != there
 
     def forget(self, worker: str) -> bool:
         """Returns: whether it was known."""
@@ -134,8 +136,7 @@ class Channel:
 
     def listeners(self, sender: bytes) -> int:
         """Pages that are there to hear a post of this sender, natively or by us."""
-        own: Iterable[Seat] = self._pages.values()
-        return self.page_count - any(seat.page == sender for seat in own)
+        return len(self.pages() - {sender})
 
 
 def _hears(seat: Seat, post: Posted) -> bool:

@@ -184,16 +184,20 @@ class PagesMachine:
             for worker in silent:
                 self.forget_worker(worker)
 
+    def seats(self, channel: str) -> list[Seat]:
+        """Who is on a channel here, of every origin."""
+        return [seat for (_, name), each in self._channels.items() if name == channel for seat in each.seats()]
+
     # ── other workers ──
 
-    def own_counts(self) -> list[tuple[Scope, int]]:
-        """How many pages are here, for each channel: what other workers are told."""
-        return [(scope, self._channels[key].own_count) for scope, key in self._by_scope.items()]
+    def own_pages(self) -> list[tuple[Scope, list[bytes]]]:
+        """Which pages are here, for each channel: what other workers are told."""
+        return [(scope, self._channels[key].own_pages()) for scope, key in self._by_scope.items()]
 
-    def hear_worker(self, worker: str, counts: Sequence[tuple[Scope, int]], count: int, now: float) -> bool:
+    def hear_worker(self, worker: str, there: Sequence[tuple[Scope, Sequence[bytes]]], count: int, now: float) -> bool:
         """Another worker's report. Returns: whether it was not known before, so that it should hear ours at once."""
         new = False
-        for scope, pages in counts:
+        for scope, pages in there:
             key = self._by_scope.get(scope)
             if key is None:
                 continue
@@ -375,8 +379,9 @@ class PagesMachine:
 
     def _tell_present(self, key: tuple[str, str]) -> None:
         channel = self._channels[key]
+        count = len(channel.pages())
         for socket in channel.sockets():
-            self._say(socket, Present(key[1], channel.page_count))
+            self._say(socket, Present(key[1], count))
 
     def _refuse(self, socket: int, channel: str, number: int, cause: Cause) -> None:
         self.refused[cause] += 1

@@ -25,12 +25,14 @@ class CarryPosts(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ScopePages(msgspec.Struct, array_like=True, frozen=True):
+    """pages: 16-byte ids of those that are on it."""
+
     scope: bytes
-    pages: int
+    pages: list[bytes]
 
 
 class PagesPresent(msgspec.Struct, array_like=True, frozen=True):
-    """How many pages a worker has, for each channel that it serves. count: goes up with each report.
+    """Which pages a worker has, for each channel that it serves. count: goes up with each report.
 
     leaving: it takes no more posts.
     """

@@ -126,8 +126,8 @@ class Relay:
         if report.leaving:
             self._machine.forget_worker(report.worker)
         else:
-            counts = [(each.scope, each.pages) for each in report.scopes]
-            if self._machine.hear_worker(report.worker, counts, report.count, self._clock()):
+            there = [(each.scope, each.pages) for each in report.scopes]
+            if self._machine.hear_worker(report.worker, there, report.count, self._clock()):
                 self._report_now.set()  # it has just come, and should not wait to hear of us
         self._on_arrived()
 
@@ -143,7 +143,7 @@ class Relay:
 
     async def _publish(self, *, leaving: bool = False) -> None:
         self._count += 1
-        scopes = [ScopePages(scope, pages) for scope, pages in self._machine.own_counts()]
+        scopes = [ScopePages(scope, pages) for scope, pages in self._machine.own_pages()]
         try:
             await self._mesh.publish(BROADCAST_PRESENT, PagesPresent(self._mesh.instance, self._count, scopes, leaving))
         except BusError:

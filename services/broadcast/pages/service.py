@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.broadcast.pages.channel import Seat
 from services.broadcast.pages.endpoint import PAGE_SOCKETS, PagesEndpoint, is_loopback
 from services.broadcast.pages.limits import (
     LISTEN_RETRY_CAP_S,
@@ -113,6 +114,10 @@ class Pages:
             return {}
         slowed = {Cause.RATE_LIMITED.value: self._endpoint.sockets.slowed_count}
         return Counter(self._endpoint.sockets.refusals()) + Counter(slowed)
+
+    def seats(self, channel: str) -> list[Seat]:
+        """The pages that are on a channel here, of every origin."""
+        return self._machine.seats(channel)
 
     def has(self, link: LinkId) -> bool:
         return link in self._by_link

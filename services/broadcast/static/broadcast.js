@@ -477,7 +477,7 @@ class Bridge {
     globalThis.addEventListener("online", () => this.connectNow());
     globalThis.addEventListener("pagehide", () => this.leave());
     globalThis.addEventListener("pageshow", () => this.connectNow());
-    globalThis.addEventListener("storage", (event) => this.browserChanged(event));
+    globalThis.addEventListener("storage", () => this.checkBrowser());
     this.connect();
   }
 
@@ -720,9 +720,8 @@ class Bridge {
     this.connect();
   }
 
-  /** Another tab chose what this browser is called at the same moment as we did. @param {StorageEvent} event */
-  browserChanged(event) {
-    if (event.key !== BROWSER_KEY && event.key !== null) return;
+  /** Another tab chose what this browser is called at the same moment as we did, or storage was cleared. */
+  checkBrowser() {
     const now = browserId();
     if (now === this.browser) return;
     this.browser = now;
@@ -730,6 +729,7 @@ class Bridge {
   }
 
   tick() {
+    this.checkBrowser();
     for (const name of [...this.channels.keys()]) this.release(undefined, name);
     if (this.state !== "open" || this.socket === null) return;
     const now = performance.now();

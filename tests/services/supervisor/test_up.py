@@ -166,9 +166,10 @@ def test_the_nodes_own_page_may_join_where_nobody_said_whose_may(tmp_path: Path)
 
 @pytest.mark.parametrize("section", ["gateway", "broadcast"])
 def test_off_loopback_no_page_may_join_unless_it_is_said(tmp_path: Path, section: str) -> None:
-    settings = {"gateway": GatewaySettings(host="0.0.0.0")} if section == "gateway" else {}
+    gateway = GatewaySettings(host="0.0.0.0") if section == "gateway" else GatewaySettings()
     broadcast = BroadcastSettings(host="0.0.0.0") if section == "broadcast" else BroadcastSettings()
-    config = prepared(Config(node=NodeSettings(home=str(tmp_path)), broadcast=broadcast, **settings), UpOptions())
+    home = NodeSettings(home=str(tmp_path))
+    config = prepared(Config(node=home, broadcast=broadcast, gateway=gateway), UpOptions())
     assert config.broadcast.origins == []
     assert "/try" not in told(Whereabouts("", "http://127.0.0.1:1", "n", MEMBER, "/h", "/r"), config)
 

@@ -29,7 +29,7 @@ def test_neither_the_sender_nor_a_tab_of_its_browser_hears_it_from_us() -> None:
 def test_listeners_are_all_but_the_sender_also_those_that_hear_it_natively() -> None:
     there = channel(ONE, SAME, OTHER)
     assert there.listeners(ONE.page) == 2
-    there.hear("worker-2", 5, 1, 0.0)
+    there.hear("worker-2", [b"%d" % number for number in range(5)], 1, 0.0)
     assert there.listeners(ONE.page) == 7
     assert channel(ONE).listeners(ONE.page) == 0
     assert channel().listeners(ONE.page) == 0
@@ -76,19 +76,27 @@ def test_what_is_kept_is_bounded() -> None:
 
 def test_presence_is_what_workers_report() -> None:
     there = channel(ONE)
-    assert there.hear("w", 2, 5, 0.0)
-    assert not there.hear("w", 9, 4, 0.0), "an older report that came late"
-    assert not there.hear("w", 2, 6, 2.0), "nothing new"
-    assert there.page_count == 3
+    assert there.hear("w", [b"x", b"y"], 5, 0.0)
+    assert not there.hear("w", [], 4, 0.0), "an older report that came late"
+    assert not there.hear("w", [b"y", b"x"], 6, 2.0), "nothing new"
+    assert there.pages() == {ONE.page, b"x", b"y"}
     assert there.silent_workers(2.0 + PRESENCE_EXPIRY_S / 2) == []
     assert there.silent_workers(2.0 + PRESENCE_EXPIRY_S) == ["w"]
     assert there.forget("w")
     assert not there.forget("w")
-    assert there.page_count == 1
+    assert there.pages() == {ONE.page}
+
+
+def test_a_page_that_has_moved_is_there_once() -> None:
+    """The worker that it left may be dead, and not be missed for a while."""
+    there = channel(ONE, OTHER)
+    there.hear("dead", [OTHER.page], 1, 0.0)
+    assert there.pages() == {ONE.page, OTHER.page}
+    assert there.listeners(ONE.page) == 1
 
 
 def test_no_stranger_makes_us_know_workers_without_end() -> None:
     there = channel()
     for number in range(MAX_WORKERS + 5):
-        there.hear(f"w{number}", 1, 1, 0.0)
+        there.hear(f"w{number}", [], 1, 0.0)
     assert len(there.workers()) == MAX_WORKERS

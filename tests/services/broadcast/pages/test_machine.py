@@ -87,7 +87,7 @@ def meet(workers: list[Worker], count: int = 1) -> None:
     for near in workers:
         for far in workers:
             if near is not far:
-                near.machine.hear_worker(far.name, far.machine.own_counts(), count, near.now)
+                near.machine.hear_worker(far.name, far.machine.own_pages(), count, near.now)
         near.flush()
 
 
