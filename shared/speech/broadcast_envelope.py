@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -38,7 +38,7 @@ from shared.speech.contract import (
 )
 from shared.speech.gathering import Gathering
 from shared.speech.page_content import read_chunk, read_manifest
-from shared.speech.page_dialect import PageAnswers, PageAsks, PageHolds, PagePings, Said, short_text
+from shared.speech.page_dialect import PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said, short_text
 from shared.speech.peerjs_manager import ManagerDialect
 from shared.token_bucket import TokenBucket
 from shared.wire.pages.values import decode_value, encode_value
@@ -208,8 +208,10 @@ class BroadcastEnvelope:
             case PagePings():
                 self._ignore()
                 self._say(said.reply)
+            case PagePongs():
+                self._ignore()  # we never ask: the transport knows when a page is gone
             case _:
-                self._ignore()
+                assert_never(said)
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request

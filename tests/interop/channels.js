@@ -1,9 +1,9 @@
 // What a test's page keeps of its channel and of what the script says. A classic script: it is there before both.
 "use strict";
 const heard = [];
-const told = { state: [], present: [], taken: [], error: [] };
-for (const name of Object.keys(told)) {
-  addEventListener(`swarmbridge:${name}`, (event) => told[name].push(event.detail));
+const noted = { state: [], present: [], taken: [], error: [] };
+for (const name of Object.keys(noted)) {
+  addEventListener(`swarmbridge:${name}`, (event) => noted[name].push(event.detail));
 }
 let channel = null;
 
@@ -13,5 +13,5 @@ function openChannel(name) {
 }
 
 const last = (list) => list[list.length - 1];
-const isOpen = () => last(told.state)?.state === "open";
-const present = () => last(told.present)?.pages ?? 0;
+const isOpen = () => last(noted.state)?.state === "open";
+const present = () => last(noted.present)?.pages ?? 0;

@@ -101,11 +101,11 @@ async def test_a_page_fetches_from_the_node_and_serves_to_it(tmp_path: Path) -> 
             "meta": {"mime": "text/plain", "originalName": "b.txt"},
         }
         await page.evaluate("(chunk) => { window.chunks = { [chunk.ref]: chunk } }", chunk)
-        assert stamp.peer == guest_token(f"page-{(await page.evaluate('last(told.state)'))['page']}")
+        assert stamp.peer == guest_token(f"page-{(await page.evaluate('last(noted.state)'))['page']}")
         await until(lambda: node.status is not None and node.status.peers == [peer_name(stamp.peer)])
         subject = node.subjects.link("broadcast", stamp.peer)
         call = SendRequest(b"r" * 16, "manager-1", 1, RequestChunk(PAGE_REF))
-        accepted = await node.asker.request(subject, call, Accepted, timeout_s=5.0)
+        accepted = await node.caller.request(subject, call, Accepted, timeout_s=5.0)
         assert (accepted.acks, accepted.confirms) == (False, True)
         await until(lambda: node.answers)
         assert isinstance(node.answers[0].answer, ChunkData)

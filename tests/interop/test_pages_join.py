@@ -66,9 +66,9 @@ async def test_tabs_of_two_browsers_hear_each_post_once_and_in_order(stage: Stag
         for sender in range(4):
             mine = [value for value in heard if value[0] == sender]  # type: ignore[index]
             assert mine == ([] if sender == number else [[sender, i] for i in range(25)])
-        await page.wait_for_function("told.taken.length === 25")
-        assert await page.evaluate("told.taken.every((one) => one.listeners === 3)")
-        assert await page.evaluate("told.error") == []
+        await page.wait_for_function("noted.taken.length === 25")
+        assert await page.evaluate("noted.taken.every((one) => one.listeners === 3)")
+        assert await page.evaluate("noted.error") == []
 
 
 async def test_tabs_that_start_at_once_and_lose_their_storage_find_one_name_for_their_browser(stage: Stage) -> None:
@@ -127,7 +127,7 @@ async def test_values_arrive_as_they_were_sent(stage: Stage) -> None:
         shown.append(await page.evaluate("heard.map(show)"))
     assert shown[0] == shown[1]
     assert len(shown[0]) == count
-    assert await sender.evaluate("told.error") == []
+    assert await sender.evaluate("noted.error") == []
 
 
 UNSENDABLE = {
@@ -149,7 +149,7 @@ async def test_a_value_that_cannot_leave_the_browser_is_an_error_of_the_page(sta
     await sender.evaluate("channel.postMessage('after')")
     assert len(await heard_all(native, len(UNSENDABLE) + 1)) == len(UNSENDABLE) + 1, "natively they go as ever"
     assert await heard_all(carried, 1) == ["after"]
-    errors = await sender.evaluate("told.error")
+    errors = await sender.evaluate("noted.error")
     assert len(errors) == len(UNSENDABLE)
     for error, word in zip(errors, UNSENDABLE.values(), strict=True):
         assert word in error["message"]
@@ -165,25 +165,25 @@ async def test_what_the_browser_itself_refuses_goes_nowhere(stage: Stage) -> Non
     )
     assert thrown == "DataCloneError"
     assert await heard_all(other, 1) == [1]
-    assert await sender.evaluate("told.error") == []
+    assert await sender.evaluate("noted.error") == []
 
 
-async def test_a_post_that_nobody_hears_is_told(stage: Stage) -> None:
+async def test_a_post_that_nobody_hears_is_notified(stage: Stage) -> None:
     page = await stage.tab(0)
     await page.evaluate("channel.postMessage(1)")
-    await page.wait_for_function("told.error.length > 0")
-    assert (await page.evaluate("told.error[0]"))["cause"] == "no_listener"
-    assert await page.evaluate("told.taken[0].listeners") == 0
+    await page.wait_for_function("noted.error.length > 0")
+    assert (await page.evaluate("noted.error[0]"))["cause"] == "no_listener"
+    assert await page.evaluate("noted.taken[0].listeners") == 0
     assert stage.workers[0].broadcast.refused["no_listener"] == 1
 
 
-async def test_a_page_of_another_origin_is_refused_and_told(stage: Stage) -> None:
+async def test_a_page_of_another_origin_is_refused_and_notified(stage: Stage) -> None:
     elsewhere = await stage.site.serve()
     page = await stage.browsers[0].new_page()
     await page.goto(elsewhere)
-    await page.wait_for_function("told.error.length > 0")
-    assert "pages of this origin are not served here" in (await page.evaluate("told.error[0]"))["message"]
-    await page.wait_for_function("last(told.state).state === 'waiting'")
+    await page.wait_for_function("noted.error.length > 0")
+    assert "pages of this origin are not served here" in (await page.evaluate("noted.error[0]"))["message"]
+    await page.wait_for_function("last(noted.state).state === 'waiting'")
     assert stage.workers[0].broadcast.refused["origin"] == 1
 
 
@@ -193,8 +193,8 @@ async def test_a_channel_that_is_not_configured_stays_in_its_browser(stage: Stag
     await page.goto(stage.site.origin)
     await page.wait_for_function("isOpen()")
     await page.evaluate("openChannel('another')")
-    await page.wait_for_function("told.error.length > 0")
-    error = await page.evaluate("told.error[0]")
+    await page.wait_for_function("noted.error.length > 0")
+    error = await page.evaluate("noted.error[0]")
     assert (error["cause"], error["channel"]) == ("forbidden", "another")
 
 
@@ -226,7 +226,7 @@ async def test_pages_go_on_at_another_worker_and_lose_nothing(stage: Stage) -> N
             "(n) => { let i = 0; window.posting = setInterval(() => channel.postMessage([n, i++]), 40) }", number
         )
     for round_number in range(2):
-        await pages[0].wait_for_function("(count) => told.taken.length > count", arg=30 * (round_number + 1))
+        await pages[0].wait_for_function("(count) => noted.taken.length > count", arg=30 * (round_number + 1))
         dead = stage.workers[round_number]
         stage.hub.kill(f"broadcast-{round_number}")
         await dead.stop()
@@ -235,17 +235,17 @@ async def test_pages_go_on_at_another_worker_and_lose_nothing(stage: Stage) -> N
     counts = []
     for page in pages:
         await page.evaluate("clearInterval(window.posting)")
-        await page.wait_for_function("told.taken.length > 60")
+        await page.wait_for_function("noted.taken.length > 60")
     await asyncio.sleep(0.2)
     for number, page in enumerate(pages):
-        counts.append(await page.evaluate("(n) => Math.max(...told.taken.map((one) => one.number))", number))
+        counts.append(await page.evaluate("(n) => Math.max(...noted.taken.map((one) => one.number))", number))
     for number, page in enumerate(pages):
         await heard_all(page, sum(counts) - counts[number])
         heard = await page.evaluate("heard")
         for sender in range(4):
             mine = [value[1] for value in heard if value[0] == sender]
             assert mine == ([] if sender == number else list(range(counts[sender])))
-        assert [one for one in await page.evaluate("told.error") if one["cause"] == "lost"] == []
+        assert [one for one in await page.evaluate("noted.error") if one["cause"] == "lost"] == []
 
 
 async def test_a_page_and_the_bus_speak_both_ways(stage: Stage) -> None:

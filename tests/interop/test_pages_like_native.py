@@ -157,7 +157,7 @@ async def test_a_sandboxed_frame_has_no_origin_and_stays_out(pair: tuple[Page, P
         " frame.src = location.href; document.body.append(frame) }"
     )
     frame = page.frames[-1]
-    await frame.wait_for_function("told.error.length > 0")
-    assert (await frame.evaluate("told.error[0]"))["cause"] in ("forbidden", "refused")
+    await frame.wait_for_function("noted.error.length > 0")
+    assert (await frame.evaluate("noted.error[0]"))["cause"] in ("forbidden", "refused")
     await page.evaluate("channel.postMessage('from the page')")
     await other.wait_for_function("heard.length === 1")

@@ -75,7 +75,7 @@ async def test_two_windows_a_message_and_files_by_chunk(tmp_path: Path) -> None:
     assert broken == []
 
 
-async def test_who_is_not_logged_in_is_told_where(tmp_path: Path) -> None:
+async def test_who_is_not_logged_in_is_notified_where(tmp_path: Path) -> None:
     with running(tmp_path / "base", tmp_path / "home") as node:
         async with profiles(tmp_path, 1) as [browser]:
             page = await browser.new_page()

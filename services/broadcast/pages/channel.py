@@ -118,7 +118,7 @@ class Channel:
         return True
 
     def trim(self, now: float) -> None:
-        """Let go what is older or more than may be kept; the newest post always stays."""
+        """Forget what is older or more than may be kept; the newest post always stays."""
         while len(self._log) > 1 and (self._log_bytes > LOG_BYTES or now - self._log[0][0] > LOG_S):
             self._log_bytes -= len(self._log.popleft()[1].value)
 

@@ -13,8 +13,8 @@ MAX_SOCKETS = 256
 
 PAGE_MESSAGES_PER_S = 50.0
 PAGE_BURST = 200.0
-"""docs/limits.md: 50 messages/s of one page; a faster one is read more slowly, and told. The burst is ours: a page that
-opens and says what it has."""
+"""docs/limits.md: 50 messages/s of one page; a faster one is read more slowly, and notified. The burst is ours: a page
+that opens and says what it has."""
 
 MAX_FRAME_BYTES = MAX_VALUE_BYTES + 1024
 """A post's value and what is around it; a longer message closes the socket (1009)."""
@@ -56,7 +56,7 @@ RELAY_RETRY_S = 0.1
 """Of a batch of posts to another worker; it is sent again while that worker is there."""
 
 RELAY_BYTES = 64 * 2**20
-"""Posts that wait for other workers; a page that posts beyond it is told to come back later."""
+"""Posts that wait for other workers; a page that posts beyond it is asked to come back later."""
 
 LISTEN_RETRY_FIRST_S, LISTEN_RETRY_CAP_S = 1.0, 10.0
 """Between attempts to listen where somebody else has the port."""

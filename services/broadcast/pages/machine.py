@@ -20,6 +20,7 @@ import hashlib
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from services.broadcast.pages.channel import Channel, Posted, Seat
 from services.broadcast.pages.limits import (
@@ -159,7 +160,7 @@ class PagesMachine:
             self._leave(socket, page, name)
 
     def slowed(self, socket: int) -> None:
-        """The page is read more slowly: it is told, once for each time."""
+        """The page is read more slowly: it is notified, once for each time."""
         self._say(socket, Slowed())
 
     def outgoing(self) -> list[Outgoing]:
@@ -191,7 +192,7 @@ class PagesMachine:
     # ── other workers ──
 
     def own_pages(self) -> list[tuple[Scope, list[bytes]]]:
-        """Which pages are here, for each channel: what other workers are told."""
+        """Which pages are here, for each channel: what is reported to other workers."""
         return [(scope, self._channels[key].own_pages()) for scope, key in self._by_scope.items()]
 
     def hear_worker(self, worker: str, there: Sequence[tuple[Scope, Sequence[bytes]]], count: int, now: float) -> bool:
@@ -265,6 +266,8 @@ class PagesMachine:
                 self._post(socket, page, page.seat, frame, now)
             case Ping():
                 self._say(socket, Pong())
+            case _:
+                assert_never(frame)
 
     def _hello(self, socket: int, page: _Page, hello: Hello, now: float) -> None:
         if page.seat is not None or hello.version != VERSION:

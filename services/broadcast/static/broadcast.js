@@ -28,12 +28,12 @@ const MAX_VALUE_BYTES = 1992294;
 const MAX_DEPTH = 32;
 const WINDOW_BYTES = 4 * 2 ** 20;
 const WINDOW_MESSAGES = 64;
-/** What may wait while there is no worker; a post beyond it is an error, told at once. */
+/** What may wait while there is no worker; a post beyond it is an error at once. */
 const MAX_WAITING_BYTES = 32 * 2 ** 20;
 const MAX_WAITING_MESSAGES = 1024;
 /** Acknowledged posts are kept this long: a worker that had them, alone, may die before it has handed them on. */
 const KEEP_TAKEN_MS = 3000;
-/** On coming back: how much earlier than we last heard something the worker is to begin. Doubles are told apart. */
+/** On coming back: how much earlier than we last heard something the worker is to begin. Doubles are known by their numbers. */
 const OVERLAP_MS = 5000;
 const MAX_SENDERS = 4096;
 const RETRY_FIRST_MS = 100;
@@ -411,7 +411,7 @@ function hex(bytes) {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// ── what is told to the page ───────────────────────────────────────────────────────────────────────────────────────
+// ── what is reported to the page ───────────────────────────────────────────────────────────────────────────────────────
 
 /** @param {string} name @param {object} detail */
 function tell(name, detail) {
@@ -511,7 +511,7 @@ class Bridge {
     this.say(["leave", name]);
   }
 
-  /** Take a post of the page's own. What cannot be taken is an error, told at once. @param {string} name @param {unknown} message */
+  /** Take a post of the page's own. What cannot be taken is an error at once. @param {string} name @param {unknown} message */
   post(name, message) {
     const outbox = this.outboxes.get(name);
     if (outbox === undefined) return;
@@ -808,7 +808,7 @@ function start() {
     watchChannels(bridge);
     return bridge;
   } catch {
-    // Without storage tabs of one browser cannot be told from others, and everything would be heard twice.
+    // Without storage tabs of one browser cannot be distinguished from others, and everything would be heard twice.
     complain("forbidden", "this page may not store anything, so its channels stay in this browser");
     return null;
   }

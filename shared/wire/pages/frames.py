@@ -10,7 +10,7 @@
     ping                                               pong, slowed
 
 A page is known to others by a digest of its secret (`page_id`), so that nobody can go on in its name after a
-reconnect. `browser` is what tabs that see each other natively share; it is told to nobody.
+reconnect. `browser` is what tabs that see each other natively share; nobody else is given it.
 
 Values are bytes here (`values`): a worker carries them and does not look inside.
 Source: ours; docs/broadcast.md.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -79,6 +79,8 @@ class Undefined:
 
 
 UNDEFINED_VALUE = Undefined()
+Extended = PageDate | PageMap | PageSet | View | Undefined
+"""What a page has and MessagePack has not."""
 
 
 def decode_value(data: bytes | memoryview, max_depth: int = MAX_DEPTH) -> Any:
@@ -113,6 +115,8 @@ class _Extension:
 def _checked(value: Any, depth: int) -> Any:
     if depth < 0:
         raise RemoteProtocolError("a value that is too deep")
+    if isinstance(value, _Extension):
+        return _read(value.code, value.body, depth)
     match value:
         case list():
             return [_checked(each, depth - 1) for each in value]
@@ -120,8 +124,6 @@ def _checked(value: Any, depth: int) -> Any:
             if not all(isinstance(key, str) for key in value):
                 raise RemoteProtocolError("a key that is no string")
             return {key: _checked(each, depth - 1) for key, each in value.items()}
-        case _Extension():
-            return _read(value.code, value.body, depth)
         case None | bool() | int() | float() | str() | bytes():
             return value
         case _:
@@ -151,6 +153,8 @@ def _read(code: int, body: bytes, depth: int) -> Any:
 
 def _packable(value: Any) -> Any:
     """With what MessagePack does not have as extensions. Raises: TypeError."""
+    if isinstance(value, Extended):
+        return _packed(value)
     match value:
         case str() if not _is_unicode(value):
             return _extension(TEXT16, value.encode("utf-16-le", "surrogatepass"))
@@ -160,18 +164,24 @@ def _packable(value: Any) -> Any:
             return [_packable(each) for each in value]
         case dict():
             return {key: _packable(each) for key, each in value.items()}
+        case _:
+            raise TypeError("no value for a page")
+
+
+def _packed(value: Extended) -> msgspec.msgpack.Ext:
+    match value:
         case PageDate():
             return _extension(DATE, struct.pack(">d", value.ms))
         case PageMap():
             return _extension(MAP, encode_value([each for pair in value.pairs for each in pair]))
         case PageSet():
             return _extension(SET, encode_value(list(value.members)))
-        case View() if value.kind in VIEW_KINDS:
+        case View():
             return _extension(VIEW, bytes([VIEW_KINDS.index(value.kind)]) + value.data)
         case Undefined():
             return _extension(UNDEFINED, b"")
         case _:
-            raise TypeError("no value for a page")
+            assert_never(value)
 
 
 def _extension(code: int, body: bytes) -> msgspec.msgpack.Ext:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import assert_never
 
 from shared.wire.pages.frames import (
     VERSION,
@@ -13,9 +14,11 @@ from shared.wire.pages.frames import (
     Join,
     Joined,
     Message,
+    Pong,
     Post,
     Present,
     Refused,
+    Slowed,
     Taken,
     Welcome,
     decode_from_worker,
@@ -77,8 +80,10 @@ class Page:
                 self.outbox = [post for post in self.outbox if post.number != frame.number]
             case Message():
                 self._hear(frame)
-            case _:
+            case Pong() | Slowed():
                 self.others.append(frame)
+            case _:
+                assert_never(frame)
 
     def values(self) -> list[bytes]:
         return [value for _, _, value in self.heard]

@@ -121,7 +121,7 @@ def test_another_origin_and_another_channel_are_other_worlds() -> None:
     assert worker.machine.refused[Cause.NO_LISTENER] == 1, "a post to nobody is no success"
 
 
-def test_a_channel_that_is_not_configured_is_refused_and_the_page_told() -> None:
+def test_a_channel_that_is_not_configured_is_refused_and_the_page_notified() -> None:
     worker, page = Worker(), Page("secrets")
     socket = worker.connect(page)
     worker.say(socket, page.post(b"x"))
@@ -237,7 +237,7 @@ def test_what_a_page_asked_of_a_node_whose_worker_died_is_heard_by_the_next() ->
     ],
     ids=["no frame", "text", "second hello"],
 )
-def test_a_page_that_breaks_the_protocol_is_told_and_closed(data: str | bytes, cause: Cause) -> None:
+def test_a_page_that_breaks_the_protocol_is_notified_and_closed(data: str | bytes, cause: Cause) -> None:
     worker, page = Worker(), Page()
     socket = worker.connect(page)
     worker.say(socket, data)
@@ -298,7 +298,7 @@ def test_what_waits_for_other_workers_is_bounded() -> None:
     assert RELAY_BYTES > PAGE_WINDOW_BYTES
 
 
-def test_scopes_are_told_apart() -> None:
+def test_scopes_differ() -> None:
     assert scope_of("a", "bc") != scope_of("ab", "c")
 
 

@@ -1,4 +1,4 @@
-"""A worker's port for pages on real sockets: who is let in, what is told, who is cut off, and workers that end."""
+"""A worker's port for pages on real sockets: who is let in, what a page hears of it, who is cut off, and ends."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_a_token_that_cannot_be_read_is_said_and_nobody_comes_in(tmp_path:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.test", "null", "", "http://page.test.evil.test", "https://page.test"])
-async def test_another_origin_is_refused_told_and_counted(origin: str) -> None:
+async def test_another_origin_is_refused_notified_and_counted(origin: str) -> None:
     page = SocketPage()
     async with pages_on(server := worker()) as http:
         await page.connect(http, server.url, origin=origin)
@@ -106,7 +106,7 @@ async def test_an_address_has_its_number_of_pages() -> None:
             await page.gone()
 
 
-async def test_a_page_that_posts_too_fast_is_slowed_told_and_loses_nothing() -> None:
+async def test_a_page_that_posts_too_fast_is_slowed_notified_and_loses_nothing() -> None:
     one, two = SocketPage(), SocketPage()
     server = PagesWorker(MemoryHub().bus("b-1"), limits=replace(PAGE_SOCKETS, messages_per_s=50.0, burst=10.0))
     async with pages_on(server) as http:
@@ -287,7 +287,7 @@ async def test_what_pages_cannot_have_makes_a_worker_degraded() -> None:
     await asyncio.wait({task})
 
 
-async def test_a_get_that_is_no_websocket_is_told() -> None:
+async def test_a_get_that_is_no_websocket_is_notified() -> None:
     async with pages_on(server := worker()) as http, http.get(f"{server.url}/pages") as response:
         assert response.status == 426
     assert isinstance(http, aiohttp.ClientSession)

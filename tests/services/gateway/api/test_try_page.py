@@ -51,7 +51,7 @@ async def test_what_is_no_origin_gets_into_no_policy(node: GatewayNode, url: str
     assert url not in await policy(node)
 
 
-async def test_the_token_of_pages_is_told_to_who_may_know_it(tmp_path: Path) -> None:
+async def test_the_token_of_pages_is_given_to_who_may_know_it(tmp_path: Path) -> None:
     (tmp_path / "pages.token").write_text("pages\n")
     async with gateway_node(tmp_path, pages_token=str(tmp_path / "pages.token")) as node:
         assert (await node.get("/api/pages"))["token"] == "pages"
