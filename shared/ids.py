@@ -24,6 +24,7 @@ LinkId = NewType("LinkId", str)
 IDENTITY_KEY_BYTES = 32
 REQUEST_ID_BYTES = 16
 MAX_GUEST_ID_BYTES = 64
+INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PEER_NAME = re.compile(r"(peer|guest)-[0-9a-f]{16}")
 
 
@@ -90,6 +91,11 @@ def is_peer_name(text: str) -> bool:
 def new_instance_id(service: str) -> str:
     """A fresh name for one process of a service, safe as a subject token."""
     return f"{service}-{os.urandom(6).hex()}"
+
+
+def is_instance(text: str) -> bool:
+    """Whether it has the form of an instance's name, so that it may be put into a subject."""
+    return INSTANCE.fullmatch(text) is not None
 
 
 def new_request_id() -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from services.broadcast.pages.service import Pages
 from services.broadcast.transport import BroadcastTransport
+from shared.clock import monotonic
 from shared.process.run import CannotStart, Process
 from shared.worker.serve import serve_transport
 
@@ -12,4 +14,5 @@ async def app(process: Process) -> None:
     if process.mesh is None:
         raise CannotStart("the broadcast service needs its connection to the account `mesh`")
     settings = process.config.broadcast
-    await serve_transport(process, BroadcastTransport(process.mesh, settings.origin, settings.channel))
+    pages = Pages(process.mesh, settings, monotonic)
+    await serve_transport(process, BroadcastTransport(process.mesh, settings.origin, settings.channel, pages=pages))

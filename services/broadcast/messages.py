@@ -6,14 +6,10 @@ and say all of it, and the seal on top decides who is there.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from services.broadcast.limits import LINK_ID_BYTES
 from shared.errors import Cause
-
-_INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class OpenLink(msgspec.Struct, array_like=True, frozen=True):
@@ -53,8 +49,3 @@ LinkMessage = Post | Probe | CloseLink
 
 def is_link_id(value: bytes) -> bool:
     return len(value) == LINK_ID_BYTES
-
-
-def is_instance(value: str) -> bool:
-    """Whether it may be put into a subject."""
-    return _INSTANCE.fullmatch(value) is not None

@@ -33,11 +33,12 @@ from services.broadcast.messages import (
     LinkOpened,
     OpenLink,
     Post,
-    is_instance,
     is_link_id,
 )
+from services.broadcast.pages.service import UNUSABLE, WAITING, Pages
 from shared.backoff import delays_s
 from shared.bus.contract import Bus, Incoming, Subscription
+from shared.bus.messages.records import MeetingPlace
 from shared.bus.messages.subjects import QUEUE_LINK, broadcast_node, broadcast_worker
 from shared.clock import Clock, monotonic
 from shared.errors import (
@@ -51,7 +52,8 @@ from shared.errors import (
     SwarmbridgeError,
     TransportError,
 )
-from shared.ids import LinkId, member_token
+from shared.ids import LinkId, is_instance, member_token
+from shared.tasks.ending import end_tasks
 from shared.transport.contract import Capabilities, Emit, LinkDown, LinkUp, PeerHint, RecordReceived, StateChanged
 from shared.transports import TransportName, TransportState
 from shared.wire.sealed.binding import broadcast_binding
@@ -69,11 +71,14 @@ class BroadcastTransport:
     """
 
     name = TransportName.BROADCAST
-    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True)
+    capabilities = Capabilities(max_record_bytes=MAX_RECORD_BYTES, ordered=True, reliable=True, dials_guests=True)
 
-    def __init__(self, mesh: Bus, origin: str, channel: str, *, clock: Clock = monotonic) -> None:
-        self.refused: Counter[str] = Counter()
-        """Refusals since the start, by the names in `limits`."""
+    def __init__(
+        self, mesh: Bus, origin: str, channel: str, *, pages: Pages | None = None, clock: Clock = monotonic
+    ) -> None:
+        self._refused: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()
+        self._pages = pages
         self._mesh = mesh
         self._origin, self._channel = origin, channel
         self._clock = clock
@@ -89,6 +94,25 @@ class BroadcastTransport:
         """The node's 32-byte Ed25519 key: others dial the token made of it."""
         self._peer = member_token(identity_key)
 
+    @property
+    def refused(self) -> Counter[str]:
+        """Refusals by the names in `limits`, and those of pages by cause, until whoever reads them clears it."""
+        if self._pages is not None:
+            said = Counter(self._pages.refused())
+            # A port that was opened again counts from nothing.
+            self._refused += said - self._counted if said >= self._counted else said
+            self._counted = said
+        return self._refused
+
+    @property
+    def pages_url(self) -> str:
+        """Where pages join; "" where they cannot."""
+        return self._pages.url if self._pages is not None else ""
+
+    def meeting_places(self) -> list[MeetingPlace]:
+        """Whether pages are taken here."""
+        return [self._pages.place] if self._pages is not None else []
+
     # ── the contract ─────────────────────────────────────────────────────────────────────────────────────
 
     async def run(self, emit: Emit) -> None:
@@ -96,21 +120,28 @@ class BroadcastTransport:
             raise LocalProtocolError("the transport runs before it has an identity")
         self._emit = emit
         self._state = None
+        pages = asyncio.create_task(self._pages.run(emit), name="pages") if self._pages is not None else None
         try:
             await self._serve()
             while True:
+                if pages is not None and pages.done():
+                    pages.result()  # it ends by an error of ours alone: the transport does too, and is run again
                 self._report_mesh()
                 for link in list(self._links.values()):
                     link.probe_if_silent()
                 await asyncio.sleep(PROBE_INTERVAL_S)
         finally:
+            await end_tasks([pages])
             await self._stop()
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         if self._emit is None:
             raise TransportError(Cause.DISABLED)
+        if not hint.key:
+            # A page comes by itself or not at all: nobody listens under this id.
+            raise TransportError(Cause.NO_LISTENER)
         if len(self._links) + self._dialling >= MAX_LINKS:
-            self.refused[REFUSED_LINKS] += 1
+            self._refused[REFUSED_LINKS] += 1
             raise TransportError(Cause.BUSY)
         own_id = os.urandom(LINK_ID_BYTES)
         subject = broadcast_node(self._origin, self._channel, member_token(hint.key))
@@ -129,19 +160,24 @@ class BroadcastTransport:
         finally:
             self._dialling -= 1
         if not is_link_id(opened.to_link) or not is_instance(opened.to_worker):
-            self.refused[REFUSED_MESSAGE] += 1
+            self._refused[REFUSED_MESSAGE] += 1
             raise TransportError(Cause.INVALID)
         self._up(own_id, opened.to_link, opened.to_worker, hint.key, dialer=True)
 
     async def send(self, link: LinkId, record: bytes) -> None:
         if len(record) > MAX_RECORD_BYTES:
             raise TransportError(Cause.TOO_LARGE)
+        if self._pages is not None and self._pages.has(link):
+            await self._pages.send(link, record)
+            return
         found = self._links.get(link)
         if found is None:
             raise TransportError(Cause.CLOSED)
         await found.send(record)
 
     async def close(self, link: LinkId, cause: Cause) -> None:
+        if self._pages is not None:
+            self._pages.close(link, cause)
         found = self._links.get(link)
         if found is not None:
             found.fail(cause)
@@ -181,10 +217,10 @@ class BroadcastTransport:
 
     async def _open(self, call: OpenLink, incoming: Incoming) -> LinkOpened:
         if not is_link_id(call.from_link) or not is_instance(call.from_worker):
-            self.refused[REFUSED_MESSAGE] += 1
+            self._refused[REFUSED_MESSAGE] += 1
             raise SwarmbridgeError(Cause.INVALID)
         if len(self._links) + self._dialling >= MAX_LINKS:
-            self.refused[REFUSED_LINKS] += 1
+            self._refused[REFUSED_LINKS] += 1
             raise SwarmbridgeError(Cause.BUSY)
         own_id = os.urandom(LINK_ID_BYTES)
         self._up(own_id, call.from_link, call.from_worker, None, dialer=False)
@@ -205,7 +241,7 @@ class BroadcastTransport:
         try:
             records = link.receive(post.number, bytes(post.record))
         except RemoteProtocolError as error:
-            self.refused[REFUSED_RECORD if error.cause is Cause.TOO_LARGE else REFUSED_ORDER] += 1
+            self._refused[REFUSED_RECORD if error.cause is Cause.TOO_LARGE else REFUSED_ORDER] += 1
             link.fail(error.cause)
             raise
         for record in records:
@@ -235,10 +271,12 @@ class BroadcastTransport:
         task.add_done_callback(self._ending.discard)
 
     def _report_mesh(self) -> None:
-        if self._mesh.connected:
-            self._say(TransportState.READY, None)
-        else:
+        if not self._mesh.connected:
             self._say(TransportState.DEGRADED, Cause.SIGNALLING_UNAVAILABLE)
+        elif self._pages is not None and self._pages.place.state in (UNUSABLE, WAITING):
+            self._say(TransportState.DEGRADED, self._pages.place.cause)
+        else:
+            self._say(TransportState.READY, None)
 
     def _say(self, state: TransportState, cause: Cause | None) -> None:
         said = StateChanged(state, cause)

@@ -12,6 +12,7 @@ from pathlib import Path
 from services.gateway.api.blocking import BlocklistRoutes
 from services.gateway.api.chaos import ChaosRoutes
 from services.gateway.api.downloads import FileRoutes
+from services.gateway.api.try_page import TryRoutes
 from services.gateway.api.uploads import TransferRoutes
 from services.gateway.api.views import ViewRoutes
 from services.gateway.api.why_view import WhyRoutes
@@ -56,6 +57,7 @@ async def app(process: Process) -> None:
             *TransferRoutes(calls, feed.transfers, spool, settings.max_upload_bytes).routes(),
             *files.routes(),
             *ChaosRoutes(process.flags, process.config.node).routes(),
+            *TryRoutes(feed, process.config.broadcast).routes(),
             *BlocklistRoutes(process.blocklist, files.identity).routes(),
         ],
     )

@@ -28,8 +28,9 @@ from services.supervisor.machine.remembered import recall, remember
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
 from services.supervisor.nursery.client import Nursery
 from shared.bus.nats.users import Seeds, make_users
-from shared.settings.config import Config, checked
+from shared.settings.config import BroadcastSettings, Config, checked
 
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 DOCUMENT_NAME = "rendezvous.json"
 
 
@@ -111,7 +112,8 @@ class Machine:
         remember(home, now)
         members = list(dict.fromkeys([*config.trust.members, *now.members]))
         trust = msgspec.structs.replace(config.trust, members=members)
-        self.config = checked(msgspec.structs.replace(config, gateway=gateway, trust=trust))
+        config = msgspec.structs.replace(config, gateway=gateway, trust=trust)
+        self.config = checked(msgspec.structs.replace(config, broadcast=with_own_page(config)))
 
     async def start(self) -> Whereabouts:
         shutil.rmtree(self._run_dir, ignore_errors=True)  # of a run that was killed
@@ -182,6 +184,20 @@ class Machine:
         return msgspec.structs.replace(config, rendezvous=settings)
 
 
+def with_own_page(config: Config) -> BroadcastSettings:
+    """Let the node's own page `/try` join it, where nobody said whose pages may; off loopback never.
+
+    The port is fixed as well: a page finds a worker again that was started again.
+    """
+    broadcast, gateway = config.broadcast, config.gateway
+    if not broadcast.origins and gateway.host in LOOPBACK_HOSTS and broadcast.host in LOOPBACK_HOSTS:
+        origins = [f"http://{name}:{gateway.port}" for name in LOOPBACK_HOSTS]
+        broadcast = msgspec.structs.replace(broadcast, origins=origins)
+    if broadcast.origins and not broadcast.port:
+        broadcast = msgspec.structs.replace(broadcast, port=free_port("broadcast", broadcast.host))
+    return broadcast
+
+
 def with_options(config: Config, options: UpOptions) -> Config:
     """The settings with the command line over them. Raises: ConfigError."""
     replace = msgspec.structs.replace
@@ -203,6 +219,7 @@ def whereabouts_text(where: Whereabouts, config: Config) -> str:
     lines = [
         f"node {where.node} is up",
         f"  page:   {where.page}",
+        *([f"  try:    {where.url}/try"] if f"{where.url}" in config.broadcast.origins else []),
         f"  home:   {where.home}",
         f"  peer:   {where.peer}",
         "another node on this machine joins it with:",

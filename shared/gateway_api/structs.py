@@ -144,6 +144,14 @@ class BlockView(ApiStruct, frozen=True):
     since: int
 
 
+class PagesView(ApiStruct, frozen=True):
+    """Where pages of browsers join: `{url}/broadcast.js`; "" = nowhere. token: "" where none is needed."""
+
+    url: str
+    channel: str
+    token: str = ""
+
+
 class PlaceView(ApiStruct, frozen=True):
     """One member of the rendezvous document, as one worker sees it.
 

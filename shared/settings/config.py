@@ -35,6 +35,7 @@ PATHS = (
     ("bus", "ca_file"),
     ("rendezvous", "document"),
     ("chunk", "store"),
+    ("broadcast", "token_file"),
     ("gateway", "token_file"),
     ("trust", "mesh_secret_file"),
 )
@@ -42,6 +43,13 @@ PATHS = (
 
 DEFAULT_ROUTE = "default-route"
 PORT_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})")
+
+PAGE_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[1-9][0-9]{0,4})?")
+"""As browsers write it: lower case, no path, no slash at its end, no default port."""
+
+MAX_PAGE_SCOPES = 16
+"""Origins times channels: a worker keeps what was posted lately for each (docs/limits.md)."""
+MAX_CHANNEL_CHARS = 128
 
 ENV_PREFIX = "SWARMBRIDGE_"
 ENV_CONFIG_FILE = "SWARMBRIDGE_CONFIG"
@@ -175,15 +183,30 @@ class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class BroadcastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """host, port: where pages join, 0 = any port.
+    """Pages join on host:port (0 = any); workers of one port share it. origin, channel: scope of the nodes' own links
+    on the mesh account; the channel is also where a node speaks with pages.
 
-    origin, channel: scope of the node's own channel on the mesh account.
+    origins: whose pages may join (`https://example.org`); none: no pages are taken, and nothing listens.
+    channels: by which names they may, beside `channel`. token_file: holds what they must show, needed off loopback.
+    url: where browsers reach host:port, where that is elsewhere (a published port); "" = http://host:port.
+    max_sockets_per_address: pages of one address. trusted_proxies: as of the rendezvous.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     origin: str = "swarmbridge:nodes"
     channel: str = "swarm-space-webtorrent"
+    origins: list[str] = []
+    channels: list[str] = []
+    token_file: str = ""
+    url: str = ""
+    max_sockets_per_address: int = 8
+    trusted_proxies: list[str] = []
+
+    @property
+    def page_channels(self) -> list[str]:
+        """Every channel of pages, each once, the node's own first."""
+        return list(dict.fromkeys([self.channel, *self.channels]))
 
 
 class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -409,6 +432,24 @@ def _check_webrtc(settings: WebrtcSettings) -> list[str]:
     return problems
 
 
+def _check_broadcast(settings: BroadcastSettings) -> list[str]:
+    problems = [
+        f"broadcast.origins: {origin!r} is no origin, like https://example.org or http://127.0.0.1:8080"
+        for origin in settings.origins
+        if not PAGE_ORIGIN.fullmatch(origin)
+    ]
+    channels = settings.page_channels
+    if not all(0 < len(name) <= MAX_CHANNEL_CHARS for name in channels):
+        problems.append(f"broadcast.channels: names of 1 to {MAX_CHANNEL_CHARS} characters")
+    if len(settings.origins) * len(channels) > MAX_PAGE_SCOPES:
+        problems.append(f"broadcast.origins: at most {MAX_PAGE_SCOPES} origins times channels")
+    if settings.url and not PAGE_ORIGIN.fullmatch(settings.url):
+        problems.append("broadcast.url: like https://example.org or http://127.0.0.1:9000, no path")
+    if settings.max_sockets_per_address < 1:
+        problems.append("broadcast.max_sockets_per_address: 1 or more")
+    return problems
+
+
 def _check(config: Config) -> list[str]:
     problems = []
     if config.node.id in RESERVED_NODE_IDS:
@@ -418,6 +459,7 @@ def _check(config: Config) -> list[str]:
     if config.node.environment not in ("production", "development"):
         problems.append("node.environment: production or development")
     problems += _check_webrtc(config.webrtc)
+    problems += _check_broadcast(config.broadcast)
     if config.telemetry.propagation not in ("off", "link", "join"):
         problems.append("telemetry.propagation: off, link or join")
     if config.telemetry.log_level not in ("debug", "info", "warning", "error"):
@@ -443,11 +485,15 @@ def _check(config: Config) -> list[str]:
     ):
         if count < 1:
             problems.append(f"{name}: 1 or more")
-    for proxy in config.rendezvous.trusted_proxies:
-        try:
-            ipaddress.ip_network(proxy, strict=False)
-        except ValueError:
-            problems.append(f"rendezvous.trusted_proxies: {proxy!r} is no address or network, like 10.0.0.0/8")
+    for section, proxies in (
+        ("rendezvous", config.rendezvous.trusted_proxies),
+        ("broadcast", config.broadcast.trusted_proxies),
+    ):
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                problems.append(f"{section}.trusted_proxies: {proxy!r} is no address or network, like 10.0.0.0/8")
     if not 1 <= config.chunk.request_window <= 64:
         problems.append("chunk.request_window: 1 to 64")
     for name, size in (

@@ -133,6 +133,15 @@ class Measured(Protocol):
         """By name, few and always the same ones; `_s` at a name's end is seconds. What is not known is left out."""
 
 
+@runtime_checkable
+class TakesPages(Protocol):
+    """A transport that browsers' pages join by a script of ours."""
+
+    @property
+    def pages_url(self) -> str:
+        """Where; "" where they cannot."""
+
+
 class Transport(Protocol):
     """One transport in one worker process.
 

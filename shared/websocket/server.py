@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
@@ -69,6 +69,7 @@ class _Socket:
         self._queue: deque[Payload] = deque()
         self._queued_bytes = 0
         self._ready = asyncio.Event()
+        self._room = asyncio.Event()
         self._close_code: int | None = None
         self._ended = False
 
@@ -85,21 +86,31 @@ class _Socket:
         self._ready.set()
         return True
 
+    async def room(self, max_bytes: int) -> bool:
+        """Wait until no more than this is queued. Returns: False where nothing more is written."""
+        while self._queued_bytes > max_bytes and not self._is_over:
+            self._room.clear()
+            await self._room.wait()
+        return not self._is_over
+
     def close(self, code: int = WSCloseCode.OK) -> None:
         """Close after what is queued is out."""
         if self._close_code is None:
             self._close_code = code
         self._ready.set()
+        self._room.set()
 
     def end(self) -> None:
         """Nothing more comes in: nobody is there to write to."""
         self._ended = True
         self._ready.set()
+        self._room.set()
 
     def cut(self) -> None:
         """End the connection without a word: the other side does not read."""
         self._close_code = WSCloseCode.ABNORMAL_CLOSURE
         self._queue.clear()
+        self._room.set()
         if self._request.transport is not None:
             self._request.transport.abort()
 
@@ -119,8 +130,13 @@ class _Socket:
         if self._close_code is not None:
             await self.ws.close(code=self._close_code)
 
+    @property
+    def _is_over(self) -> bool:
+        return self._ended or self._close_code is not None
+
     async def _write_one(self, payload: Payload) -> None:
         self._queued_bytes -= len(payload)
+        self._room.set()
         try:
             async with asyncio.timeout(self._limits.write_timeout_s):
                 await (self.ws.send_str(payload) if isinstance(payload, str) else self.ws.send_bytes(payload))
@@ -140,10 +156,12 @@ class SocketServer:
         clock: Clock,
         *,
         proxies: Sequence[Network] = (),
+        on_slowed: Callable[[int], None] | None = None,
     ) -> None:
-        """Args: proxies: whose `X-Forwarded-For` is believed."""
+        """Args: proxies: whose `X-Forwarded-For` is believed. on_slowed: called when a socket is read more slowly."""
         self._name, self._machine, self._admission = name, machine, admission
         self._limits, self._clock, self._proxies = limits, clock, proxies
+        self._on_slowed = on_slowed
         self._explaining = 0
         self._numbers = itertools.count(1)
         self._sockets: dict[int, _Socket] = {}
@@ -209,6 +227,14 @@ class SocketServer:
         """Carry out what the machine wants after the owner has called it."""
         self._flush()
 
+    async def room(self, number: int, max_bytes: int) -> bool:
+        """Wait until no more than this is queued for a socket. Returns: False where it is closing or gone.
+
+        For whoever can wait: what is sent without waiting cuts off a socket that does not read it in time.
+        """
+        socket = self._sockets.get(number)
+        return socket is not None and await socket.room(max_bytes)
+
     def _caller(self, request: web.Request) -> Caller:
         forwarded_for = ",".join(request.headers.getall("X-Forwarded-For", []))
         address = client_address(request.remote or "", forwarded_for, self._proxies)
@@ -216,7 +242,7 @@ class SocketServer:
 
     async def _refuse(self, request: web.Request, refusal: Refusal) -> web.StreamResponse:
         """Say why: a page sees nothing of an HTTP status, so where the protocol has words for it they are used."""
-        words = self._machine.refusal(refusal.words) if refusal.status == 503 else None
+        words = self._machine.refusal(refusal.words)
         if words is None or self._explaining >= MAX_EXPLAINED_REFUSALS:
             return web.Response(status=refusal.status, text=f"{refusal.words}\n", headers={"Retry-After": "5"})
         self._explaining += 1
@@ -225,7 +251,8 @@ class SocketServer:
             async with asyncio.timeout(EXPLAIN_TIMEOUT_S):
                 await ws.prepare(request)
                 await ws.send_str(words)
-                await ws.close(code=WSCloseCode.TRY_AGAIN_LATER)
+                code = WSCloseCode.TRY_AGAIN_LATER if refusal.status == 503 else WSCloseCode.POLICY_VIOLATION
+                await ws.close(code=code)
         except (ConnectionError, TimeoutError):
             pass  # it does not listen to why
         finally:
@@ -274,6 +301,9 @@ class SocketServer:
                 continue
             if (wait_s := socket.bucket.wait_s(self._clock())) > 0:
                 self.slowed_count += 1
+                if self._on_slowed is not None:
+                    self._on_slowed(number)
+                    self._flush()
                 await asyncio.sleep(wait_s)
             socket.bucket.take(self._clock())
             self._machine.receive_text(number, message.data, self._clock())

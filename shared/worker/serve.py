@@ -38,7 +38,7 @@ from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, Tr
 from shared.ids import peer_name
 from shared.process.run import Process
 from shared.tasks.owned import Tasks
-from shared.transport.contract import Measured, Meets, Signalled, Transport
+from shared.transport.contract import Measured, Meets, Signalled, TakesPages, Transport
 from shared.worker.identity import LinkIdentity, certified_identity
 from shared.worker.links import Links
 from shared.worker.speeches import SPEECHES, MakeSpeech
@@ -263,6 +263,7 @@ class TransportServer:
             places=self._transport.meeting_places() if isinstance(self._transport, Meets) else [],
             last_error_ms=status.last_error_ms,
             measures=self._transport.measures() if isinstance(self._transport, Measured) else {},
+            pages_url=self._transport.pages_url if isinstance(self._transport, TakesPages) else "",
         )
         try:
             await self._bus.publish(self._subjects.event("status"), report)

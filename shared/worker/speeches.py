@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import peerjs_id
 from shared.speech import page_beacon, peerjs
+from shared.speech.broadcast_envelope import BROADCAST_ENVELOPE, BroadcastEnvelope
 from shared.speech.budget import ByteBudget
 from shared.speech.contract import SEALED_NATIVE, Speech
 from shared.speech.sealed_native import SealedNative
@@ -81,12 +82,19 @@ def swarm_space_clear(opening: Opening) -> Speech:
     return SwarmSpace(opening.up.guest, opening.budget, opening.now, clear=True)
 
 
+def broadcast_envelope(opening: Opening) -> Speech:
+    """A page on its BroadcastChannel, known by what the transport says of it."""
+    own_id = peerjs_id(opening.identity.certificate.identity_key)
+    return BroadcastEnvelope(opening.up.guest, own_id, opening.now, opening.unix_s)
+
+
 SPEECHES: Mapping[str, MakeSpeech] = {
     SEALED_NATIVE: sealed_native,
     peerjs.PEERJS: page,
     peerjs.MANAGER: page,
     peerjs.MESH: page,
     page_beacon.PEERJS_BEACON: beacon,
+    BROADCAST_ENVELOPE: broadcast_envelope,
     SWARM_SPACE: swarm_space,
     SWARM_SPACE_CLEAR: swarm_space_clear,
 }

@@ -29,12 +29,23 @@ from shared.gateway_api.structs import LoginRequest
 LOGIN_PATH = "/api/login"
 # The page is the same for everyone and holds no data, so that it can ask for the token itself.
 _PROTECTED_PREFIXES = ("/api/", "/metrics")
+
+
+def page_policy(worker_url: str = "") -> str:
+    """The policy of a page. worker_url: a broadcast worker whose script it may load and whose socket it may open."""
+    script, connect = "'self'", "'self'"
+    if worker_url:
+        script += f" {worker_url}"
+        connect += f" {worker_url.replace('http', 'ws', 1)}"
+    return (
+        f"default-src 'none'; script-src {script}; style-src 'self'; img-src 'self'; connect-src {connect}; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+
+
 PAGE_HEADERS = {
     "Server": "swarmbridge",  # not which versions of what
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": page_policy(),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",

@@ -10,6 +10,8 @@ from aiohttp.typedefs import Handler
 
 PACKAGE = "services.gateway"
 INDEX = "index.html"
+TRY_PAGE = "try.html"
+"""Its route needs a policy of its own (`services.gateway.api.try_page`)."""
 CONTENT_TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -19,14 +21,19 @@ CONTENT_TYPES = {
 
 
 def page_routes() -> list[web.RouteDef]:
-    """`/` and `/static/<file>` for every file of the folder; no path of a request ever reaches the disk."""
+    """`/` and `/static/<file>` for every file of the folder, TRY_PAGE apart; no path of a request reaches the disk."""
     routes = []
     for entry in resources.files(PACKAGE).joinpath("static").iterdir():
         suffix = "." + entry.name.rpartition(".")[2]
-        if suffix in CONTENT_TYPES:
+        if suffix in CONTENT_TYPES and entry.name != TRY_PAGE:
             path = "/" if entry.name == INDEX else f"/static/{entry.name}"
             routes.append(web.get(path, _serve(entry.read_bytes(), CONTENT_TYPES[suffix])))
     return routes
+
+
+def page_handler(name: str) -> Handler:
+    """One page of the folder, for a route elsewhere."""
+    return _serve(resources.files(PACKAGE).joinpath("static", name).read_bytes(), CONTENT_TYPES[".html"])
 
 
 def _serve(body: bytes, content_type: str) -> Handler:

@@ -115,6 +115,10 @@ class Feed:
         linked = self.board.peers(self._clock())
         return [PeerView(name, transports, self._roles.get(name)) for name, transports in sorted(linked.items())]
 
+    def pages_url(self) -> str:
+        """Where browsers' pages join the node; "" where no worker takes them."""
+        return self.board.pages_url(self._clock())
+
     def blocked_count(self) -> int:
         return len(self._blocklist.snapshot())
 

@@ -64,6 +64,12 @@ class StatusBoard:
         self._forget_lost(now)
         return [heard.status for heard in self._workers.values() if heard.status.transport == transport]
 
+    def pages_url(self, now: float) -> str:
+        """Where browsers' pages join: at a worker that stays, if there is one; "" = nowhere."""
+        taking = [worker for worker in self.live(TransportName.BROADCAST, now) if worker.pages_url]
+        staying = [worker for worker in taking if not worker.draining] or taking
+        return staying[0].pages_url if staying else ""
+
     def peers(self, now: float) -> dict[str, list[str]]:
         """Transports by peer name."""
         linked: dict[str, list[str]] = {}

@@ -143,7 +143,8 @@ function makeParts() {
     latest = now;
     node.hidden = now.instances.length + now.places.length === 0;
     const poor = now.places.filter((place) => ["waiting", "unusable"].includes(place.state)).length;
-    const places = now.places.length ? `, ${count(now.places.length, "rendezvous entry", "rendezvous entries")}` : "";
+    const entries = now.places.filter((place) => place.list !== PAGES).length;
+    const places = entries ? `, ${count(entries, "rendezvous entry", "rendezvous entries")}` : "";
     setText(summary, `${count(now.instances.length, "worker")}${places}${poor ? `, ${poor} not usable now` : ""}`);
     if (node.open) draw();
   }
@@ -157,6 +158,7 @@ function makeParts() {
 }
 
 const STATES = { open: "ready", connecting: "initializing", waiting: "degraded", unusable: "error" };
+const PAGES = "pages"; // not of the rendezvous document: whether a worker takes browsers' pages
 const LISTS = { peerServers: "PeerServer", webtorrentTrackers: "tracker", iceServers: "ICE server", dhtNodes: "DHT node" };
 
 function workerRow(worker) {
@@ -172,7 +174,7 @@ function workerRow(worker) {
 
 function placeRow(place) {
   const badge = el("span", { class: "badge", text: place.state, data: { state: STATES[place.state] ?? "" } });
-  const name = `${LISTS[place.list] ?? words(place.list)} ${place.index + 1}`;
+  const name = place.list === PAGES ? "browsers' pages" : `${LISTS[place.list] ?? words(place.list)} ${place.index + 1}`;
   const why = [place.cause && words(place.cause), place.since && `since ${ago(place.since)}`, place.retryAt && `next try ${when(place.retryAt)}`];
   return el("li", {}, badge, el("span", { text: name }), el("span", { class: "muted", text: why.filter(Boolean).join(", ") }));
 }

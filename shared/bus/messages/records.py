@@ -50,7 +50,8 @@ class MeetingPlace(msgspec.Struct, array_like=True, frozen=True):
     """One member of the rendezvous document as a worker sees it. list, index: where it stands in the file.
 
     state: `open` it serves us, `connecting`, `waiting` for its next try, `spare` not used while others serve,
-    `known` used without an answer of its own (an ICE server, a DHT node), `unusable` our configuration is wrong.
+    `known` used without an answer of its own (an ICE server, a DHT node), `unusable` our configuration is wrong, `off`
+    it is not configured. The list `pages` is not the document's: it says whether a worker takes browsers' pages.
     since_ms: in this state; retry_ms: the next try, 0 = none. Both of the wall clock.
     """
 
@@ -69,6 +70,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     chaos: since then, requests by the fault that was done to them on purpose, and chaos flags `ignored`.
     places: the members of the rendezvous document that this transport uses, each with its own state.
     measures: numbers of the transport's own by name; those that end in `_s` are seconds, the others counts.
+    pages_url: where browsers' pages join it; "" = nowhere.
     last_error_ms, last_activity_ms: wall clock, 0 = none; activity is a message of a peer.
     """
 
@@ -88,6 +90,7 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
     places: list[MeetingPlace] = []
     last_error_ms: int = 0
     measures: dict[str, float] = {}
+    pages_url: str = ""
 
 
 class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):

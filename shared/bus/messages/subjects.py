@@ -186,6 +186,15 @@ def broadcast_worker(origin: str, channel: str, instance: str) -> str:
     return f"{broadcast_channel(subject_token(origin), subject_token(channel))}.worker.{instance}"
 
 
+BROADCAST_PRESENT = "sb.bc.pages.present"
+"""Account `mesh`: PagesPresent of every broadcast worker, to all of them."""
+
+
+def broadcast_pages(instance: str) -> str:
+    """Account `mesh`: request: CarryPosts to one broadcast worker, for its pages."""
+    return f"sb.bc.pages.worker.{instance}"
+
+
 RENDEZVOUS_NEWS = "sb.rv.news"
 """Account `mesh`: InstanceNews of every rendezvous instance."""
 

@@ -16,7 +16,7 @@ from services.gateway.app import app
 from shared.bus.messages.subjects import Subjects
 from shared.process.run import Process
 from shared.settings.blocklist import Blocklist
-from shared.settings.config import Config, GatewaySettings, NodeSettings
+from shared.settings.config import BroadcastSettings, Config, GatewaySettings, NodeSettings
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
 from tests.fakes.memory_bus import MemoryBus, MemoryHub
@@ -73,6 +73,7 @@ async def gateway_node(
     environment: str = "production",
     allow_chaos: bool = False,
     hub: MemoryHub | None = None,
+    pages_token: str = "",
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     """Run a gateway; its token is TOKEN unless the settings name another file. hub: one that others use already."""
@@ -83,6 +84,7 @@ async def gateway_node(
     config = Config(
         node=NodeSettings(id="n", home=str(home), environment=environment, allow_chaos=allow_chaos),
         gateway=GatewaySettings(**settings),
+        broadcast=BroadcastSettings(token_file=pages_token),
     )
     bus = hub.bus("gateway-1")
     flags = Flags(config.flags)

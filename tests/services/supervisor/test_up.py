@@ -16,6 +16,7 @@ from shared.errors import ConfigError
 from shared.ids import member_token
 from shared.settings.config import (
     DEFAULT_BUS_URL,
+    BroadcastSettings,
     BusSettings,
     Config,
     GatewaySettings,
@@ -149,6 +150,28 @@ def prepared(config: Config, options: UpOptions) -> Config:
     machine = Machine(with_options(config, options), options, Children())
     machine.prepare()
     return machine.config
+
+
+def test_the_nodes_own_page_may_join_where_nobody_said_whose_may(tmp_path: Path) -> None:
+    home = NodeSettings(home=str(tmp_path))
+    config = prepared(Config(node=home), UpOptions())
+    port = config.gateway.port
+    assert config.broadcast.origins == [f"http://127.0.0.1:{port}", f"http://localhost:{port}"]
+    assert config.broadcast.port, "a page finds a worker again that was started again"
+    where = Whereabouts("http://p/#token=t", f"http://127.0.0.1:{port}", "n", MEMBER, "/h", "/h/r.json")
+    assert f"http://127.0.0.1:{port}/try" in whereabouts_text(where, config)
+    own = BroadcastSettings(origins=["https://example.org"], port=9000)
+    assert prepared(Config(node=home, broadcast=own), UpOptions()).broadcast == own
+
+
+@pytest.mark.parametrize("section", ["gateway", "broadcast"])
+def test_off_loopback_no_page_may_join_unless_it_is_said(tmp_path: Path, section: str) -> None:
+    gateway = GatewaySettings(host="0.0.0.0") if section == "gateway" else GatewaySettings()
+    broadcast = BroadcastSettings(host="0.0.0.0") if section == "broadcast" else BroadcastSettings()
+    home = NodeSettings(home=str(tmp_path))
+    config = prepared(Config(node=home, broadcast=broadcast, gateway=gateway), UpOptions())
+    assert config.broadcast.origins == []
+    assert "/try" not in whereabouts_text(Whereabouts("", "http://127.0.0.1:1", "n", MEMBER, "/h", "/r"), config)
 
 
 def test_what_is_printed_lets_another_node_join() -> None:

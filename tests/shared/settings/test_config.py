@@ -150,6 +150,34 @@ def test_ports(number: str) -> None:
     assert problems({"SWARMBRIDGE_GATEWAY_PORT": number})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("ORIGINS", "https://example.org/", "is no origin"),
+        ("ORIGINS", "example.org", "is no origin"),
+        ("ORIGINS", "null", "is no origin"),
+        ("ORIGINS", "https://Example.org", "is no origin"),
+        ("ORIGINS", ",".join(f"http://a{number}" for number in range(17)), "at most 16"),
+        ("CHANNELS", "x" * 129, "1 to 128 characters"),
+        ("CHANNEL", "x" * 129, "1 to 128 characters"),
+        ("URL", "http://a/b", "no path"),
+        ("MAX_SOCKETS_PER_ADDRESS", "0", "1 or more"),
+        ("TRUSTED_PROXIES", "nowhere", "is no address or network"),
+    ],
+)
+def test_whose_pages_may_join_is_said_exactly(name: str, value: str, word: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load({f"SWARMBRIDGE_BROADCAST_{name}": value})
+    assert word in str(error.value)
+
+
+def test_channels_of_pages_are_each_once_the_nodes_own_first() -> None:
+    config = load({"SWARMBRIDGE_BROADCAST_CHANNEL": "own", "SWARMBRIDGE_BROADCAST_CHANNELS": "a,own,b,a"})
+    assert config.broadcast.page_channels == ["own", "a", "b"]
+    origins = "https://example.org,http://127.0.0.1:8080,http://[::1]:80"
+    assert len(load({"SWARMBRIDGE_BROADCAST_ORIGINS": origins}).broadcast.origins) == 3
+
+
 def test_negative_sizes_are_refused() -> None:
     for name in ("SWARMBRIDGE_CHUNK_QUOTA_BYTES", "SWARMBRIDGE_GATEWAY_MAX_UPLOAD_BYTES"):
         assert problems({name: "-1"})

@@ -33,15 +33,16 @@ def test_no_html_from_strings(name: str) -> None:
         assert word not in FILES[name]
 
 
-def test_nothing_inline() -> None:
-    page = FILES["index.html"]
+@pytest.mark.parametrize("name", ["index.html", "try.html"])
+def test_nothing_inline(name: str) -> None:
+    page = FILES[name]
     assert not re.search(r"<script(?![^>]*\bsrc=)", page)
     assert not re.search(r"<style|\sstyle=|\son[a-z]+=", page)
 
 
 async def test_every_file_is_served_with_its_type_and_the_policy(node: GatewayNode) -> None:
     for name, text in FILES.items():
-        path = "/" if name == "index.html" else f"/static/{name}"
+        path = {"index.html": "/", "try.html": "/try"}.get(name, f"/static/{name}")
         async with node.session.get(node.url + path) as response:
             assert (response.status, await response.text()) == (200, text)
             assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -63,4 +64,5 @@ def test_what_a_script_needs_is_there(name: str) -> None:
         for imported in names.replace(" ", "").split(","):
             assert re.search(rf"export (async )?(function|const|class) {imported}\b", FILES[module]), imported
     for element in re.findall(r'byId\("([^"]+)"\)', FILES[name]):
-        assert f'id="{element}"' in FILES["index.html"], element
+        page = "try.html" if name == "try.js" else "index.html"
+        assert f'id="{element}"' in FILES[page], element
