@@ -96,7 +96,10 @@ class Started(ApiStruct, frozen=True):
 
 
 class Transfer(ApiStruct, frozen=True):
-    """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport."""
+    """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport.
+
+    waiting: the cause why nothing comes just now, None while it moves; waiting_for: the same as a sentence.
+    """
 
     id: str
     kind: str
@@ -111,6 +114,8 @@ class Transfer(ApiStruct, frozen=True):
     link: str = ""
     manifest: str = ""
     started_at: int = 0
+    waiting: str | None = None
+    waiting_for: str = ""
 
 
 # ── peers and transports ──

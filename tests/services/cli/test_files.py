@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import os
@@ -140,7 +139,6 @@ async def test_get_to_a_folder_a_file_and_standard_output(
     assert result.json["byTransport"] == {"webrtc": 500_000, "broadcast": 100_000}
 
     target = tmp_path / "other"
-    target.write_text("old")
     assert (await run_cli(capsys, "get", LINK, "-o", str(target), *home)).code == 0
     assert target.read_bytes() == DATA
 
@@ -164,7 +162,7 @@ async def test_a_download_that_is_cut_leaves_nothing(fetching: FakeGateway, caps
     fetching.answers[CONTENT] = _cut_short
     target = tmp_path / "target"
     target.write_text("old")
-    result = await run_cli(capsys, "get", LINK, "-o", str(target), "--home", str(fetching.home))
+    result = await run_cli(capsys, "get", LINK, "-o", str(target), "--force", "--home", str(fetching.home))
     assert result.code == exit_codes.FAILED
     assert "broke off" in result.error_line()
     assert target.read_text() == "old"
@@ -235,38 +233,3 @@ async def test_a_fetch_that_fails_says_why(fetching: FakeGateway, capsys: Capsys
     result = await run_cli(capsys, "get", LINK, "--json", "--home", str(fetching.home))
     assert result.code == exit_codes.FAILED
     assert result.json["error"]["code"] == "no_link"
-
-
-async def test_a_pipe_is_put_though_nobody_knows_its_length(
-    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
-) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    gateway.answers = {
-        "POST /api/files": {"transfer": "t1"},
-        "GET /api/transfers/t1": _transfer("done", link=LINK),
-    }
-    writing = asyncio.create_task(asyncio.to_thread(pipe.write_bytes, DATA))
-    result = await run_cli(capsys, "put", str(pipe), "--home", str(gateway.home))
-    await writing
-    assert (result.code, result.out) == (0, LINK + "\n")
-    assert gateway.bodies["POST /api/files"] == DATA
-
-
-async def test_a_file_that_grows_is_the_files_fault_and_not_the_nodes(
-    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
-) -> None:
-    file = tmp_path / "log"
-    file.write_bytes(b"x" * 3_000_000)
-
-    async def grows(request: web.Request) -> web.StreamResponse:
-        await request.content.readany()
-        with file.open("ab") as end:
-            end.write(b"more")
-        await request.read()
-        return web.json_response({"transfer": "t1"}, status=202)
-
-    gateway.answers = {"POST /api/files": grows}
-    result = await run_cli(capsys, "put", str(file), "--home", str(gateway.home))
-    assert result.code == exit_codes.FAILED
-    assert "grew while it was sent; put it again" in result.error_line()
