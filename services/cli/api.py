@@ -19,6 +19,7 @@ from shared.gateway_api.calls import Call
 from shared.gateway_api.client import GatewayClient
 from shared.gateway_api.errors import GatewayError
 from shared.gateway_api.structs import Transfer
+from shared.terminal.text import printable
 
 FIRST_POLL_INTERVAL_S = 0.01
 POLL_INTERVAL_S = 0.15
@@ -35,6 +36,10 @@ _ENDS = {
     "store_full": ("the node's store has no room for it", "do `swarmbridge rm`, or raise chunk.quota_bytes"),
     "disk_full": ("the disk under the node's store is full", "free space on it, or move chunk.store"),
     "store_failed": ("the node's store cannot be used", "see the chunk service's log"),
+    "bus_unavailable": (
+        "the node's bus was away for too long",
+        "see whether its NATS server runs, then do it again: what is stored stays",
+    ),
 }
 """How a transfer ended for a reason that is no transport's: by cause, what happened and what to do."""
 
@@ -71,12 +76,19 @@ def _finished(client: GatewayClient, transfer_id: str, on_change: Callable[[Tran
         if transfer.state == "done":
             return transfer
         if transfer.state == "failed":
-            cause = transfer.cause or "other"
-            words = f"the transfer failed: {cause}", f"see `swarmbridge why {transfer_id}`"
-            raise CliFailure(cause, *_ENDS.get(cause, words))
+            raise _failed(transfer)
         time.sleep(interval_s)
         # A small file is done at once, a large one takes its time.
         interval_s = min(2 * interval_s, POLL_INTERVAL_S)
+
+
+def _failed(transfer: Transfer) -> CliFailure:
+    cause = transfer.cause or "other"
+    if cause in _ENDS:
+        return CliFailure(cause, *_ENDS[cause])
+    reason = printable(transfer.reason).rstrip(".")
+    message = f"the transfer failed ({cause}): {reason}" if reason else f"the transfer failed: {cause}"
+    return CliFailure(cause, message, f"see `swarmbridge why {transfer.id}`")
 
 
 @contextmanager

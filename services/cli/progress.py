@@ -122,7 +122,7 @@ class Following:
             self._step.named(transfer.name)
         self._step(transfer.bytes_done, transfer.bytes_total, transfer.by_transport)
         if transfer.waiting and transfer.waiting != self._waiting:
-            self._step.say(f"waiting: {printable(transfer.waiting_for or transfer.waiting)}")
+            self._step.say(f"waiting: {printable(transfer.reason or transfer.waiting)}")
         elif self._waiting and not transfer.waiting and transfer.state == "running":
             self._step.say("it goes on")
         self._waiting = transfer.waiting or ""

@@ -10,7 +10,7 @@ import click
 from services.cli.api import ask
 from services.cli.chaos_command import WithChaos, in_words
 from services.cli.daemon import daemon_options, find_daemon
-from services.cli.failures import unusable
+from services.cli.failures import CliFailure, unusable
 from services.cli.output import STATE_STYLES, print_json, result_console, size, table
 from shared.gateway_api import calls
 from shared.gateway_api.structs import ManagersView, Stats, TransportStats
@@ -96,7 +96,7 @@ def stats(home: str | None, url: str | None, token_file: str | None, as_json: bo
 def flags(
     name: str | None, value: str | None, home: str | None, url: str | None, token_file: str | None, as_json: bool
 ) -> None:
-    """Show the run-time flags, or switch one for the whole node.
+    """Show the run-time flags, or one of them, or switch one for the whole node.
 
     NAME is webrtc, webtorrent, broadcast or telemetry, or a flag's full name. `flags chaos` breaks a transport on
     purpose, see `swarmbridge flags chaos --help`.
@@ -104,19 +104,22 @@ def flags(
     \b
     Examples:
       swarmbridge flags
+      swarmbridge flags webtorrent           on or off
       swarmbridge flags webtorrent off
       swarmbridge flags transportFallbackTelemetry on --json
       swarmbridge flags chaos webrtc --drop 20
     """
     if name is not None and name not in FLAG_WORDS and name not in FLAG_WORDS.values():
         raise unusable(f"there is no flag {name}", f"choose one of {', '.join(FLAG_WORDS)}")
-    if name is not None and value is None:
-        raise unusable("on or off is missing", f"say `swarmbridge flags {name} off`")
     daemon = find_daemon(home, url, token_file)
-    if name is not None:
-        found = ask(daemon, calls.set_flag(FLAG_WORDS.get(name, name), value == "on"))
-    else:
-        found = ask(daemon, calls.flags())
+    whole_name = FLAG_WORDS.get(name or "", name or "")
+    found = ask(daemon, calls.set_flag(whole_name, value.lower() == "on") if value else calls.flags())
+    if name is not None and value is None:
+        enabled = found.get(whole_name)
+        if enabled is None:
+            raise CliFailure("not_found", f"this node has no flag {whole_name}", "see `swarmbridge flags`")
+        print_json({whole_name: enabled}) if as_json else print("on" if enabled else "off")
+        return
     if as_json:
         print_json(found)
         return

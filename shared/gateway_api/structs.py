@@ -98,7 +98,7 @@ class Started(ApiStruct, frozen=True):
 class Transfer(ApiStruct, frozen=True):
     """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport.
 
-    waiting: the cause why nothing comes just now, None while it moves; waiting_for: the same as a sentence.
+    waiting: the cause why nothing comes just now, None while it moves. reason: that, or `cause`, as a sentence.
     """
 
     id: str
@@ -115,7 +115,7 @@ class Transfer(ApiStruct, frozen=True):
     manifest: str = ""
     started_at: int = 0
     waiting: str | None = None
-    waiting_for: str = ""
+    reason: str = ""
 
 
 # ── peers and transports ──

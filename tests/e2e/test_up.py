@@ -156,7 +156,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             check=False,
         )
     assert ended.returncode == 3
-    assert ended.stderr.splitlines() == [f"swarmbridge: port {port} is taken; choose another with --port"]
+    assert ended.stderr.splitlines() == [f"error: port {port} is taken; choose another with --port"]
 
 
 def test_without_a_node_the_command_line_says_so(tmp_path: Path) -> None:

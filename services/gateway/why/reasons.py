@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
-from services.gateway.why.cause_words import because
+from services.gateway.words.causes import because
 from shared.attempts.fold import OUTCOME_SKIPPED
 from shared.bus.messages.records import Attempt
 from shared.errors import Cause

@@ -347,6 +347,21 @@ async def test_nobody_to_ask_and_nobody_who_has_it(world: World) -> None:
     assert cause_of(await asker.fetch_named("", [a.token])) is Cause.INVALID
 
 
+async def test_what_a_fetch_waits_for_is_told_while_it_waits(world: World) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    await world.chunk_b()
+    asker_b = await world.asker_b()
+    manager = await world.manager_b()
+    manager.failing = Cause.NO_LISTENER
+    fetching = asyncio.create_task(asker_b.fetch(put.link))
+    await until(lambda: any(update.waiting is Cause.NO_LISTENER for update in asker_b.updates))
+    assert not fetching.done()
+    manager.failing = None
+    done = await fetching
+    assert (done.state, done.waiting) == ("done", None)
+
+
 async def test_the_quota_refuses_puts_and_fetches(world: World) -> None:
     await world.chunk_a()
     small = ChunkSettings(quota_bytes=2 * MIB)

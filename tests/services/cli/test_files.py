@@ -233,3 +233,22 @@ async def test_a_fetch_that_fails_says_why(fetching: FakeGateway, capsys: Capsys
     result = await run_cli(capsys, "get", LINK, "--json", "--home", str(fetching.home))
     assert result.code == exit_codes.FAILED
     assert result.json["error"]["code"] == "no_link"
+
+
+async def test_what_a_transfer_waits_for_is_said_once(fetching: FakeGateway, capsys: Capsys, tmp_path: Path) -> None:
+    waits = _transfer("running", waiting="bus_unavailable", reason="The node's own bus is away.")
+    fetching.answers["GET /api/transfers/t1"] = then(waits, waits, _transfer("running"), _transfer("done"))
+    result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "a"), "--home", str(fetching.home))
+    assert result.code == 0
+    assert result.err.splitlines()[:2] == ["waiting: The node's own bus is away.", "it goes on"]
+    fetching.answers["GET /api/transfers/t1"] = then(waits, _transfer("done"))
+    quiet = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "b"), "--json", "--home", str(fetching.home))
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+async def test_a_failure_is_told_in_the_nodes_words(fetching: FakeGateway, capsys: Capsys) -> None:
+    reason = "No holder can be reached over any transport (last: no_listener); see whether the other node runs."
+    fetching.answers["GET /api/transfers/t1"] = _transfer("failed", cause="no_listener", reason=reason)
+    line = (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).error_line()
+    assert "transfer failed (no_listener): No holder can be reached" in line
+    assert "swarmbridge why t1" in line

@@ -145,6 +145,17 @@ async def test_peers(gateway: FakeGateway, capsys: Capsys) -> None:
     assert (await run_cli(capsys, "peers", "--json", *home)).json == gateway.answers["GET /api/peers"]
 
 
+async def test_one_flag_is_shown_by_its_name(gateway: FakeGateway, capsys: Capsys) -> None:
+    home = ("--home", str(gateway.home))
+    gateway.answers = {"GET /api/flags": {"webrtcTransport": True, "webTorrentTransport": False}}
+    assert (await run_cli(capsys, "flags", "webrtc", *home)).out == "on\n"
+    assert (await run_cli(capsys, "flags", "webTorrentTransport", *home)).out == "off\n"
+    assert (await run_cli(capsys, "flags", "webrtc", "--json", *home)).json == {"webrtcTransport": True}
+    older = await run_cli(capsys, "flags", "telemetry", *home)
+    assert "no flag transportFallbackTelemetry" in older.error_line()
+    assert {key for key, _ in gateway.asked} == {"GET /api/flags"}
+
+
 async def test_flags_by_short_and_full_name(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
     flags = {"webrtcTransport": True, "webTorrentTransport": False}
