@@ -46,7 +46,7 @@ _ENDS = {
 
 def client_of(daemon: Daemon) -> GatewayClient:
     """Raises: GatewayError for an address that is none."""
-    return GatewayClient(daemon.url, daemon.token)
+    return GatewayClient(daemon.url, daemon.token, daemon.proof_key)
 
 
 def ask(daemon: Daemon, call: Call[T]) -> T:

@@ -85,6 +85,12 @@ class UsageView(ApiStruct, frozen=True):
     files: int
 
 
+class ProofView(ApiStruct, frozen=True):
+    """That a gateway is the one that its home tells of, see proof.py."""
+
+    proof: str
+
+
 class FetchRequest(ApiStruct, frozen=True):
     link: str
 
