@@ -121,11 +121,12 @@ class Following:
             self._name = transfer.name
             self._step.named(transfer.name)
         self._step(transfer.bytes_done, transfer.bytes_total, transfer.by_transport)
-        if transfer.waiting and transfer.waiting != self._waiting:
-            self._step.say(f"waiting: {printable(transfer.reason or transfer.waiting)}")
-        elif self._waiting and not transfer.waiting and transfer.state == "running":
+        waiting = printable(transfer.reason or transfer.waiting) if transfer.waiting else ""
+        if waiting and waiting != self._waiting:
+            self._step.say(f"waiting: {waiting}")
+        elif self._waiting and not waiting and transfer.state == "running":
             self._step.say("it goes on")
-        self._waiting = transfer.waiting or ""
+        self._waiting = waiting
 
 
 def _via(transports: dict[str, int]) -> str:

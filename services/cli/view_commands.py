@@ -31,6 +31,7 @@ FLAG_WORDS = {
 POOR_PLACES = ("waiting", "unusable")
 """States in which a member of the rendezvous document serves nobody."""
 
+BUS_AWAY = "the node's bus is away, so that nothing is heard of its processes: see whether its NATS server runs"
 ADVICE = {
     "import_failed": "a package that it needs is missing: install swarmbridge[node]",
     "signalling_unavailable": "no PeerServer or tracker answers: see the rendezvous document",
@@ -140,7 +141,7 @@ def _stats_view(found: Stats) -> Group:
 
     numbers = ("PEERS", "FETCHED", "SENT", "FALLBACKS")
     rows = table("TRANSPORT", "STATE", *numbers, "LAST", "LAST ERROR", right=numbers)
-    remarks: list[Text] = []
+    remarks: list[Text] = [] if found.bus_connected else [Text(BUS_AWAY, "bold red")]
     for row in found.transports:
         state = row.state if row.enabled else "off"
         rows.add_row(
@@ -153,9 +154,11 @@ def _stats_view(found: Stats) -> Group:
             ago(row.last_fallback_at),
             _error(row),
         )
-        remarks += [Text(text, style) for text, style in _remarks(row, state)]
+        if found.bus_connected:
+            remarks += [Text(text, style) for text, style in _remarks(row, state)]
     whole = Text(f"{found.transport_fallbacks} fallbacks, the last {ago(found.last_transport_fallback_at)}")
-    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, _managers(found.managers))
+    decides = [_managers(found.managers)] if found.bus_connected else []
+    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, *decides)
 
 
 def _error(row: TransportStats) -> str:

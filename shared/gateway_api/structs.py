@@ -228,12 +228,16 @@ class ManagersView(ApiStruct, frozen=True):
 
 
 class Stats(ApiStruct, frozen=True):
-    """The transports, and what decides among them."""
+    """The transports, and what decides among them.
+
+    bus_connected: false where the gateway itself hears nothing, so that all others look lost to it.
+    """
 
     transport_fallbacks: int
     last_transport_fallback_at: int | None
     transports: list[TransportStats]
     managers: ManagersView = ManagersView()
+    bus_connected: bool = True
 
 
 class AttemptView(ApiStruct, frozen=True):

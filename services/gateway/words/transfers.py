@@ -17,6 +17,10 @@ _UNREACHABLE = frozenset(
     }
 )
 """Causes of the last hop tried, all of which say of a whole transfer that nobody who holds it was reached."""
+_NOBODY_REACHED = (
+    "No holder can be reached over any transport; see whether the other node runs, has its transports switched on "
+    "(`swarmbridge flags` there) and uses the same rendezvous."
+)
 
 _OF_A_TRANSFER = {
     Cause.CLOSED: "It was cancelled; ask for it again to go on where it was.",
@@ -32,8 +36,5 @@ _OF_A_TRANSFER = {
 def transfer_words(cause: Cause) -> str:
     """One sentence, or two, without the transfer's name."""
     if cause in _UNREACHABLE:
-        return (
-            f"No holder can be reached over any transport (last: {cause.value}); see whether the other node runs, has "
-            "its transports switched on (`swarmbridge flags` there) and uses the same rendezvous."
-        )
+        return _NOBODY_REACHED
     return _OF_A_TRANSFER.get(cause) or CAUSE_WORDS[cause].sentence
