@@ -125,6 +125,8 @@ def _paused(nodes: Nodes) -> str:
         stopped_s = time.monotonic() - started_s
     finally:
         run("docker", "unpause", jaeger)
+    # Compose gives up at once on a container whose health check failed while it slept.
+    until(lambda: nodes.b.healthy("jaeger"), 60, "a healthy Jaeger")
     nodes.b.up("--no-recreate")
     # A manager without deliveries has nothing to drain.
     if stopped_s > STOP_WITHIN_S + 3.0:
