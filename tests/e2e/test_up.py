@@ -23,7 +23,8 @@ from tests.e2e.leftovers import environment, files_in, processes_of
 pytestmark = pytest.mark.e2e
 
 START_TIMEOUT_S = 60
-COMMAND_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 120
+"""A transfer whose bus is away is given up after 60 s."""
 FILE_BYTES = 5 * 2**20 + 3
 EXIT_NOT_RUNNING = 4
 
