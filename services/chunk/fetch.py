@@ -39,7 +39,16 @@ RETRY_FIRST_S = 0.25
 RETRY_CAP_S = 5.0
 DEFINITE_ROUNDS = 2
 """Rounds in which every holder answered, and none had a good manifest, after which it is given up."""
-DEFINITE = frozenset({Cause.INTEGRITY_MISMATCH, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INVALID, Cause.TOO_LARGE})
+DEFINITE = frozenset(
+    {
+        Cause.INTEGRITY_MISMATCH,
+        Cause.FORBIDDEN,
+        Cause.BLOCKED,
+        Cause.INVALID,
+        Cause.TOO_LARGE,
+        Cause.CLOCK_SKEW,
+    }
+)
 """Causes that another try does not change; not holding it counts as one too."""
 ABSENT_CAUSE = Cause.REFUSED
 """How "the peer does not hold it, or will not give it" is called where a cause is wanted."""

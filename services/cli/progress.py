@@ -115,6 +115,7 @@ class Following:
         self._step = step
         self._name = ""
         self._waiting = ""
+        self._said: set[str] = set()
 
     def __call__(self, transfer: Transfer) -> None:
         if transfer.name and transfer.name != self._name:
@@ -122,10 +123,12 @@ class Following:
             self._step.named(transfer.name)
         self._step(transfer.bytes_done, transfer.bytes_total, transfer.by_transport)
         waiting = printable(transfer.reason or transfer.waiting) if transfer.waiting else ""
-        if waiting and waiting != self._waiting:
+        if waiting and waiting not in self._said:
+            self._said.add(waiting)  # causes come and go with the transport that was tried last
             self._step.say(f"waiting: {waiting}")
         elif self._waiting and not waiting and transfer.state == "running":
             self._step.say("it goes on")
+            self._said.clear()
         self._waiting = waiting
 
 

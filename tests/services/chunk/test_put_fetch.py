@@ -12,6 +12,7 @@ import obstore
 import pytest
 from obstore.exceptions import GenericError
 
+from services.chunk.fetch import DEFINITE_ROUNDS
 from services.chunk.quota import STORED_OVERHEAD_BYTES
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull, release
@@ -360,6 +361,17 @@ async def test_what_a_fetch_waits_for_is_told_while_it_waits(world: World) -> No
     manager.failing = None
     done = await fetching
     assert (done.state, done.waiting) == ("done", None)
+
+
+@pytest.mark.parametrize("cause", [Cause.CLOCK_SKEW, Cause.BLOCKED, Cause.FORBIDDEN])
+async def test_what_another_try_does_not_change_is_not_waited_out(world: World, cause: Cause) -> None:
+    await world.chunk_a()
+    put = await (await world.asker_a()).put(DATA)
+    await world.chunk_b()
+    manager, asker_b = await world.manager_b(), await world.asker_b()
+    manager.failing = cause
+    assert cause_of(await asker_b.fetch(put.link)) is cause
+    assert len(manager.delivered) == DEFINITE_ROUNDS
 
 
 async def test_the_quota_refuses_puts_and_fetches(world: World) -> None:

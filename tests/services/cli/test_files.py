@@ -241,6 +241,10 @@ async def test_what_a_transfer_waits_for_is_said_once(fetching: FakeGateway, cap
     result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "a"), "--home", str(fetching.home))
     assert result.code == 0
     assert result.err.splitlines()[:2] == ["waiting: The node's own bus is away.", "it goes on"]
+    other = _transfer("running", waiting="no_link", reason="No holder can be reached.")
+    fetching.answers["GET /api/transfers/t1"] = then(waits, other, waits, other, _transfer("done"))
+    result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "c"), "--home", str(fetching.home))
+    assert result.err.count("waiting: ") == 2
     fetching.answers["GET /api/transfers/t1"] = then(waits, _transfer("done"))
     quiet = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "b"), "--json", "--home", str(fetching.home))
     assert (quiet.code, quiet.err) == (0, "")
