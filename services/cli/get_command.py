@@ -18,7 +18,7 @@ from services.cli.daemon import Daemon, daemon_options, find_daemon
 from services.cli.destination import Destination, NewFile
 from services.cli.failures import unusable
 from services.cli.output import by_transport, print_json, remark_console, size
-from services.cli.progress import Step, bar
+from services.cli.progress import Patience, Step, bar
 from shared.content.link import ContentLink, format_link, parse_link
 from shared.content.names import safe_file_name
 from shared.errors import SwarmbridgeError
@@ -104,14 +104,19 @@ def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, qui
 def _save(client: GatewayClient, link: ContentLink, target: Destination, step: Step) -> int:
     key = base64.urlsafe_b64encode(link.key).decode().rstrip("=") if link.key else ""
     # Asked for first: an answer that is an error opens no pipe and makes no draft.
-    with client.download(link.digest, key) as content, destinations.written(target) as file:
-        return _write(content, file, step)
+    with (
+        Patience(step) as patience,
+        client.download(link.digest, key) as content,
+        destinations.written(target) as file,
+    ):
+        return _write(content, file, step, patience)
 
 
-def _write(content: Download, file: BinaryIO, step: Step) -> int:
+def _write(content: Download, file: BinaryIO, step: Step, patience: Patience) -> int:
     count = 0
     for part in content.parts:
-        file.write(part)
+        with patience.elsewhere():
+            file.write(part)
         count += len(part)
         step(count, content.length, {})
     if count != content.length:

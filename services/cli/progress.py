@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from services.cli.output import remark_console
 from shared.gateway_api.structs import Transfer
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 NAME_CHARS = 28
+PATIENCE_S = 3.0
+"""A bus that hangs is noticed by then, and a second more is no news."""
 
 
 class Step(Protocol):
@@ -130,6 +133,44 @@ class Following:
             self._step.say("it goes on")
             self._said.clear()
         self._waiting = waiting
+
+
+class Patience:
+    """Says that nothing comes of a download, once, while the caller waits in a read.
+
+    The node holds all of it by then: only its own processes can be what keeps it.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._came = threading.Event()
+        self._elsewhere = False
+        self._over = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over = True
+        self._came.set()
+        self._thread.join()
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """Something came, and is handed on: to a pipe that nobody reads, say, which is not the node's fault."""
+        self._elsewhere = True
+        yield
+        self._elsewhere = False
+        self._came.set()
+
+    def _watch(self) -> None:
+        while self._came.wait(PATIENCE_S) or self._elsewhere:
+            if self._over:
+                return
+            self._came.clear()
+        self._step.say("waiting: nothing comes from the node; its bus or its chunk service may be away")
 
 
 def _via(transports: dict[str, int]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -256,3 +257,27 @@ async def test_a_failure_is_told_in_the_nodes_words(fetching: FakeGateway, capsy
     line = (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).error_line()
     assert "transfer failed (no_listener): No holder can be reached" in line
     assert "swarmbridge why t1" in line
+
+
+async def test_a_download_of_which_nothing_comes_says_so(
+    fetching: FakeGateway, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.cli.progress.PATIENCE_S", 0.05)
+    said = asyncio.Event()
+    monkeypatch.setattr("services.cli.progress._Lines.say", lambda self, text: loop.call_soon_threadsafe(said.set))
+    loop = asyncio.get_running_loop()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = len(DATA)
+        await response.prepare(request)
+        await response.write(DATA[:1000])
+        await said.wait()  # it is the line that lets it go on
+        await response.write(DATA[1000:])
+        return response
+
+    fetching.answers[CONTENT] = late
+    async with asyncio.timeout(30):
+        result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "a"), "--home", str(fetching.home))
+    assert result.code == 0
+    assert (tmp_path / "a").read_bytes() == DATA
