@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
 import click
@@ -104,11 +105,11 @@ def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, qui
 def _save(client: GatewayClient, link: ContentLink, target: Destination, step: Step) -> int:
     key = base64.urlsafe_b64encode(link.key).decode().rstrip("=") if link.key else ""
     # Asked for first: an answer that is an error opens no pipe and makes no draft.
-    with (
-        Patience(step) as patience,
-        client.download(link.digest, key) as content,
-        destinations.written(target) as file,
-    ):
+    with ExitStack() as stack:
+        patience = stack.enter_context(Patience(step))
+        content = stack.enter_context(client.download(link.digest, key))
+        with patience.elsewhere():  # a pipe opens when somebody reads it
+            file = stack.enter_context(destinations.written(target))
         return _write(content, file, step, patience)
 
 

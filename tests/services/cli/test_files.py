@@ -263,9 +263,8 @@ async def test_a_download_of_which_nothing_comes_says_so(
     fetching: FakeGateway, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.cli.progress.PATIENCE_S", 0.05)
-    said = asyncio.Event()
+    said, loop = asyncio.Event(), asyncio.get_running_loop()
     monkeypatch.setattr("services.cli.progress._Lines.say", lambda self, text: loop.call_soon_threadsafe(said.set))
-    loop = asyncio.get_running_loop()
 
     async def late(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
