@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a reader that is gone is no failure
     except (BrokenPipeError, SystemExit):  # the latter is click's way of saying EPIPE, and nothing else
-        _let_go_of_stdout()
+        _silence_stdout()
         return exit_codes.OK  # `| head` has seen enough
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error)
@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
     return exit_codes.OK
 
 
-def _let_go_of_stdout() -> None:
+def _silence_stdout() -> None:
     """What is still buffered has no reader: Python would complain of it when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -56,7 +56,7 @@ def ask(daemon: Daemon, call: Call[T]) -> T:
 
 
 def settled(client: GatewayClient, transfer_id: str, step: Step) -> Transfer:
-    """A transfer's end, `step` told of each state; when we are interrupted, it is cancelled at the node.
+    """A transfer's end, each state shown by `step`; when we are interrupted, it is cancelled at the node.
 
     Raises: CliFailure when it failed; GatewayError when nobody can say how it is.
     """

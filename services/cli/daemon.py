@@ -53,16 +53,16 @@ def daemon_options(command: F) -> F:
 def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Daemon:
     """Where to ask, and with what.
 
-    Raises: CliFailure(NOT_RUNNING) where no node has told where it is, (USAGE) for an address that is none.
+    Raises: CliFailure(NOT_RUNNING) where no node has said where it is, (USAGE) for an address that is none.
     """
     folder = Path(home).expanduser() if home else config.load().home
     address = _address(folder)
     if url is None:
-        url = _told_by(folder, address, named=home is not None)
+        url = _named_by(folder, address, named=home is not None)
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise unusable(f"{url} is no http address", "say for example --url http://127.0.0.1:7700")
     elif token_file is None and (address is None or address.url.rstrip("/") != url.rstrip("/")):
-        # Whoever listens at an address that the home did not tell would get the token of its operator.
+        # Whoever listens at an address that the home does not name would get the token of its operator.
         raise CliFailure(
             "unauthorized",
             f"the node of {folder} did not say that it is at {url}, so its token is not sent there",
@@ -73,7 +73,7 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
     return Daemon(url.rstrip("/"), token, address.proof if address is not None and token_file is None else None)
 
 
-def _told_by(folder: Path, address: Address | None, *, named: bool) -> str:
+def _named_by(folder: Path, address: Address | None, *, named: bool) -> str:
     if address is None:
         hint = "do `swarmbridge up --home " + str(folder) + "`" if named else "do `swarmbridge up`, or name its --home"
         raise CliFailure("not_running", f"no node runs in {folder}", hint, exit_codes.NOT_RUNNING)

@@ -21,7 +21,7 @@ PATIENCE_S = 3.0
 
 
 class Step(Protocol):
-    """Told how far one part of the work is."""
+    """Shows how far one part of the work is."""
 
     def __call__(self, done: int, total: int, transports: dict[str, int]) -> None:
         """done, total: bytes; 0 in all where nobody knows. transports: confirmed bytes by transport."""
@@ -112,7 +112,7 @@ class _Nothing:
 
 
 class Following:
-    """A transfer's states, told to a step: numbers, its name once it has one, and what it waits for, once each."""
+    """A transfer's states as a step shows them: numbers, its name once it has one, and what it waits for, once each."""
 
     def __init__(self, step: Step) -> None:
         self._step = step

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.supervisor.init import InitOptions, init
-from services.supervisor.init import told as prepared
+from services.supervisor.init import InitOptions, init, prepared_text
 from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
@@ -114,6 +113,8 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
         nats_host=options.nats_host,
         nats_port=options.nats_port,
         nats_store=options.nats_store,
+        nats_tls=options.nats_tls,
+        nats_tls_files=options.nats_tls_files,
         nats_url=options.nats_url,
         json=options.json,
     )
@@ -121,13 +122,13 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
         where = run(init(load(), wanted))
     except Interrupted:
         return EXIT_INTERRUPTED
-    print(msgspec.json.encode(where).decode() if options.json else prepared(where), flush=True)
+    print(msgspec.json.encode(where).decode() if options.json else prepared_text(where), flush=True)
     return EXIT_OK
 
 
 def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
     try:
-        run(keep(load()))
+        run(keep(load(), once=options.once))
     except Interrupted:
         pass  # a signal is how it ends
     return EXIT_OK

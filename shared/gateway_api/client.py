@@ -67,7 +67,7 @@ class GatewayClient:
     """Talks to one gateway with the operator's token. Every failure is a GatewayError, that of a bad `url` too.
 
     proof_key: what a gateway must prove that it knows, on each connection, before the token goes over it (proof.py);
-    None where the caller was told by its user to send the token there, "" where there should be one and is none.
+    None where its user asked for the token to be sent there, "" where there should be one and is none.
     """
 
     def __init__(self, url: str, token: str, proof_key: str | None = None) -> None:

@@ -104,6 +104,7 @@ class Started(ApiStruct, frozen=True):
 class Transfer(ApiStruct, frozen=True):
     """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport.
 
+    instance: of the chunk service that works on it, "" until it is taken.
     waiting: the cause why nothing comes just now, None while it moves. reason: that, or `cause`, as a sentence.
     """
 
@@ -120,6 +121,7 @@ class Transfer(ApiStruct, frozen=True):
     link: str = ""
     manifest: str = ""
     started_at: int = 0
+    instance: str = ""
     waiting: str | None = None
     reason: str = ""
 
@@ -217,7 +219,7 @@ class ManagersView(ApiStruct, frozen=True):
     count: live ones. deliveries: in flight in them. refused: deliveries not taken, by cause.
 
     duplicate_share: of answer bytes, those that came twice because of a hedge; the highest of the managers'.
-    instances: deliveries in flight in each live one, by its id.
+    instances: deliveries in flight in each live one, by its id. taken: deliveries since its start, likewise.
     """
 
     count: int = 0
@@ -225,6 +227,7 @@ class ManagersView(ApiStruct, frozen=True):
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     duplicate_share: float = 0.0
     instances: dict[str, int] = msgspec.field(default_factory=dict)
+    taken: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Stats(ApiStruct, frozen=True):
@@ -237,6 +240,7 @@ class Stats(ApiStruct, frozen=True):
     last_transport_fallback_at: int | None
     transports: list[TransportStats]
     managers: ManagersView = ManagersView()
+    chunk_transfers: dict[str, int] = msgspec.field(default_factory=dict)
     bus_connected: bool = True
 
 

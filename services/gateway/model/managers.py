@@ -1,7 +1,7 @@
-"""Heartbeats of the managers: how many there are, what they have under way, what they did not take. Pure.
+"""Heartbeats of the managers: how many there are, what they have in flight, what they did not take. Pure.
 
 A manager that has not been heard of for MANAGER_EXPIRY_S is gone. What was refused only grows: a manager that starts
-anew counts from nothing, and its first count is added.
+again counts from nothing, and its first count is added.
 """
 
 from __future__ import annotations
@@ -48,5 +48,6 @@ class ManagerBoard:
             deliveries=sum(status.deliveries for status in live),
             refused=dict(sorted(self.refused.items())),
             instances={status.manager: status.deliveries for status in sorted(live, key=lambda status: status.manager)},
+            taken={status.manager: status.taken for status in sorted(live, key=lambda status: status.manager)},
             duplicate_share=round(max((status.duplicate_share for status in live), default=0.0), 4),
         )

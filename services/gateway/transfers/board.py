@@ -7,7 +7,7 @@ go back; at most limits.MAX_TRANSFERS are kept, ended ones go first, oldest firs
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from services.gateway.transfers import limits
 from services.gateway.words.transfers import transfer_words
@@ -44,7 +44,7 @@ class Transfers:
         return transfer
 
     def apply(self, update: TransferUpdate) -> Transfer | None:
-        """Returns: the transfer as it is now; None where the update told nothing new."""
+        """Returns: the transfer as it is now; None where the update said nothing new."""
         transfer_id = update.call_id.hex()
         old = self._transfers.get(transfer_id)
         new = _worded(_of_update(transfer_id, update) if old is None else _merged(old, update))
@@ -77,6 +77,10 @@ class Transfers:
     def newest_first(self) -> list[Transfer]:
         return sorted(self._transfers.values(), key=lambda transfer: transfer.started_at, reverse=True)
 
+    def by_instance(self) -> dict[str, int]:
+        """How many of those that are kept each chunk instance worked on."""
+        return dict(sorted(Counter(kept.instance for kept in self._transfers.values() if kept.instance).items()))
+
     def _keep(self, transfer: Transfer) -> None:
         self._transfers[transfer.id] = transfer
         if len(self._transfers) > self._capacity:
@@ -99,6 +103,7 @@ def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
         link=update.link,
         manifest=update.manifest,
         started_at=update.started_ms,
+        instance=update.instance,
         waiting=update.waiting.value if update.waiting else None,
     )
 
@@ -125,6 +130,7 @@ def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
         link=update.link or old.link,
         manifest=update.manifest or old.manifest,
         started_at=old.started_at or update.started_ms,
+        instance=update.instance or old.instance,
         waiting=update.waiting.value if update.waiting and update.state == RUNNING else None,
     )
 

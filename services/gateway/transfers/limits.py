@@ -20,7 +20,7 @@ UPLOAD_STALL_S = 60.0
 """An upload of which nothing comes for so long is given up."""
 
 SILENT_AFTER_S = 3.0
-"""A transfer that works is told of every second (services/chunk/progress.py); a stopped chunk service is replaced by
+"""A transfer that works is reported every second (services/chunk/progress.py); a stopped chunk service is replaced by
 another, or started again, in about this time."""
 
 STALLED_AFTER_S = 60.0

@@ -90,7 +90,7 @@ class Pair:
     async def start(self, binary: Path | None, nats_url: str = "") -> None:
         """Start everything and wait until both nodes are ready. Raises: CannotStart.
 
-        nats_url: of a server of one's own, where no binary is given.
+        nats_url: of your own server, where no binary is given.
         """
         if self._fork:
             self._children.use(start_nursery())
@@ -137,7 +137,8 @@ class Pair:
         """On somebody's own server nothing of ours stays; one that is gone has nothing to clear."""
         for plan in (node.plan for node in self._nodes if node.plan.scope):
             with contextlib.suppress(CannotStart):
-                await lay_out(plan.config.node.id, plan.nats_url, {}, scope=plan.scope, remove=True)
+                ca_file = plan.config.bus.ca_file
+                await lay_out(plan.config.node.id, plan.nats_url, {}, scope=plan.scope, ca_file=ca_file, remove=True)
 
     async def _meeting_place(self, base: Config, dht: Mapping[str, tuple[str, int]]) -> Path:
         """Start the rendezvous and write its document. Returns: the document's path."""

@@ -251,7 +251,7 @@ async def test_what_a_transfer_waits_for_is_said_once(fetching: FakeGateway, cap
     assert (quiet.code, quiet.err) == (0, "")
 
 
-async def test_a_failure_is_told_in_the_nodes_words(fetching: FakeGateway, capsys: Capsys) -> None:
+async def test_a_failure_is_in_the_nodes_words(fetching: FakeGateway, capsys: Capsys) -> None:
     reason = "No holder can be reached over any transport (last: no_listener); see whether the other node runs."
     fetching.answers["GET /api/transfers/t1"] = _transfer("failed", cause="no_listener", reason=reason)
     line = (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).error_line()

@@ -16,9 +16,9 @@ from tests.services.gateway.node import gateway_node
 async def test_a_gateway_says_where_it_is_and_takes_it_back(tmp_path: Path) -> None:
     address = tmp_path / "gateway.json"
     async with gateway_node(tmp_path) as node:
-        told = json.loads(address.read_text())
-        proof_key = told.pop("proof")
-        assert told == {"url": node.url, "pid": os.getpid()}
+        found = json.loads(address.read_text())
+        proof_key = found.pop("proof")
+        assert found == {"url": node.url, "pid": os.getpid()}
         assert len(proof_key) == 2 * KEY_BYTES
         assert proof_key not in repr(await node.get("/api/node"))
         assert node.url.startswith("http://127.0.0.1:")

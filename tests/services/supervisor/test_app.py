@@ -25,14 +25,14 @@ def test_a_taken_port(capsys: Capsys, json_wanted: bool) -> None:
         port = taken.getsockname()[1]
         options = parse(["up", "--no-fork", "--port", str(port), *(["--json"] if json_wanted else [])])
         assert main(options) == EXIT_CANNOT_START
-    told = capsys.readouterr()
+    said = capsys.readouterr()
     if json_wanted:
-        error = json.loads(told.out)["error"]
-        assert (error["code"], told.err) == ("cannot_start", "")
+        error = json.loads(said.out)["error"]
+        assert (error["code"], said.err) == ("cannot_start", "")
         assert "--port" in error["message"]
     else:
-        assert told.out == ""
-        assert told.err == f"error: port {port} is taken; choose another with --port\n"
+        assert said.out == ""
+        assert said.err == f"error: port {port} is taken; choose another with --port\n"
 
 
 @pytest.mark.parametrize("command", [["up"], ["init"]])
@@ -44,9 +44,9 @@ def test_bad_settings(capsys: Capsys, monkeypatch: pytest.MonkeyPatch, command: 
     assert len(lines) == 2
     assert all(line.startswith("error: ") for line in lines)
     assert main(parse([*command, "--json"])) == EXIT_BAD_SETTINGS
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert "SWARMBRIDGE_GATEWAY_PORT" in json.loads(told.out)["error"]["message"]
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "SWARMBRIDGE_GATEWAY_PORT" in json.loads(said.out)["error"]["message"]
 
 
 def test_a_demo_that_cannot_start_is_a_demos_document_too(capsys: Capsys) -> None:

@@ -28,6 +28,17 @@ def test_progress_then_the_end() -> None:
     assert done.started_at == 77
 
 
+def test_transfers_are_counted_by_the_instance_that_worked_on_them() -> None:
+    transfers = Transfers()
+    transfers.begin(CALL, "get", "", 0, 77)
+    assert transfers.by_instance() == {}
+    transfers.apply(_update(done=1, instance="chunk-1"))
+    transfers.apply(_update("done", 10, instance="chunk-1"))
+    transfers.apply(_update(call_id=b"\1" * 16, instance="chunk-2"))
+    transfers.apply(_update(call_id=b"\2" * 16, instance="chunk-2"))
+    assert transfers.by_instance() == {"chunk-1": 1, "chunk-2": 2}
+
+
 def test_what_has_ended_stays_ended() -> None:
     transfers = Transfers()
     transfers.apply(_update("failed", cause=Cause.TIMEOUT))
@@ -39,12 +50,12 @@ def test_what_has_ended_stays_ended() -> None:
     assert failed.cause == "timeout"
 
 
-def test_the_event_may_come_before_the_calls_own_message_and_tells_less() -> None:
+def test_the_event_may_come_before_the_calls_own_message_and_says_less() -> None:
     transfers = Transfers()
     transfers.apply(_update("done", 10))
-    told = transfers.apply(_update("done", 10, link="swarmbridge:ab#key", manifest="ab"))
-    assert told is not None
-    assert (told.link, told.manifest) == ("swarmbridge:ab#key", "ab")
+    shown = transfers.apply(_update("done", 10, link="swarmbridge:ab#key", manifest="ab"))
+    assert shown is not None
+    assert (shown.link, shown.manifest) == ("swarmbridge:ab#key", "ab")
     assert transfers.apply(_update("done", 10)) is None
 
 
