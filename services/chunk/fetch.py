@@ -34,11 +34,22 @@ from shared.telemetry import names, tracer
 
 STALLED_AFTER_S = 60.0
 """A fetch without a new chunk for so long has failed, with the last cause."""
+WAITS_AFTER_S = 2.0
+"""A fetch without a new chunk for so long tells why: a single failure beside others that go well is no news."""
 RETRY_FIRST_S = 0.25
 RETRY_CAP_S = 5.0
 DEFINITE_ROUNDS = 2
 """Rounds in which every holder answered, and none had a good manifest, after which it is given up."""
-DEFINITE = frozenset({Cause.INTEGRITY_MISMATCH, Cause.FORBIDDEN, Cause.BLOCKED, Cause.INVALID, Cause.TOO_LARGE})
+DEFINITE = frozenset(
+    {
+        Cause.INTEGRITY_MISMATCH,
+        Cause.FORBIDDEN,
+        Cause.BLOCKED,
+        Cause.INVALID,
+        Cause.TOO_LARGE,
+        Cause.CLOCK_SKEW,
+    }
+)
 """Causes that another try does not change; not holding it counts as one too."""
 MAX_OTHER_NAMES = 16
 """Manifests of a page that are looked at for one digest, those that it announced last."""
@@ -83,7 +94,7 @@ class Fetching:
 
     async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
         holders = self._holders(request)
-        manifest = await self._manifest(request.manifest, holders, transfer)
+        manifest = await self._manifest(request.manifest, holders, transfer, progress)
         self.at_work[manifest.digest] += 1
         try:
             await self._chunks(manifest, holders, transfer, progress)
@@ -138,7 +149,7 @@ class Fetching:
                 self.index.removed(manifest.digest)
             raise
 
-    async def _manifest(self, manifest_id: str, holders: list[str], transfer: str) -> Manifest:
+    async def _manifest(self, manifest_id: str, holders: list[str], transfer: str, progress: Progress) -> Manifest:
         summary = await self.index.find(manifest_id)
         stored = await self.store.get_manifest(summary.digest) if summary is not None else None
         if stored is not None:
@@ -158,12 +169,14 @@ class Fetching:
                 if answers.manifest is None and result.absent:
                     await self._by_other_names(holder, answers, transfer)
                 if answers.manifest is not None:
+                    progress.counts.waits(None)
                     return answers.manifest
                 cause = result.cause or ABSENT_CAUSE
                 definite = definite and (result.absent or cause in DEFINITE)
             definite_rounds += definite
             if definite_rounds >= DEFINITE_ROUNDS or self.clock() + delay_s > give_up_s:
                 raise SwarmbridgeError(cause, "no holder gave the manifest")
+            progress.counts.waits(cause)
             await asyncio.sleep(delay_s)
         raise AssertionError("delays never end")
 
@@ -233,6 +246,7 @@ class _ChunkFetch:
         self._room = room
         self._open: dict[asyncio.Task[Delivered], Assignment] = {}
         self._last_cause = ABSENT_CAUSE
+        self._gained_s = 0.0
 
     async def run(self, missing: list[int]) -> None:
         """Raises: SwarmbridgeError: no progress for STALLED_AFTER_S, with the last cause."""
@@ -241,6 +255,7 @@ class _ChunkFetch:
         clock = self._fetching.clock
         plan = FetchPlan(missing, self._holders, self._fetching.max_window)
         stalled_at_s = clock() + STALLED_AFTER_S
+        self._gained_s = clock()
         try:
             while not plan.finished:
                 now_s = clock()
@@ -250,7 +265,9 @@ class _ChunkFetch:
                     self._open[asyncio.create_task(self._ask(plan, assignment), name="delivery")] = assignment
                 wake_s = min(plan.next_wake_s(now_s) or stalled_at_s, stalled_at_s)
                 if await self._settle(plan, wake_s - now_s):
-                    stalled_at_s = clock() + STALLED_AFTER_S
+                    self._gained_s = clock()
+                    stalled_at_s = self._gained_s + STALLED_AFTER_S
+                    self._counts.waits(None)
         finally:
             await self._cancel_open()
 
@@ -269,12 +286,17 @@ class _ChunkFetch:
                 # Our own store cannot take it: no other holder, transport or time would help.
                 raise SwarmbridgeError(result.cause, "a chunk that came could not be stored")
             elif result.absent:
-                self._last_cause = ABSENT_CAUSE
+                self._failed(ABSENT_CAUSE)
                 plan.absent(assignment, self._fetching.clock())
             else:
-                self._last_cause = result.cause or Cause.OTHER
+                self._failed(result.cause or Cause.OTHER)
                 plan.failed(assignment, self._last_cause, self._fetching.clock())
         return gained
+
+    def _failed(self, cause: Cause) -> None:
+        self._last_cause = cause
+        if self._fetching.clock() - self._gained_s >= WAITS_AFTER_S:
+            self._counts.waits(cause)
 
     def _gain(self, plan: FetchPlan, assignment: Assignment, result: Delivered) -> bool:
         if not plan.delivered(assignment):

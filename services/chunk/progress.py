@@ -44,10 +44,17 @@ class Counts:
     bytes_total: int = 0
     by_transport: dict[str, int] = field(default_factory=dict)
     manifest: str = ""
+    waiting: Cause | None = None
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
         self.dirty.set()
+
+    def waits(self, cause: Cause | None) -> None:
+        """Nothing comes, because of this; None: it moves again."""
+        if cause is not self.waiting:
+            self.waiting = cause
+            self.changed()
 
     def add_chunk(self, size_bytes: int) -> None:
         self.chunks_done += 1
@@ -127,6 +134,7 @@ class Progress:
             counts.manifest,
             self._started_ms,
             self._bus.instance,
+            counts.waiting if state == RUNNING else None,
         )
 
 

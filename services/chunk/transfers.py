@@ -155,7 +155,10 @@ class Transfers:
         telling = asyncio.create_task(progress.run(), name="progress")
         link, cause = "", None
         try:
-            async with self._turns[kind]:
+            turns = self._turns[kind]
+            progress.counts.waits(Cause.BUSY if turns.locked() else None)
+            async with turns:
+                progress.counts.waits(None)
                 link = await work(progress)
         except SwarmbridgeError as error:
             cause = error.cause

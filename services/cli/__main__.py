@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from services.cli import supervisor
@@ -15,13 +16,21 @@ def run(arguments: list[str]) -> int:
 
     try:
         swarmbridge.main(args=arguments, prog_name="swarmbridge", standalone_mode=False)
-    except BrokenPipeError:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a reader that is gone is no failure
+    except (BrokenPipeError, SystemExit):  # the latter is click's way of saying EPIPE, and nothing else
+        _silence_stdout()
         return exit_codes.OK  # `| head` has seen enough
     except (Exception, KeyboardInterrupt) as error:
         failure = failure_of(error)
         failure.show(as_json="--json" in arguments)
         return failure.exit_code
     return exit_codes.OK
+
+
+def _silence_stdout() -> None:
+    """What is still buffered has no reader: Python would complain of it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

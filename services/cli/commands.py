@@ -11,8 +11,8 @@ from services.cli import supervisor
 from shared.version import VERSION
 
 MODULES = {
-    "put": "services.cli.file_commands",
-    "get": "services.cli.file_commands",
+    "put": "services.cli.put_command",
+    "get": "services.cli.get_command",
     "ls": "services.cli.store_commands",
     "rm": "services.cli.store_commands",
     "peers": "services.cli.view_commands",

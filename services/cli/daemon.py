@@ -13,7 +13,7 @@ import click
 
 from services.cli import exit_codes
 from services.cli.failures import CliFailure, unusable
-from shared.gateway_api.address import TOKEN_FILE, read_address
+from shared.gateway_api.address import TOKEN_FILE, Address, read_address
 from shared.settings import config
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,10 +21,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """url: of the gateway, without a slash at its end. token: the operator's."""
+    """url: of the gateway, without a slash at its end. token: the operator's.
+
+    proof_key: what the gateway must prove that it knows before the token is sent; None where the user named the token.
+    """
 
     url: str
     token: str
+    proof_key: str | None
 
 
 def daemon_options(command: F) -> F:
@@ -52,11 +56,12 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
     Raises: CliFailure(NOT_RUNNING) where no node has said where it is, (USAGE) for an address that is none.
     """
     folder = Path(home).expanduser() if home else config.load().home
+    address = _address(folder)
     if url is None:
-        url = _named_by(folder, named=home is not None)
+        url = _named_by(folder, address, named=home is not None)
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise unusable(f"{url} is no http address", "say for example --url http://127.0.0.1:7700")
-    elif token_file is None and _address(folder) != url.rstrip("/"):
+    elif token_file is None and (address is None or address.url.rstrip("/") != url.rstrip("/")):
         # Whoever listens at an address that the home does not name would get the token of its operator.
         raise CliFailure(
             "unauthorized",
@@ -64,24 +69,25 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
             "name that node's token with --token-file",
             exit_codes.REFUSED,
         )
-    return Daemon(url.rstrip("/"), _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE))
+    token = _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE)
+    return Daemon(url.rstrip("/"), token, address.proof if address is not None and token_file is None else None)
 
 
-def _named_by(folder: Path, *, named: bool) -> str:
-    url = _address(folder)
-    if url is None:
+def _named_by(folder: Path, address: Address | None, *, named: bool) -> str:
+    if address is None:
         hint = "do `swarmbridge up --home " + str(folder) + "`" if named else "do `swarmbridge up`, or name its --home"
         raise CliFailure("not_running", f"no node runs in {folder}", hint, exit_codes.NOT_RUNNING)
-    return url
+    return address.url
 
 
-def _address(folder: Path) -> str | None:
+def _address(folder: Path) -> Address | None:
     """Where the home's gateway says that it is; None where none does, or the one that did is gone.
 
-    A gateway that was killed leaves its file behind, and its port to whoever asks for it next.
+    A gateway that was killed leaves its file behind, and its port to whoever asks for it next; where its process id has
+    a new owner too, the proof shows it (shared/gateway_api/proof.py).
     """
     address = read_address(folder)
-    return address.url.rstrip("/") if address is not None and _is_alive(address.pid) else None
+    return address if address is not None and _is_alive(address.pid) else None
 
 
 def _is_alive(pid: int) -> bool:

@@ -14,7 +14,7 @@ import click
 
 from services.cli import exit_codes
 from shared.errors import ConfigError, SwarmbridgeError
-from shared.gateway_api.errors import GatewayError, NotRunning, Refused
+from shared.gateway_api.errors import GatewayError, NotOurs, NotRunning, Refused
 
 
 class CliFailure(Exception):
@@ -68,6 +68,8 @@ def _of_gateway(error: GatewayError) -> CliFailure:
     match error:
         case NotRunning():
             exit_code = exit_codes.NOT_RUNNING
+        case NotOurs():
+            exit_code = exit_codes.REFUSED
         case Refused() if error.is_about_the_token:
             exit_code = exit_codes.REFUSED
         case _:

@@ -28,8 +28,13 @@ PIPED_WIDTH = 200
 def result_console() -> Console:
     from rich.console import Console  # here and below: `--json` and plain lines draw nothing
 
-    console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, width=PIPED_WIDTH)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """Ours to handle, once for every way of printing; rich would exit with 1."""
+            raise BrokenPipeError
+
+    console = Piped(highlight=False, emoji=False)
+    return console if console.is_terminal else Piped(highlight=False, emoji=False, width=PIPED_WIDTH)
 
 
 def remark_console() -> Console:

@@ -10,7 +10,7 @@ import click
 from services.cli.api import ask
 from services.cli.chaos_command import WithChaos, in_words
 from services.cli.daemon import daemon_options, find_daemon
-from services.cli.failures import unusable
+from services.cli.failures import CliFailure, unusable
 from services.cli.output import STATE_STYLES, print_json, result_console, size, table
 from shared.gateway_api import calls
 from shared.gateway_api.structs import ManagersView, Stats, TransportStats
@@ -31,6 +31,7 @@ FLAG_WORDS = {
 POOR_PLACES = ("waiting", "unusable")
 """States in which a member of the rendezvous document serves nobody."""
 
+BUS_AWAY = "the node's bus is away, so that nothing is heard of its processes: see whether its NATS server runs"
 ADVICE = {
     "import_failed": "a package that it needs is missing: install swarmbridge[node]",
     "signalling_unavailable": "no PeerServer or tracker answers: see the rendezvous document",
@@ -96,7 +97,7 @@ def stats(home: str | None, url: str | None, token_file: str | None, as_json: bo
 def flags(
     name: str | None, value: str | None, home: str | None, url: str | None, token_file: str | None, as_json: bool
 ) -> None:
-    """Show the run-time flags, or switch one for the whole node.
+    """Show the run-time flags, or one of them, or switch one for the whole node.
 
     NAME is webrtc, webtorrent, broadcast or telemetry, or a flag's full name. `flags chaos` breaks a transport on
     purpose, see `swarmbridge flags chaos --help`.
@@ -104,19 +105,22 @@ def flags(
     \b
     Examples:
       swarmbridge flags
+      swarmbridge flags webtorrent           on or off
       swarmbridge flags webtorrent off
       swarmbridge flags transportFallbackTelemetry on --json
       swarmbridge flags chaos webrtc --drop 20
     """
     if name is not None and name not in FLAG_WORDS and name not in FLAG_WORDS.values():
         raise unusable(f"there is no flag {name}", f"choose one of {', '.join(FLAG_WORDS)}")
-    if name is not None and value is None:
-        raise unusable("on or off is missing", f"say `swarmbridge flags {name} off`")
     daemon = find_daemon(home, url, token_file)
-    if name is not None:
-        found = ask(daemon, calls.set_flag(FLAG_WORDS.get(name, name), value == "on"))
-    else:
-        found = ask(daemon, calls.flags())
+    whole_name = FLAG_WORDS.get(name or "", name or "")
+    found = ask(daemon, calls.set_flag(whole_name, value.lower() == "on") if value else calls.flags())
+    if name is not None and value is None:
+        enabled = found.get(whole_name)
+        if enabled is None:
+            raise CliFailure("not_found", f"this node has no flag {whole_name}", "see `swarmbridge flags`")
+        print_json({whole_name: enabled}) if as_json else print("on" if enabled else "off")
+        return
     if as_json:
         print_json(found)
         return
@@ -137,7 +141,7 @@ def _stats_view(found: Stats) -> Group:
 
     numbers = ("PEERS", "FETCHED", "SENT", "FALLBACKS")
     rows = table("TRANSPORT", "STATE", *numbers, "LAST", "LAST ERROR", right=numbers)
-    remarks: list[Text] = []
+    remarks: list[Text] = [] if found.bus_connected else [Text(BUS_AWAY, "bold red")]
     for row in found.transports:
         state = row.state if row.enabled else "off"
         rows.add_row(
@@ -150,9 +154,10 @@ def _stats_view(found: Stats) -> Group:
             ago(row.last_fallback_at),
             _error(row),
         )
-        remarks += [Text(text, style) for text, style in _remarks(row, state)]
+        if found.bus_connected:
+            remarks += [Text(text, style) for text, style in _remarks(row, state)]
     whole = Text(f"{found.transport_fallbacks} fallbacks, the last {ago(found.last_transport_fallback_at)}")
-    deciding = [_managers(found.managers), *_chunk_services(found.chunk_transfers)]
+    deciding = [_managers(found.managers), *_chunk_services(found.chunk_transfers)] if found.bus_connected else []
     return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, *deciding)
 
 

@@ -23,6 +23,7 @@ from services.gateway.http.server import ADDRESS_FILE, TOKEN_FILE, HttpServer, r
 from services.gateway.model.feed import Feed
 from services.gateway.transfers.calls import TransferCalls
 from services.gateway.transfers.spool import Spool
+from shared.gateway_api.proof import new_proof_key
 from shared.process.address_file import remove_address, write_address
 from shared.process.run import CannotStart, Process
 
@@ -37,20 +38,16 @@ async def app(process: Process) -> None:
     Raises: CannotStart for a taken port, a home that cannot be written, a token file that cannot be read.
     """
     settings, home = process.config.gateway, process.config.home
-    spool = Spool(home / SPOOL_FOLDER)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        spool.sweep()
-    except OSError:
-        raise CannotStart(f"error: {home} cannot be written; see node.home") from None
+    spool = _swept_spool(home)
     token = Token(read_token(Path(settings.token_file) if settings.token_file else home / TOKEN_FILE))
 
+    proof_key = new_proof_key()
     hub = EventHub()
     feed = Feed(process.bus, process.subjects, process.flags, process.blocklist, hub.publish)
     calls = TransferCalls(process.bus, process.subjects, process.tasks, feed.transfers, feed.transfer_changed)
     files = FileRoutes(process.bus, process.subjects)
     server = HttpServer(
-        Guard(token, HostAllowList(settings.host, settings.allowed_hosts)),
+        Guard(token, HostAllowList(settings.host, settings.allowed_hosts), proof_key),
         [
             *ViewRoutes(process.config.node.id, process.bus, feed, hub, process.flags, files).routes(),
             *WhyRoutes(feed).routes(),
@@ -65,7 +62,7 @@ async def app(process: Process) -> None:
         await feed.start()
         await calls.start()
         await server.start(settings.host, settings.port)
-        write_address(home, server.url, ADDRESS_FILE)
+        write_address(home, server.url, ADDRESS_FILE, proof_key)
         process.tasks.start(feed.run(), name="feed")
         log.info("listening")
         process.serves()
@@ -76,3 +73,14 @@ async def app(process: Process) -> None:
         await server.close()
         await calls.close()
         await feed.close()
+
+
+def _swept_spool(home: Path) -> Spool:
+    """Raises: CannotStart for a home that cannot be written."""
+    spool = Spool(home / SPOOL_FOLDER)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        spool.sweep()
+    except OSError:
+        raise CannotStart(f"error: {home} cannot be written; see node.home") from None
+    return spool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
@@ -22,11 +23,20 @@ EXIT_BAD_SETTINGS = 2
 EXIT_CANNOT_START = 3
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    """`--json` for a demo that could not even start."""
+class _Problem(msgspec.Struct, frozen=True):
+    """As every command tells of what went wrong."""
 
-    ok: bool
-    reason: str
+    code: str
+    message: str
+    hint: str = ""
+
+
+class _Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`--json` for what could not even start. ok, reason: of a demo's document."""
+
+    error: _Problem
+    ok: bool | None = None
+    reason: str | None = None
 
 
 def main(options: argparse.Namespace, nursery: Nursery | None = None) -> int:
@@ -38,12 +48,11 @@ def main(options: argparse.Namespace, nursery: Nursery | None = None) -> int:
     try:
         return _COMMANDS[options.command](options, nursery)
     except CannotStart as error:
-        if options.command == "demo" and options.json:
-            print(msgspec.json.encode(_Failure(False, error.line)).decode())
-        _complain(error.line, *(f"  | {line}" for line in error.details))
+        _complain(options, _Problem("cannot_start", error.line), [error.line], error.details)
         return EXIT_CANNOT_START
     except ConfigError as error:
-        _complain(*error.problems)
+        problem = _Problem(error.cause.value, "; ".join(error.problems), "correct these settings")
+        _complain(options, problem, error.problems)
         return EXIT_BAD_SETTINGS
 
 
@@ -92,7 +101,8 @@ def _demo(options: argparse.Namespace, nursery: Nursery | None) -> int:
             )
         )
     except Interrupted:
-        _complain("interrupted; everything is cleaned up")
+        message = "interrupted; everything is cleaned up"
+        _complain(options, _Problem("interrupted", message), [message])
         return EXIT_INTERRUPTED
 
 
@@ -127,6 +137,16 @@ def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
 _COMMANDS = {"up": _up, "demo": _demo, "init": _init, "keep": _keep}
 
 
-def _complain(*lines: str) -> None:
-    for line in lines:
-        print(f"swarmbridge: {line}", file=sys.stderr)
+def _complain(
+    options: argparse.Namespace, problem: _Problem, lines: Sequence[str], details: Sequence[str] = ()
+) -> None:
+    """In lines on stderr, or with --json as one object on stdout; details: a log's last lines, for people alone."""
+    if getattr(options, "json", False):
+        of_demo = options.command == "demo"
+        failure = _Failure(problem, *((False, problem.message) if of_demo else ()))
+        print(msgspec.json.encode(failure).decode(), flush=True)
+    else:
+        for line in lines:
+            print(f"error: {line}", file=sys.stderr)
+    for line in details:
+        print(f"  | {line}", file=sys.stderr)

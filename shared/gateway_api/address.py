@@ -13,10 +13,14 @@ TOKEN_FILE = "gateway.token"  # noqa: S105 - a file's name
 
 
 class Address(msgspec.Struct, frozen=True):
-    """What a process that listens leaves in its home, see shared.process.address_file. pid: its process, 0 unknown."""
+    """What a process that listens leaves in its home, see shared.process.address_file.
+
+    pid: its process, 0 unknown. proof: the key with which it proves that it is the one (proof.py); "" for none.
+    """
 
     url: str
     pid: int = 0
+    proof: str = ""
 
 
 def read_address(home: Path, file_name: str = ADDRESS_FILE) -> Address | None:

@@ -34,15 +34,15 @@ T = TypeVar("T")
 class AsyncGatewayClient:
     """One gateway. Every failure is a GatewayError."""
 
-    def __init__(self, url: str, token: str) -> None:
-        self._client = GatewayClient(url, token)
+    def __init__(self, url: str, token: str, proof_key: str | None = None) -> None:
+        self._client = GatewayClient(url, token, proof_key)
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="gateway-client")
 
     @classmethod
     def of_home(cls, home: Path, token_file: Path | None = None) -> AsyncGatewayClient | None:
         """The gateway that runs in this home; None while it has not said where it is."""
         address, token = read_address(home), read_token(home, token_file)
-        return cls(address.url, token) if address is not None and token else None
+        return cls(address.url, token, address.proof) if address is not None and token else None
 
     @property
     def url(self) -> str:

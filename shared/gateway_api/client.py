@@ -9,6 +9,7 @@ connection, and with it whatever another thread waits for. *Back-pressure*: uplo
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import socket
 import threading
@@ -21,8 +22,9 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from shared.gateway_api.calls import KEY_HEADER, Call, content_path
-from shared.gateway_api.errors import BrokenOff, GatewayError, NoGateway, NotRunning, Refused, TimedOut
-from shared.gateway_api.structs import ProblemBody, Started
+from shared.gateway_api.errors import BrokenOff, GatewayError, NoGateway, NotOurs, NotRunning, Refused, TimedOut
+from shared.gateway_api.proof import PROOF_PATH, new_nonce, proof_of
+from shared.gateway_api.structs import ProblemBody, ProofView, Started
 from shared.undecodable import UNDECODABLE
 
 CONNECT_TIMEOUT_S = 3.0
@@ -33,6 +35,9 @@ STALL_TIMEOUT_S = 90.0
 READ_BYTES = 256 * 1024
 MAX_IDLE = 4
 """Connections kept for the next request."""
+MAX_PROOF_BYTES = 4096
+"""Whoever answers is a stranger so far."""
+OK_STATUS = 200
 FIRST_ERROR_STATUS = 300
 """Redirects too: the API has none, and a token must not follow one."""
 
@@ -59,9 +64,14 @@ class _Request:
 
 
 class GatewayClient:
-    """Talks to one gateway with the operator's token. Every failure is a GatewayError, that of a bad `url` too."""
+    """Talks to one gateway with the operator's token. Every failure is a GatewayError, that of a bad `url` too.
 
-    def __init__(self, url: str, token: str) -> None:
+    proof_key: what a gateway must prove that it knows, on each connection, before the token goes over it (proof.py);
+    None where its user asked for the token to be sent there, "" where there should be one and is none.
+    """
+
+    def __init__(self, url: str, token: str, proof_key: str | None = None) -> None:
+        self._proof_key = proof_key
         self.url = url.rstrip("/")
         parts = urlsplit(self.url)
         self._secure = parts.scheme == "https"
@@ -221,11 +231,31 @@ class GatewayClient:
                 connection.connect()
             except (OSError, UnicodeError):  # the latter of a name that no host can have
                 raise NotRunning(self.url) from None
+            if self._proof_key is not None:
+                self._check_proof(connection, self._proof_key)
         connection.sock.settimeout(timeout_s)
+
+    def _check_proof(self, connection: http.client.HTTPConnection, key: str) -> None:
+        """Raises: NotOurs; what the network does is the caller's to translate."""
+        nonce = new_nonce()
+        connection.sock.settimeout(ANSWER_TIMEOUT_S)
+        address = connection.sock.getpeername()[:2]
+        connection.request("GET", f"{self._prefix}{PROOF_PATH}?nonce={nonce}")
+        response = connection.getresponse()
+        given = response.read(MAX_PROOF_BYTES + 1)
+        try:
+            proof = msgspec.json.decode(given, type=ProofView).proof if response.status == OK_STATUS else ""
+        except UNDECODABLE:
+            proof = ""
+        expected = proof_of(key, nonce, address)
+        # A connection that is over would be opened again, to whoever is there by then.
+        if not key or not hmac.compare_digest(proof.encode(), expected.encode()) or connection.sock is None:
+            raise NotOurs(self.url)
 
     def _connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
+        connection.auto_open = 0  # only `_connect` opens it: it looks who is there
         with self._lock:
             if self._closed:
                 raise BrokenOff

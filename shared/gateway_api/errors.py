@@ -5,7 +5,8 @@
       ├ NotRunning               nothing accepts connections there
       ├ BrokenOff                the connection ended before the answer did
       ├ TimedOut                 nothing came for too long
-      └ NoGateway                what answers there is no gateway
+      ├ NoGateway                what answers there is no gateway
+      └ NotOurs                  nor does it prove that it is the one that the home tells of: no token was sent
 
 No text here holds `str(exception)`: it could carry a path of this machine.
 """
@@ -53,3 +54,12 @@ class TimedOut(GatewayError):
 class NoGateway(GatewayError):
     def __init__(self, url: str) -> None:
         super().__init__("invalid", f"what answers at {url} is no swarmbridge gateway", "see --url")
+
+
+class NotOurs(GatewayError):
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            "unauthorized",
+            f"what answers at {url} is not this home's gateway, so its token was not sent there",
+            "start the node again; or name the token that is meant with --token-file",
+        )

@@ -85,6 +85,12 @@ class UsageView(ApiStruct, frozen=True):
     files: int
 
 
+class ProofView(ApiStruct, frozen=True):
+    """That a gateway is the one that its home tells of, see proof.py."""
+
+    proof: str
+
+
 class FetchRequest(ApiStruct, frozen=True):
     link: str
 
@@ -99,6 +105,7 @@ class Transfer(ApiStruct, frozen=True):
     """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport.
 
     instance: of the chunk service that works on it, "" until it is taken.
+    waiting: the cause why nothing comes just now, None while it moves. reason: that, or `cause`, as a sentence.
     """
 
     id: str
@@ -115,6 +122,8 @@ class Transfer(ApiStruct, frozen=True):
     manifest: str = ""
     started_at: int = 0
     instance: str = ""
+    waiting: str | None = None
+    reason: str = ""
 
 
 # ── peers and transports ──
@@ -234,13 +243,17 @@ class ManagersView(ApiStruct, frozen=True):
 
 
 class Stats(ApiStruct, frozen=True):
-    """The transports, and what decides among them."""
+    """The transports, and what decides among them.
+
+    bus_connected: false where the gateway itself hears nothing, so that all others look lost to it.
+    """
 
     transport_fallbacks: int
     last_transport_fallback_at: int | None
     transports: list[TransportStats]
     managers: ManagersView = ManagersView()
     chunk_transfers: dict[str, int] = msgspec.field(default_factory=dict)
+    bus_connected: bool = True
 
 
 class HopView(ApiStruct, frozen=True):

@@ -17,26 +17,34 @@ ADDRESS_FILE = "rendezvous.json"
 log = logging.getLogger(__name__)
 
 
-def write_address(home: Path, url: str, name: str = ADDRESS_FILE) -> None:
+def write_address(home: Path, url: str, name: str = ADDRESS_FILE, proof_key: str = "") -> None:
     """Write `{"url", "pid"}`, whole or not at all, readable by its owner alone.
 
+    proof_key: written too where there is one, see shared.gateway_api.proof.
     A file of that name that is none of ours (a rendezvous document, say) is left as it is.
 
     Raises: OSError: the home cannot be written to.
     """
     path = home / name
-    if path.exists() and _pid(path) is None:
-        log.warning("%s is there and no address file; it is left as it is", name)
-        return
     home.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=home)  # 0600, whatever the umask
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"url": url, "pid": os.getpid()}, file)
-        Path(draft).replace(path)
-    except OSError:
+            json.dump({"url": url, "pid": os.getpid(), **({"proof": proof_key} if proof_key else {})}, file)
+        _take(Path(draft), path)
+    finally:
         Path(draft).unlink(missing_ok=True)
-        raise
+
+
+def _take(draft: Path, path: Path) -> None:
+    """Give the draft its name, in one step: what is there may have come since anybody looked."""
+    try:
+        os.link(draft, path)
+    except OSError:  # it is there, or the file system has no links
+        if os.path.lexists(path) and _pid(path) is None:
+            log.warning("%s is there and no address file; it is left as it is", path.name)
+        else:
+            draft.replace(path)
 
 
 def remove_address(home: Path, name: str = ADDRESS_FILE) -> None:

@@ -26,7 +26,8 @@ UNUSED = {
     "services.cli.__main__": DRAWING | {"asyncio", "aiohttp", "msgspec"},
     "services.cli.commands": {"rich", "asyncio", "aiohttp", "msgspec"},
     "services.cli.version_command": {"rich", "asyncio", "aiohttp", "msgspec"},
-    "services.cli.file_commands": {"rich.progress"},
+    "services.cli.put_command": {"rich.progress", "asyncio", "aiohttp"},
+    "services.cli.get_command": {"rich.progress", "asyncio", "aiohttp"},
 }
 
 

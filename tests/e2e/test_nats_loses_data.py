@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.jetstream import api
+from shared.bus.nats.layout import streams
 from tests.e2e.leftovers import processes_of
 from tests.e2e.test_up import Running, cli, cli_json, running
 
@@ -22,18 +27,39 @@ WHOLE_AGAIN_S = 90.0
 """For a slow machine: nats-server is started again, everybody connects, streams are made; a few seconds."""
 
 
-def test_the_node_is_whole_again(tmp_path: Path) -> None:
+def _lose_the_volume(node: Running) -> None:
+    [server] = [pid for pid in processes_of(node.base) if "nats-server" in Path(f"/proc/{pid}/cmdline").read_text()]
+    # Stopped, so that it cannot write what it has while its files go; then killed, as with a lost volume.
+    os.kill(server, signal.SIGSTOP)
+    shutil.rmtree(node.home / "nats")
+    os.kill(server, signal.SIGKILL)
+
+
+def _remove_every_stream(node: Running) -> None:
+    """As `nats stream rm` with the keeper's seed, which may make and remove them."""
+    [ports] = list((node.home / "run" / "nats").glob("*.ports"))
+    url = json.loads(ports.read_bytes())["nats"][0]
+    seed = (node.home / "run" / "seeds" / node.where["node"] / "keeper" / "bus.seed").read_text().strip()
+    asyncio.run(_remove_streams(url, seed, node.where["node"]))
+
+
+async def _remove_streams(url: str, seed: str, node: str) -> None:
+    bus = await nats_bus.connect(url, "keeper-2", seed=seed, service="keeper")
+    try:
+        for _, config in streams(node):
+            await api(bus.connection, f"STREAM.DELETE.{config['name']}", {})
+    finally:
+        await bus.close()
+
+
+@pytest.mark.parametrize("lose", [_lose_the_volume, _remove_every_stream])
+def test_the_node_is_whole_again(tmp_path: Path, lose: Callable[[Running], None]) -> None:
     with running(tmp_path, tmp_path / "home") as node:
         first = tmp_path / "first.bin"
         first.write_bytes(os.urandom(2**20))
         link = cli_json(node, "put", str(first))["files"][0]["link"]
         assert cli(node, "flags", "webtorrent", "off").returncode == 0
-        store = node.home / "nats"
-        [server] = [pid for pid in processes_of(tmp_path) if "nats-server" in Path(f"/proc/{pid}/cmdline").read_text()]
-        # Stopped, so that it cannot write what it has while its files go; then killed, as with a lost volume.
-        os.kill(server, signal.SIGSTOP)
-        shutil.rmtree(store)
-        os.kill(server, signal.SIGKILL)
+        lose(node)
 
         second = tmp_path / "second.bin"
         second.write_bytes(os.urandom(2**20))
@@ -45,6 +71,7 @@ def test_the_node_is_whole_again(tmp_path: Path) -> None:
             time.sleep(0.2)
         # What people had set, and what was stored, is known as before.
         assert cli_json(node, "flags")["webTorrentTransport"] is False
+        assert link in cli(node, "ls", "--links").stdout.splitlines()
         got = tmp_path / "got.bin"
         assert cli(node, "get", link, "-o", str(got)).returncode == 0
         assert got.read_bytes() == first.read_bytes()

@@ -23,7 +23,8 @@ from tests.e2e.leftovers import environment, files_in, processes_of
 pytestmark = pytest.mark.e2e
 
 START_TIMEOUT_S = 60
-COMMAND_TIMEOUT_S = 60
+COMMAND_TIMEOUT_S = 120
+"""A transfer whose bus is away is given up after 60 s."""
 FILE_BYTES = 5 * 2**20 + 3
 EXIT_NOT_RUNNING = 4
 
@@ -156,7 +157,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             check=False,
         )
     assert ended.returncode == 3
-    assert ended.stderr.splitlines() == [f"swarmbridge: port {port} is taken; choose another with --port"]
+    assert ended.stderr.splitlines() == [f"error: port {port} is taken; choose another with --port"]
 
 
 def test_without_a_node_the_command_line_says_so(tmp_path: Path) -> None:

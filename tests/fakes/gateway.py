@@ -13,7 +13,11 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from shared.gateway_api.proof import PROOF_PATH, proof_of
+from shared.gateway_api.structs import ProofView
+
 TOKEN = "the-operator's-token"
+PROOF_KEY = "known to whoever can read gateway.json"
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -34,6 +38,8 @@ class FakeGateway:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         key = f"{request.method} {request.path}"
+        if request.path == PROOF_PATH:
+            return self.prove(request)
         self.asked.append((key, dict(request.query)))
         self.headers[key] = dict(request.headers)
         if request.headers.get("Authorization") != f"Bearer {self.token}":
@@ -49,6 +55,13 @@ class FakeGateway:
             return response
         self.bodies[key] = await request.read()
         return json_answer(answer)
+
+    def prove(self, request: web.Request) -> web.Response:
+        """As the home's gateway does; no token must come with the question."""
+        assert "Authorization" not in request.headers
+        assert request.transport is not None
+        address = request.transport.get_extra_info("sockname")[:2]
+        return json_answer(ProofView(proof_of(PROOF_KEY, request.query["nonce"], address)))
 
 
 def json_answer(body: Any, status: int = 200) -> web.Response:
@@ -76,7 +89,7 @@ async def fake_gateway(home: Path) -> AsyncIterator[FakeGateway]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     gateway.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    (home / "gateway.json").write_text(json.dumps({"url": gateway.url, "pid": 1}))
+    (home / "gateway.json").write_text(json.dumps({"url": gateway.url, "pid": 1, "proof": PROOF_KEY}))
     (home / "gateway.token").write_text(TOKEN + "\n")
     try:
         yield gateway

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import TypeVar
 from urllib.parse import quote
 
 from aiohttp import web
@@ -20,6 +21,8 @@ from aiohttp import web
 from services.gateway.http.answers import json_answer
 from services.gateway.http.problems import ApiProblem, not_found
 from services.gateway.http.queries import whole_number
+from services.gateway.transfers import limits
+from shared.backoff import delays_s
 from shared.bus.bodies import pull, release
 from shared.bus.chunk_api import (
     FileList,
@@ -34,20 +37,28 @@ from shared.bus.chunk_api import (
 )
 from shared.bus.contract import Bus
 from shared.bus.messages.subjects import Subjects
+from shared.clock import monotonic
 from shared.content.link import ContentLink, decode_key, format_link
 from shared.content.names import safe_file_name
-from shared.errors import Cause, SwarmbridgeError
+from shared.errors import Cause, NoResponders, SwarmbridgeError
 from shared.gateway_api.calls import KEY_HEADER
 from shared.gateway_api.structs import FileView, RemovedView, UsageView
 from shared.ids import PeerToken
 
 STATUS_TIMEOUT_S = 5.0
-CHUNK_TIMEOUT_S = 30.0
+CHUNK_TIMEOUT_S = 15.0
+"""One try for a chunk of our own store."""
+RETRY_FIRST_S = 0.1
+RETRY_CAP_S = 1.0
+AWAY = frozenset({Cause.BUS_UNAVAILABLE, Cause.SOURCE_LOST, Cause.BUSY, Cause.DRAINING, Cause.TIMEOUT})
+"""Causes that pass: our bus, or the instance that was asked, is away or overloaded. Nothing is lost by asking again."""
 REMOVE_TIMEOUT_S = 60.0
 """A file of 100,000 chunks is as many objects to delete."""
 MAX_LISTED_FILES = 1000
 MAX_OFFSET = 10**9
 PRIVATE = "private"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +130,7 @@ class FileRoutes:
         return json_answer(UsageView(now.used_bytes, now.promised_bytes, now.quota_bytes, now.files))
 
     async def _content(self, request: web.Request) -> web.StreamResponse:
-        file = await self._status(request)
+        file = await self._patiently(lambda: self._status(request))
         if file.chunks_stored < file.chunks_total:
             raise ApiProblem(409, "incomplete", "not all chunks of this file are here yet", "wait for its transfer")
         key_text = request.headers.get(KEY_HEADER, "")
@@ -156,7 +167,24 @@ class FileRoutes:
                 await asyncio.wait([ahead])
                 _ = ahead.cancelled() or ahead.exception()  # read, so that asyncio does not report it
 
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask until there is an answer, as long as it is our own bus or processes that are away: a download is cut for
+        that no sooner than a transfer is given up. Raises: what `ask` raises last."""
+        give_up_s = monotonic() + limits.STALLED_AFTER_S
+        for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
+            try:
+                return await ask()
+            except SwarmbridgeError as error:
+                away = isinstance(error, NoResponders) or error.cause in AWAY
+                if not away or monotonic() + delay_s > give_up_s:
+                    raise
+            await asyncio.sleep(delay_s)
+        raise AssertionError("delays never end")
+
     async def _chunk(self, manifest: str, seq: int, key: bytes) -> bytes:
+        return await self._patiently(lambda: self._try_chunk(manifest, seq, key))
+
+    async def _try_chunk(self, manifest: str, seq: int, key: bytes) -> bytes:
         got = await self._bus.request(
             self._subjects.chunk("get"), GetChunk(manifest, seq, key), GotChunk, CHUNK_TIMEOUT_S
         )

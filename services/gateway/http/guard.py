@@ -21,14 +21,16 @@ from services.gateway.http.auth import (
     same_origin,
 )
 from services.gateway.http.bodies import json_request
-from services.gateway.http.problems import ApiProblem, problem_of, problem_of_http
+from services.gateway.http.problems import ApiProblem, invalid, problem_of, problem_of_http
 from shared.clock import Clock, monotonic
 from shared.errors import SwarmbridgeError
-from shared.gateway_api.structs import LoginRequest
+from shared.gateway_api.proof import PROOF_PATH, is_nonce, proof_of
+from shared.gateway_api.structs import LoginRequest, ProofView
 
 LOGIN_PATH = "/api/login"
 # The page is the same for everyone and holds no data, so that it can ask for the token itself.
 _PROTECTED_PREFIXES = ("/api/", "/metrics")
+_OPEN_PATHS = (LOGIN_PATH, PROOF_PATH)
 
 
 def page_policy(worker_url: str = "") -> str:
@@ -59,7 +61,8 @@ log = logging.getLogger(__name__)
 class Guard:
     """Decides who gets to the handlers. One for a gateway."""
 
-    def __init__(self, token: Token, hosts: HostAllowList, clock: Clock = monotonic) -> None:
+    def __init__(self, token: Token, hosts: HostAllowList, proof_key: str, clock: Clock = monotonic) -> None:
+        self._proof_key = proof_key
         self.on_authenticated: Callable[[web.BaseRequest], None] = lambda request: None
         """Called with each request that showed the token or a session: its connection keeps its place."""
         self._token = token
@@ -68,7 +71,11 @@ class Guard:
         self._bad_tokens = BadTokens()
 
     def routes(self) -> list[web.RouteDef]:
-        return [web.post(LOGIN_PATH, self._login), web.post("/api/logout", self._logout)]
+        return [
+            web.post(LOGIN_PATH, self._login),
+            web.post("/api/logout", self._logout),
+            web.get(PROOF_PATH, self._prove),
+        ]
 
     @property
     def middleware(self) -> Middleware:
@@ -90,7 +97,7 @@ class Guard:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             self._check_source(request)
-            if request.path.startswith(_PROTECTED_PREFIXES) and request.path != LOGIN_PATH:
+            if request.path.startswith(_PROTECTED_PREFIXES) and request.path not in _OPEN_PATHS:
                 self._check_identity(request)
             return await handler(request)
         except ApiProblem as problem:
@@ -158,6 +165,14 @@ class Guard:
             samesite="Strict",
         )
         return response
+
+    async def _prove(self, request: web.Request) -> web.Response:
+        """For whoever is about to send the token here (shared/gateway_api/proof.py). It says nothing of the token."""
+        nonce = request.query.get("nonce", "")
+        address = request.transport.get_extra_info("sockname") if request.transport is not None else None
+        if not is_nonce(nonce) or not address:
+            raise invalid("nonce is 64 hex digits")
+        return json_answer(ProofView(proof_of(self._proof_key, nonce, address[:2])))
 
     async def _logout(self, request: web.Request) -> web.Response:
         response = json_answer({})

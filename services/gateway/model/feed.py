@@ -99,7 +99,8 @@ class Feed:
             self._publish_stats()
 
     def stats(self) -> Stats:
-        return stats_of(self.transports(), self.managers.view(self._clock()), self.transfers.by_instance())
+        found = stats_of(self.transports(), self.managers.view(self._clock()), self.transfers.by_instance())
+        return msgspec.structs.replace(found, bus_connected=self._bus.connected)
 
     def transports(self) -> list[TransportStats]:
         now = self._clock()

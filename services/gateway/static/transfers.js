@@ -107,7 +107,7 @@ function makeRow(first) {
 }
 
 function describe(transfer) {
-  if (transfer.state === "failed") return `failed: ${words(transfer.cause ?? "other")}`;
+  if (transfer.state === "failed") return `failed: ${transfer.reason || words(transfer.cause ?? "other")}`;
   const via = Object.entries(transfer.byTransport)
     .filter(([, bytes]) => bytes > 0)
     .map(([key, bytes]) => `${key} ${size(bytes)}`)
@@ -117,6 +117,7 @@ function describe(transfer) {
   const parts = [`${size(transfer.bytesDone)} of ${transfer.bytesTotal ? size(transfer.bytesTotal) : "…"}`];
   if (speed > 0) parts.push(`${size(Math.round(speed))}/s`);
   if (via) parts.push(via);
+  if (transfer.waiting) parts.push(`waiting: ${transfer.reason || words(transfer.waiting)}`);
   return parts.join(" · ");
 }
 

@@ -10,6 +10,7 @@ let latest = null;
 
 export function showStats(stats) {
   latest = stats;
+  byId("bus-away").hidden = stats.busConnected;
   keyed(byId("transports"), cards, stats.transports, (row) => row.id, makeCard);
   tickStats();
 }

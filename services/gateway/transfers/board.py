@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 
 from services.gateway.transfers import limits
+from services.gateway.words.transfers import transfer_words
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
@@ -46,7 +47,7 @@ class TransferBoard:
         """Returns: the transfer as it is now; None where the update said nothing new."""
         transfer_id = update.call_id.hex()
         old = self._transfers.get(transfer_id)
-        new = _of_update(transfer_id, update) if old is None else _merged(old, update)
+        new = _worded(_of_update(transfer_id, update) if old is None else _merged(old, update))
         if new == old:
             return None
         self._keep(new)
@@ -57,7 +58,16 @@ class TransferBoard:
         old = self._transfers.get(transfer_id)
         if old is None or old.state != RUNNING:
             return None
-        new = _replace(old, state=FAILED, cause=cause.value)
+        new = _worded(_replace(old, state=FAILED, cause=cause.value, waiting=None))
+        self._keep(new)
+        return new
+
+    def wait(self, transfer_id: str, cause: Cause) -> Transfer | None:
+        """Nothing is heard of it, because of this; its next update ends that. Returns: as `apply`."""
+        old = self._transfers.get(transfer_id)
+        if old is None or old.state != RUNNING or old.waiting == cause.value:
+            return None
+        new = _worded(_replace(old, waiting=cause.value))
         self._keep(new)
         return new
 
@@ -94,6 +104,7 @@ def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
         manifest=update.manifest,
         started_at=update.started_ms,
         instance=update.instance,
+        waiting=update.waiting.value if update.waiting else None,
     )
 
 
@@ -120,7 +131,14 @@ def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
         manifest=update.manifest or old.manifest,
         started_at=old.started_at or update.started_ms,
         instance=update.instance or old.instance,
+        waiting=update.waiting.value if update.waiting and update.state == RUNNING else None,
     )
+
+
+def _worded(transfer: Transfer) -> Transfer:
+    """With the sentence for why it failed, or for what it waits for."""
+    cause = transfer.cause if transfer.state == FAILED else transfer.waiting
+    return _replace(transfer, reason=transfer_words(Cause(cause)) if cause else "")
 
 
 def _replace(old: Transfer, **changes: object) -> Transfer:

@@ -23,7 +23,7 @@ from shared.bus.messages.conversations import CHUNK
 from shared.bus.messages.envelopes import ReplyMessage, TransferUpdate
 from shared.bus.messages.subjects import Subjects
 from shared.bus.serving import mark_failed
-from shared.clock import unix_ms
+from shared.clock import Clock, monotonic, unix_ms
 from shared.content.link import ContentLink
 from shared.errors import Cause, RemoteFailure, SwarmbridgeError
 from shared.gateway_api.structs import Transfer
@@ -33,6 +33,7 @@ from shared.telemetry import names, tracer
 
 # A reader's body costs no memory; what is read ahead of the bus is a few ranges at a time.
 HELD_MEMORY_BYTES = 16 * limits.MIB
+WATCH_INTERVAL_S = 0.25
 
 
 class TransferCalls:
@@ -45,7 +46,9 @@ class TransferCalls:
         tasks: Tasks,
         transfers: TransferBoard,
         on_change: Callable[[Transfer], None],
+        clock: Clock = monotonic,
     ) -> None:
+        self._clock = clock
         self._bus = bus
         self._subjects = subjects
         self._tasks = tasks
@@ -55,10 +58,14 @@ class TransferCalls:
         self._holder = BodyHolder(bus, subjects, max_total_bytes=HELD_MEMORY_BYTES, ttl_s=limits.TRANSFER_DEADLINE_S)
         self._calls = Calls(bus, subjects, subjects.chunk_instance)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._heard_s: dict[str, float] = {}
+        """When a running transfer's last update came."""
+        self._watched_s = clock()
 
     async def start(self) -> None:
         await self._holder.start()
         await self._calls.start()
+        self._tasks.start(self._watch_forever(), name="silent transfers")
 
     async def close(self) -> None:
         """End every call here and give up what they hold."""
@@ -126,10 +133,12 @@ class TransferCalls:
     ) -> None:
         task = self._tasks.start(self._run(transfer, subject, call_id, body), name=f"{transfer.kind} transfer")
         self._running[transfer.id] = task
+        self._heard_s[transfer.id] = self._clock()
 
         # Not in a `finally` of the task: one that is cancelled before its first step never gets there.
         def ended(_: asyncio.Task[None]) -> None:
             self._running.pop(transfer.id, None)
+            self._heard_s.pop(transfer.id, None)
             give_up()
 
         task.add_done_callback(ended)
@@ -158,8 +167,32 @@ class TransferCalls:
     async def _on_message(self, message: ReplyMessage) -> bool:
         if not isinstance(message, TransferUpdate):
             return False
+        self._heard_s[message.call_id.hex()] = self._clock()
         self._changed(self._transfers.apply(message))
         return message.state != RUNNING
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            self.watch()
+
+    def watch(self) -> None:
+        """Tell of transfers of which nothing is heard, and end those of which nothing was for too long."""
+        now_s = self._clock()
+        # This process was stopped for a while, or its loop held: transfers were not silent for that long.
+        held_s = now_s - self._watched_s
+        if held_s >= limits.SILENT_AFTER_S:
+            self._heard_s = {transfer_id: heard_s + held_s for transfer_id, heard_s in self._heard_s.items()}
+        self._watched_s = now_s
+        for transfer_id, task in list(self._running.items()):
+            silent_s = now_s - self._heard_s[transfer_id]
+            cause = Cause.WORKER_LOST if self._bus.connected else Cause.BUS_UNAVAILABLE
+            if silent_s >= limits.STALLED_AFTER_S:
+                # Failed first: what the cancelled call comes to does not matter any more.
+                self._changed(self._transfers.fail(transfer_id, cause))
+                task.cancel()
+            elif silent_s >= limits.SILENT_AFTER_S or not self._bus.connected:
+                self._changed(self._transfers.wait(transfer_id, cause))
 
     def _changed(self, transfer: Transfer | None) -> None:
         if transfer is not None:

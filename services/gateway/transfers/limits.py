@@ -19,5 +19,13 @@ MAX_WAITING_UPLOADS = 64
 UPLOAD_STALL_S = 60.0
 """An upload of which nothing comes for so long is given up."""
 
+SILENT_AFTER_S = 3.0
+"""A transfer that works is reported every second (services/chunk/progress.py); a stopped chunk service is replaced by
+another, or started again, in about this time."""
+
+STALLED_AFTER_S = 60.0
+"""A transfer of which nothing was heard for so long has failed: its bus, or every chunk instance, is away. As long as a
+fetch waits for its peers."""
+
 TRANSFER_DEADLINE_S = 3600.0
 """From being asked for to its end: 1 TiB at 300 MB/s."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
-from services.gateway.why.cause_words import because
+from services.gateway.words.causes import because
 from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.why import Change

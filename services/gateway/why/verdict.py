@@ -22,10 +22,10 @@ from enum import StrEnum
 
 from services.gateway.model.history import ChangeKind
 from services.gateway.transfers.board import DONE, FAILED, RUNNING
-from services.gateway.why.cause_words import CAUSE_WORDS
 from services.gateway.why.phases import DeliveryHops, Phase, deliveries_of, phases_of, timeline
 from services.gateway.why.reasons import LOOK_BACK_MS, SWITCH_MS, Reason, blocks_at, explaining, reason_of
 from services.gateway.why.words import BLOCKED_THERE, PEER, Headlines
+from services.gateway.words.causes import CAUSE_WORDS
 from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer

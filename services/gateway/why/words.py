@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from services.gateway.model.history import DIRECTION_WORDS
 from services.gateway.transfers.board import DONE, FAILED
-from services.gateway.why.cause_words import CAUSE_WORDS
 from services.gateway.why.phases import Phase
 from services.gateway.why.reasons import Reason, tried_again
+from services.gateway.words.causes import CAUSE_WORDS
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
 from shared.gateway_api.why import Change

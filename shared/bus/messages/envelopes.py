@@ -384,7 +384,7 @@ class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update")
     """Progress of a put or fetch. state: running, done or failed. Also published as event `transfer`.
 
     by_transport: confirmed bytes by transport name. link: set when a put is done; how to fetch the file. instance: of
-    the chunk service that works on it.
+    the chunk service that works on it. waiting: why nothing comes just now, None while it moves.
     """
 
     call_id: bytes
@@ -401,6 +401,7 @@ class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update")
     manifest: str = ""
     started_ms: int = 0
     instance: str = ""
+    waiting: Cause | None = None
 
 
 ReplyMessage = Answered | Slowed | Receipt | TransferUpdate

@@ -134,6 +134,8 @@ class FakeManager:
         self.bodies = BodyHolder(self.bus, SUBJECTS, max_total_bytes=64 * 2**20)
         self.forward = forward
         self.transport = "webrtc"
+        self.failing: Cause | None = None
+        """While set, every delivery fails so."""
         self.delivered: list[Deliver] = []
         self.verdicts: list[Verdict] = []
         self.tasks = Tasks()
@@ -170,6 +172,11 @@ class FakeManager:
     async def _carry(self, deliver: Deliver) -> None:
         waiting = self._waiting[deliver.delivery_id]
         reply = SUBJECTS.reply(deliver.reply_to)
+        if self.failing is not None:
+            del self._waiting[deliver.delivery_id]
+            failed = Receipt(deliver.delivery_id, "failed", self.failing, [], 1.0)
+            await self.bus.request(reply, failed, Done, BUS_TIMEOUT_S)
+            return
         answer, body = await self.forward(deliver)
         ref: BodyRef | None = self.bodies.hold(body, "chunk") if answer.body is not None else None
         await self.bus.request(

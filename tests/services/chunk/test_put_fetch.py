@@ -12,6 +12,7 @@ import obstore
 import pytest
 from obstore.exceptions import GenericError
 
+from services.chunk.fetch import DEFINITE_ROUNDS
 from services.chunk.quota import STORED_OVERHEAD_BYTES
 from services.chunk.store import ChunkStore
 from shared.bus.bodies import pull, release
@@ -345,6 +346,32 @@ async def test_nobody_to_ask_and_nobody_who_has_it(world: World) -> None:
     assert cause_of(await caller.fetch_named(digest, [a.token])) is Cause.REFUSED
     assert cause_of(await caller.fetch_named(digest, ["nonsense"])) is Cause.INVALID
     assert cause_of(await caller.fetch_named("", [a.token])) is Cause.INVALID
+
+
+async def test_what_a_fetch_waits_for_is_reported_meanwhile(world: World) -> None:
+    await world.chunk_a()
+    put = await (await world.caller_a()).put(DATA)
+    await world.chunk_b()
+    caller_b = await world.caller_b()
+    manager = await world.manager_b()
+    manager.failing = Cause.NO_LISTENER
+    fetching = asyncio.create_task(caller_b.fetch(put.link))
+    await until(lambda: any(update.waiting is Cause.NO_LISTENER for update in caller_b.updates))
+    assert not fetching.done()
+    manager.failing = None
+    done = await fetching
+    assert (done.state, done.waiting) == ("done", None)
+
+
+@pytest.mark.parametrize("cause", [Cause.CLOCK_SKEW, Cause.BLOCKED, Cause.FORBIDDEN])
+async def test_what_another_try_does_not_change_is_not_waited_out(world: World, cause: Cause) -> None:
+    await world.chunk_a()
+    put = await (await world.caller_a()).put(DATA)
+    await world.chunk_b()
+    manager, caller_b = await world.manager_b(), await world.caller_b()
+    manager.failing = cause
+    assert cause_of(await caller_b.fetch(put.link)) is cause
+    assert len(manager.delivered) == DEFINITE_ROUNDS
 
 
 async def test_the_quota_refuses_puts_and_fetches(world: World) -> None:

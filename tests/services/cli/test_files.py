@@ -140,7 +140,6 @@ async def test_get_to_a_folder_a_file_and_standard_output(
     assert result.json["byTransport"] == {"webrtc": 500_000, "broadcast": 100_000}
 
     target = tmp_path / "other"
-    target.write_text("old")
     assert (await run_cli(capsys, "get", LINK, "-o", str(target), *home)).code == 0
     assert target.read_bytes() == DATA
 
@@ -164,7 +163,7 @@ async def test_a_download_that_is_cut_leaves_nothing(fetching: FakeGateway, caps
     fetching.answers[CONTENT] = _cut_short
     target = tmp_path / "target"
     target.write_text("old")
-    result = await run_cli(capsys, "get", LINK, "-o", str(target), "--home", str(fetching.home))
+    result = await run_cli(capsys, "get", LINK, "-o", str(target), "--force", "--home", str(fetching.home))
     assert result.code == exit_codes.FAILED
     assert "broke off" in result.error_line()
     assert target.read_text() == "old"
@@ -237,36 +236,47 @@ async def test_a_fetch_that_fails_says_why(fetching: FakeGateway, capsys: Capsys
     assert result.json["error"]["code"] == "no_link"
 
 
-async def test_a_pipe_is_put_though_nobody_knows_its_length(
-    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
+async def test_what_a_transfer_waits_for_is_said_once(fetching: FakeGateway, capsys: Capsys, tmp_path: Path) -> None:
+    waits = _transfer("running", waiting="bus_unavailable", reason="The node's own bus is away.")
+    fetching.answers["GET /api/transfers/t1"] = then(waits, waits, _transfer("running"), _transfer("done"))
+    result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "a"), "--home", str(fetching.home))
+    assert result.code == 0
+    assert result.err.splitlines()[:2] == ["waiting: The node's own bus is away.", "it goes on"]
+    other = _transfer("running", waiting="no_link", reason="No holder can be reached.")
+    fetching.answers["GET /api/transfers/t1"] = then(waits, other, waits, other, _transfer("done"))
+    result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "c"), "--home", str(fetching.home))
+    assert result.err.count("waiting: ") == 2
+    fetching.answers["GET /api/transfers/t1"] = then(waits, _transfer("done"))
+    quiet = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "b"), "--json", "--home", str(fetching.home))
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+async def test_a_failure_is_in_the_nodes_words(fetching: FakeGateway, capsys: Capsys) -> None:
+    reason = "No holder can be reached over any transport (last: no_listener); see whether the other node runs."
+    fetching.answers["GET /api/transfers/t1"] = _transfer("failed", cause="no_listener", reason=reason)
+    line = (await run_cli(capsys, "get", LINK, "--home", str(fetching.home))).error_line()
+    assert "transfer failed (no_listener): No holder can be reached" in line
+    assert "swarmbridge why t1" in line
+
+
+async def test_a_download_of_which_nothing_comes_says_so(
+    fetching: FakeGateway, capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    gateway.answers = {
-        "POST /api/files": {"transfer": "t1"},
-        "GET /api/transfers/t1": _transfer("done", link=LINK),
-    }
-    writing = asyncio.create_task(asyncio.to_thread(pipe.write_bytes, DATA))
-    result = await run_cli(capsys, "put", str(pipe), "--home", str(gateway.home))
-    await writing
-    assert (result.code, result.out) == (0, LINK + "\n")
-    assert gateway.bodies["POST /api/files"] == DATA
+    monkeypatch.setattr("services.cli.progress.PATIENCE_S", 0.05)
+    said, loop = asyncio.Event(), asyncio.get_running_loop()
+    monkeypatch.setattr("services.cli.progress._Lines.say", lambda self, text: loop.call_soon_threadsafe(said.set))
 
+    async def late(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = len(DATA)
+        await response.prepare(request)
+        await response.write(DATA[:1000])
+        await said.wait()  # it is the line that lets it go on
+        await response.write(DATA[1000:])
+        return response
 
-async def test_a_file_that_grows_is_the_files_fault_and_not_the_nodes(
-    gateway: FakeGateway, capsys: Capsys, tmp_path: Path
-) -> None:
-    file = tmp_path / "log"
-    file.write_bytes(b"x" * 3_000_000)
-
-    async def grows(request: web.Request) -> web.StreamResponse:
-        await request.content.readany()
-        with file.open("ab") as end:
-            end.write(b"more")
-        await request.read()
-        return web.json_response({"transfer": "t1"}, status=202)
-
-    gateway.answers = {"POST /api/files": grows}
-    result = await run_cli(capsys, "put", str(file), "--home", str(gateway.home))
-    assert result.code == exit_codes.FAILED
-    assert "grew while it was sent; put it again" in result.error_line()
+    fetching.answers[CONTENT] = late
+    async with asyncio.timeout(30):
+        result = await run_cli(capsys, "get", LINK, "-o", str(tmp_path / "a"), "--home", str(fetching.home))
+    assert result.code == 0
+    assert (tmp_path / "a").read_bytes() == DATA

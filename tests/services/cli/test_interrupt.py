@@ -37,7 +37,8 @@ async def test_an_interrupted_fetch_is_cancelled_at_the_node(
         "DELETE /api/transfers/t1": _transfer("failed"),
     }
     code, error = await _interrupted(gateway, tmp_path, number, "GET /api/transfers/t1")
-    assert (code, error) == (exit_codes.INTERRUPTED, "error: interrupted\n")
+    assert code == exit_codes.INTERRUPTED
+    assert error == "error: interrupted; run it again to resume: what has arrived stays in the node\n"
     assert ("DELETE /api/transfers/t1", {}) in gateway.asked
 
 

@@ -46,7 +46,6 @@ async def test_every_command_has_help_with_examples_and_json(capsys: Capsys, nam
         (["get", LINK + "#short"], "key is not"),
         (["get", LINK, "-o", "-", "--json"], "choose one"),
         (["flags", "nothing", "on"], "no flag nothing"),
-        (["flags", "webrtc"], "on or off is missing"),
         (["flags", "webrtc", "maybe"], "maybe"),
         (["flags", "chaos"], "Missing argument"),
         (["flags", "chaos", "carrier-pigeon", "--drop", "5"], "carrier-pigeon"),
@@ -80,6 +79,47 @@ async def test_with_json_the_error_is_json(capsys: Capsys, tmp_path: Path) -> No
     assert (result.err, set(result.json["error"])) == ("", {"code", "message", "hint"})
 
 
+EVERY_COMMAND = {
+    "put": [__file__],
+    "get": [LINK],
+    "ls": [],
+    "rm": ["ab" * 32],
+    "peers": [],
+    "blocklist": [],
+    "stats": [],
+    "flags": [],
+    "trace": [],
+    "why": ["peer-0123456789abcdef"],
+}
+"""Command -> arguments with which it asks a node."""
+
+
+@pytest.mark.parametrize("command", sorted(MODULES.keys() - {"version"}))
+async def test_with_json_the_error_of_every_command_is_json(capsys: Capsys, tmp_path: Path, command: str) -> None:
+    here = ["--home", str(tmp_path), "--json"]
+    wrong = await run_cli(capsys, command, "--nonsense", *here)
+    assert (wrong.code, wrong.json["error"]["code"], wrong.err) == (exit_codes.USAGE, "usage", "")
+    absent = await run_cli(capsys, command, *EVERY_COMMAND[command], *here)
+    assert (absent.code, absent.json["error"]["code"], absent.err) == (exit_codes.NOT_RUNNING, "not_running", "")
+    assert absent.json["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nonsense", "--json"],
+        ["version", "--nonsense", "--json"],
+        ["blocklist", "add", "--json"],
+        ["blocklist", "remove", "x", "--nonsense", "--json"],
+        ["flags", "chaos", "webrtc", "--drop", "x", "--json"],
+        ["nothing", "--json"],
+    ],
+)
+async def test_with_json_wrong_usage_is_json_wherever_it_is_noticed(capsys: Capsys, arguments: list[str]) -> None:
+    wrong = await run_cli(capsys, *arguments)
+    assert (wrong.code, wrong.json["error"]["code"], wrong.err) == (exit_codes.USAGE, "usage", "")
+
+
 @pytest.mark.parametrize("command", [["stats"], ["peers"], ["blocklist"], ["flags"], ["trace"], ["get", LINK]])
 async def test_no_node_is_code_4(capsys: Capsys, tmp_path: Path, command: list[str]) -> None:
     result = await run_cli(capsys, *command, "--home", str(tmp_path))
@@ -106,6 +146,7 @@ async def test_a_bad_setting_in_the_environment_is_named(capsys: Capsys, monkeyp
 
 async def test_version(capsys: Capsys) -> None:
     found = VERSION
+    assert (await run_cli(capsys, "--version")).out == f"swarmbridge {found}\n"
     assert (await run_cli(capsys, "version")).out == f"swarmbridge {found}\n"
     assert (await run_cli(capsys, "version", "--json")).json == {"version": found}
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -145,6 +148,17 @@ async def test_peers(gateway: FakeGateway, capsys: Capsys) -> None:
     assert (await run_cli(capsys, "peers", "--json", *home)).json == gateway.answers["GET /api/peers"]
 
 
+async def test_one_flag_is_shown_by_its_name(gateway: FakeGateway, capsys: Capsys) -> None:
+    home = ("--home", str(gateway.home))
+    gateway.answers = {"GET /api/flags": {"webrtcTransport": True, "webTorrentTransport": False}}
+    assert (await run_cli(capsys, "flags", "webrtc", *home)).out == "on\n"
+    assert (await run_cli(capsys, "flags", "webTorrentTransport", *home)).out == "off\n"
+    assert (await run_cli(capsys, "flags", "webrtc", "--json", *home)).json == {"webrtcTransport": True}
+    older = await run_cli(capsys, "flags", "telemetry", *home)
+    assert "no flag transportFallbackTelemetry" in older.error_line()
+    assert {key for key, _ in gateway.asked} == {"GET /api/flags"}
+
+
 async def test_flags_by_short_and_full_name(gateway: FakeGateway, capsys: Capsys) -> None:
     home = ("--home", str(gateway.home))
     flags = {"webrtcTransport": True, "webTorrentTransport": False}
@@ -252,3 +266,27 @@ def test_numbers_as_people_read_them() -> None:
     assert ago(None) == "never"
     assert by_transport({}) == "all of it was already here"
     assert printable("a\x1b[31mb\n") == "a�[31mb�"
+
+
+async def test_with_the_bus_away_nobody_else_is_blamed(gateway: FakeGateway, capsys: Capsys) -> None:
+    lost = {**STATS["transports"][0], "state": "error", "lastError": "worker_lost"}
+    gateway.answers = {"GET /api/stats": {**STATS, "transports": [lost], "busConnected": False}}
+    shown = (await run_cli(capsys, "stats", "--home", str(gateway.home))).out
+    assert "the node's bus is away" in shown
+    assert "manager" not in shown
+    assert "worker is gone" not in shown
+
+
+@pytest.mark.parametrize("arguments", [["flags"], ["flags", "--json"], ["flags", "webrtc"], ["--help"]])
+async def test_a_reader_that_has_seen_enough_is_no_failure(gateway: FakeGateway, arguments: list[str]) -> None:
+    gateway.answers = {"GET /api/flags": {"webrtcTransport": True}}
+    reading, writing = os.pipe()
+    os.close(reading)
+    home = [] if "--help" in arguments else ["--home", str(gateway.home)]
+    command = ("-m", "services.cli", *arguments, *home)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdout=writing, stderr=asyncio.subprocess.PIPE
+    )
+    os.close(writing)
+    _, error = await process.communicate()
+    assert (process.returncode, error) == (0, b"")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.gateway.http.server import read_token
+from shared.gateway_api.proof import KEY_BYTES
 from shared.process.run import CannotStart
 from tests.services.gateway.node import gateway_node
 
@@ -16,7 +17,10 @@ async def test_a_gateway_says_where_it_is_and_takes_it_back(tmp_path: Path) -> N
     address = tmp_path / "gateway.json"
     async with gateway_node(tmp_path) as node:
         found = json.loads(address.read_text())
+        proof_key = found.pop("proof")
         assert found == {"url": node.url, "pid": os.getpid()}
+        assert len(proof_key) == 2 * KEY_BYTES
+        assert proof_key not in repr(await node.get("/api/node"))
         assert node.url.startswith("http://127.0.0.1:")
     assert not address.exists()
     assert sorted(os.listdir(tmp_path)) == ["gateway.token", "spool"]

@@ -277,3 +277,21 @@ async def test_a_strangers_name_is_safe_where_the_content_is_saved(node: Gateway
     safe = safe_file_name(name, digest)
     assert disposition == f"attachment; filename=\"{safe}\"; filename*=UTF-8''{safe}"
     assert safe[0] not in ".-"
+
+
+@pytest.mark.parametrize("away", ["gateway-1", "chunk-1"])
+async def test_a_download_waits_for_its_own_bus_and_processes(node: GatewayNode, away: str) -> None:
+    data = os.urandom(12 * CHUNK_BYTES)  # more than sockets hold
+    digest = node.chunk.add("a", data)
+    async with node.session.get(f"{node.url}/api/files/{digest}/content") as response:
+        got = await response.content.readexactly(CHUNK_BYTES)
+        node.hub.disconnect(away)
+        reading = asyncio.create_task(response.content.read())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(reading), 0.5)
+        node.hub.reconnect(away)
+        assert got + await _all(reading, response) == data
+
+
+async def _all(begun: asyncio.Task[bytes], response: aiohttp.ClientResponse) -> bytes:
+    return await begun + await response.content.read()

@@ -9,6 +9,10 @@ import aiohttp
 import pytest
 
 from services.gateway.http import limits
+from shared.gateway_api import calls
+from shared.gateway_api.address import read_address
+from shared.gateway_api.client import GatewayClient
+from shared.gateway_api.errors import NotOurs
 from tests.services.gateway.node import TOKEN, GatewayNode
 
 
@@ -125,3 +129,17 @@ async def test_errors_of_http_itself_are_json_too(node: GatewayNode) -> None:
     assert (await node.post("/api/fetches", 400, json={"link": 3}))["error"]["code"] == "invalid"
     big = b'"' + b"x" * (limits.MAX_JSON_BYTES + 1) + b'"'
     assert (await node.post("/api/fetches", 413, data=big))["error"]["code"] == "too_large"
+
+
+async def test_it_proves_that_it_is_the_one_its_home_tells_of(
+    node: GatewayNode, stranger: aiohttp.ClientSession
+) -> None:
+    address = read_address(node.home)
+    assert address is not None
+    with GatewayClient(node.url, TOKEN, address.proof) as client:
+        assert (await asyncio.to_thread(client.ask, calls.flags()))["webrtcTransport"] is True
+    with GatewayClient(node.url, TOKEN, "another key") as client, pytest.raises(NotOurs):
+        await asyncio.to_thread(client.ask, calls.flags())
+    for nonce in ("", "x", "0" * 63, "0" * 65):
+        async with stranger.get(f"{node.url}/api/proof", params={"nonce": nonce}) as response:
+            assert await _error(response) == (400, "invalid")

@@ -5,8 +5,8 @@ import pytest
 
 from services.gateway.api.why_view import clock_text_at
 from services.gateway.model.history import ChangeKind
-from services.gateway.why.cause_words import CAUSE_WORDS, because
 from services.gateway.why.verdict import Facts, why
+from services.gateway.words.causes import CAUSE_WORDS, because
 from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer

@@ -102,6 +102,15 @@ async def test_why_streams_cannot_be_made(tmp_path: Path, config: str, cause: Ca
         await admin.close()
 
 
+async def test_a_nearly_full_disk_is_room_enough(tmp_path: Path) -> None:
+    """NATS grants three quarters of what is free: 110 MiB here, as on a disk with 147 MiB left."""
+    async with nats_server(tmp_path, 'jetstream {{ store_dir: "{store}", max_file_store: 110MB }}') as server:
+        admin = await nats_bus.connect(server.url, "admin")
+        await ensure_layout(admin.connection, NODE)
+        assert await is_laid_out(admin.connection, NODE)
+        await admin.close()
+
+
 async def test_a_user_that_is_refused_is_said(tmp_path: Path) -> None:
     config = "authorization {{ user: u, password: p }}"
     async with nats_server(tmp_path, config) as server:
