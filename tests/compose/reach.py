@@ -139,7 +139,11 @@ def _turn(nodes: Nodes) -> str:
             "SWARMBRIDGE_PUBLIC_BIND": OUTSIDE,
         }
         with changed(nodes.a, PUBLIC, TURN, **settings):
-            server = {"urls": f"turn:{OUTSIDE}:3478", "username": user, "credential": password}
+            server = {
+                "urls": f"turn:{OUTSIDE}:3478",
+                "username": user,
+                "credential": password,
+            }  # pragma: allowlist secret
             ice = {"iceServers": [server], "iceTransportPolicy": "relay"}
             at = {"host": OUTSIDE, "port": 9000, "secure": False}
             try:
