@@ -124,7 +124,7 @@ def _nat(nodes: Nodes) -> str:
 
 def _turn(nodes: Nodes) -> str:
     run(str(MACHINE / "stand_ins.sh"), "turn", timeout_s=300.0)
-    user, password = "page", secrets.token_hex(16)
+    user, password = "page", secrets.token_hex(16)  # pragma: allowlist secret
     example = (ROOT / "ops/compose/turn/turnserver.conf.example").read_text()
     with behind_router(), tempfile.TemporaryDirectory() as work:
         config = Path(work) / "turnserver.conf"
@@ -143,7 +143,7 @@ def _turn(nodes: Nodes) -> str:
                 "urls": f"turn:{OUTSIDE}:3478",
                 "username": user,
                 "credential": password,
-            }  # pragma: allowlist secret
+            }
             ice = {"iceServers": [server], "iceTransportPolicy": "relay"}
             at = {"host": OUTSIDE, "port": 9000, "secure": False}
             try:
@@ -179,7 +179,7 @@ def _https(nodes: Nodes) -> str:
             raise Failed("the API is another")
         # Chromium is told the server by its key: putting the authority into its store needs a tool of its own.
         server = ssl.get_server_certificate(("localhost", 9443))
-        flag = f"--ignore-certificate-errors-spki-list={_key_hash(server, Path(work))}"
+        flag = f"--ignore-certificate-errors-spki-list={_key_hash(server)}"
         at = {"host": "localhost", "port": 9443, "secure": True}
         found = dialled(nodes.a, Path(work), at=at, ice={"iceServers": []}, home=False, flags=(flag,))
         if not found["secure"]:
@@ -187,12 +187,13 @@ def _https(nodes: Nodes) -> str:
     return f"page and API by HTTPS; a secure page registers by wss and opens a channel after {found['ms']:.0f} ms"
 
 
-def _key_hash(certificate: str, work: Path) -> str:
+def _key_hash(certificate: str) -> str:
     """SHA-256 of a certificate's public key, as Chromium's flag wants it."""
-    path = work / "server.pem"
-    path.write_text(certificate)
-    public = run("openssl", "x509", "-in", str(path), "-pubkey", "-noout")
-    der = base64.b64decode("".join(line for line in public.splitlines() if "-" not in line))
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.x509 import load_pem_x509_certificate
+
+    key = load_pem_x509_certificate(certificate.encode()).public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 
