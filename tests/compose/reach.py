@@ -79,7 +79,8 @@ def changed(node: Project, *overlays: str, **settings: str) -> Iterator[None]:
     node.overlays = (*overlays_before, *overlays)
     node.settings.update(settings)
     try:
-        node.up()
+        # A port is published for one container.
+        node.up(**({"webrtc": 1, "webtorrent": 1} if PUBLIC in overlays else {}))
         yield
     finally:
         node.overlays = overlays_before
