@@ -1,4 +1,4 @@
-"""The stage of the bus: a real nats-server and real manager processes; workers and asker are in this process.
+"""The stage of the bus: a real nats-server and real manager processes; workers and caller are in this process.
 
 For what transports would only blur: how many deliveries a manager decides, and faults that a worker tells or shows.
 """
@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ops.bench.asker import Asker, Order
 from ops.bench.bus_workers import Behaviour, BusWorker
+from ops.bench.caller import Caller, Order
 from ops.bench.policies import Policy
 from ops.bench.rounds import Rounds
 from ops.bench.samples import Measured, Sample
@@ -42,14 +42,14 @@ WARM_DELIVERIES = 24
 HEALTHY_BETWEEN = 2
 """Good deliveries before each bad one: the error budget, half of the last 20, stays in credit."""
 CONCURRENT = 64
-"""Deliveries under way in the throughput measurement."""
+"""Deliveries in flight in the throughput measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
     """managers: processes. per_second: deliveries confirmed a second. per_core: for one CPU second of the managers.
 
-    *_cpu_percent: of one core, this process (asker and workers) and the server. None: the system does not tell.
+    *_cpu_percent: of one core, this process (caller and workers) and the server. None: the system does not tell.
     """
 
     managers: int
@@ -70,7 +70,7 @@ class BusStage:
         children: Children,
         server: NatsServer,
         template: Program,
-        asker: Asker,
+        caller: Caller,
         connected: Callable[[str], Awaitable[Bus]],
         subjects: Subjects,
     ) -> None:
@@ -79,7 +79,7 @@ class BusStage:
         self._template = template
         self._managers: list[Child] = []
         self._order = Order(PEER, RequestManifest("00"), _anything)
-        self.asker = asker
+        self.caller = caller
         self.workers: list[BusWorker] = []
         self.connected = connected
         """One more bus of this process by its name; closed with the stage."""
@@ -106,7 +106,7 @@ class BusStage:
         ]
         await self._announced(count)
         for _ in range(count):
-            await self.asker.burst(self._order, WARM_DELIVERIES)
+            await self.caller.burst(self._order, WARM_DELIVERIES)
 
     async def fault(self, behaviour: Behaviour, rounds: Rounds, quiet_s: float = 0.0) -> Measured:
         """One delivery after another; each third one meets a first transport that behaves so, after quiet_s."""
@@ -114,11 +114,11 @@ class BusStage:
         primary = self.workers[0]
         for _ in rounds:
             for _ in range(HEALTHY_BETWEEN):
-                measured.healthy.append(await self.asker.deliver(self._order))
+                measured.healthy.append(await self.caller.deliver(self._order))
             primary.behaviour = behaviour
             await asyncio.sleep(quiet_s)
             try:
-                measured.faulty.append(await self.asker.deliver(self._order))
+                measured.faulty.append(await self.caller.deliver(self._order))
             finally:
                 primary.behaviour = Behaviour.ANSWER
         return measured
@@ -139,7 +139,7 @@ class BusStage:
 
         async def one_after_another() -> None:
             while time.monotonic() < end:
-                samples.append(await self.asker.deliver(self._order))
+                samples.append(await self.caller.deliver(self._order))
 
         managers_before, nats_before = _cpu_s(self._managers), _cpu_s([self._server.child])
         started, own_before = time.monotonic(), time.process_time()
@@ -161,15 +161,15 @@ class BusStage:
     async def _announced(self, count: int) -> None:
         """Wait until every manager takes deliveries: until each has taken one."""
         async with asyncio.timeout(START_LIMIT_S):
-            self.asker.managers.clear()
-            while len(self.asker.managers) < count:
-                await self.asker.burst(self._order, count * 2)
+            self.caller.managers.clear()
+            while len(self.caller.managers) < count:
+                await self.caller.burst(self._order, count * 2)
                 await asyncio.sleep(POLL_S)
 
 
 @asynccontextmanager
 async def running_bus(work: Path, binary: Path) -> AsyncIterator[BusStage]:
-    """A server, workers and an asker in `work`; no manager yet. Everything is ended at the end."""
+    """A server, workers and a caller in `work`; no manager yet. Everything is ended at the end."""
     children = Children()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(lambda: unbroken(children.close()))
@@ -192,11 +192,11 @@ async def running_bus(work: Path, binary: Path) -> AsyncIterator[BusStage]:
             stack.push_async_callback(bus.close)
             return bus
 
-        asker = Asker(await connected("chunk"), subjects)
-        await asker.start()
-        stack.push_async_callback(asker.close)
+        caller = Caller(await connected("chunk"), subjects)
+        await caller.start()
+        stack.push_async_callback(caller.close)
         stage = BusStage(
-            children, server, _template(work, server.url, seed_settings(seeds[SERVICE])), asker, connected, subjects
+            children, server, _template(work, server.url, seed_settings(seeds[SERVICE])), caller, connected, subjects
         )
         for transport in ORDER:
             worker = BusWorker(await connected(transport.value), subjects, transport, PEER, with_body=True)

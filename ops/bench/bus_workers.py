@@ -1,4 +1,4 @@
-"""Workers that are nothing but their bus side, in the benchmark's own process: they answer as they are told to.
+"""Workers that are nothing but their bus side, in the benchmark's own process: they answer as they are asked to.
 
 What a worker of the product does on the bus (`shared.worker.asking`), without a transport below it: a request is
 accepted, acked, answered with a body that is pulled from here.
@@ -38,7 +38,7 @@ MAX_CONCURRENT = 1_024
 RTT_MS = 1.0
 SLOW_S = 0.4
 SLOW_STEPS = 8
-"""A slow answer is acked at once and then arrives evenly, told each 50 ms as the product's workers do."""
+"""A slow answer is acked at once and then arrives evenly, reported every 50 ms as the product's workers do."""
 
 
 class Behaviour(StrEnum):

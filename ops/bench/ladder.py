@@ -1,7 +1,7 @@
 """A manager with nothing but a fixed delay: what swarmbridge's is compared with. Not part of the product.
 
 Serves the same subjects as services.manager and asks the same workers, so that only the policy differs: transports
-in order; the next one starts `--next-after-ms` after the one before, or at once when nothing is under way any more.
+in order; the next one starts `--next-after-ms` after the one before, or at once when nothing is in flight any more.
 Progress does not matter to it, there is no budget, no circuit and nothing learnt. A transport without a link is
 dialled as part of its attempt. `--abandon`: a transport that is left is given up (a timeout), else it goes on beside
 the next, and the first answer that passes wins. An explicit failure is left at once under both: that flatters them.
@@ -14,12 +14,14 @@ import asyncio
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import assert_never
 
 from shared.attempts.fold import OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
+    CancelDelivery,
     CancelRequest,
     Deliver,
     Dial,
@@ -87,7 +89,7 @@ HopMessage = LinkProgress | LinkAnswer | LinkFailed | Verdict
 
 
 class Climb:
-    """One delivery going down the ladder. `messages` takes what workers and the asker say; bounded by their number."""
+    """One delivery going down the ladder. `messages` takes what workers and the caller say; bounded by their number."""
 
     def __init__(
         self, bus: Bus, subjects: Subjects, tasks: Tasks, steps: Steps, call: Deliver, deadline: float
@@ -135,6 +137,8 @@ class Climb:
                     return self._end(OUTCOME_CONFIRMED, None)
                 case Verdict():
                     self._fail(hop, message.cause or Cause.OTHER)
+                case _:
+                    assert_never(message)
 
     def _start_due(self) -> None:
         while self._left and (not self._live or monotonic() >= self._next_at):
@@ -239,6 +243,10 @@ class Ladder:
                 await self._pass_on(message.request_id, message)
             case Verdict():
                 await self._pass_on(message.delivery_id, message)
+            case CancelDelivery():
+                pass  # a plain ladder climbs on to its deadline, whoever has stopped waiting
+            case _:
+                assert_never(message)
         return None
 
     async def _pass_on(self, call_id: bytes, message: HopMessage) -> None:

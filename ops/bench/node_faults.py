@@ -1,4 +1,4 @@
-"""What is done to the whole nodes, and what the asker sees of it. One function a fault, each with its own baseline."""
+"""What is done to the whole nodes, and what the caller sees of it. One function a fault, each with its own baseline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.supervisor.machine.processes import Child
 from shared.transports import ORDER
 
 BURST = 6
-"""Small deliveries under way when a peer falls silent."""
+"""Small deliveries in flight when a peer falls silent."""
 LARGE_BURST = 3
 """1 MiB each: what services.supervisor.machine.pair gives as a window, so that the queue on a link is as in use."""
 STRIKE_AFTER_S = 0.03
@@ -26,7 +26,7 @@ Fault = Callable[[Nodes, Rounds], Awaitable[Measured]]
 
 async def no_link(nodes: Nodes, rounds: Rounds) -> Measured:
     """B's webrtc worker is gone: nobody answers its link subject (NATS 503). One delivery after another."""
-    healthy = [await nodes.asker.deliver(nodes.small) for _ in range(rounds.count)]
+    healthy = [await nodes.caller.deliver(nodes.small) for _ in range(rounds.count)]
     worker = nodes.worker(PRIMARY)
     await worker.kill()
     try:
@@ -60,11 +60,11 @@ async def killed_worker(nodes: Nodes, rounds: Rounds) -> Measured:
     measured = Measured([], [])
     worker = nodes.worker(PRIMARY)
     for _ in rounds:
-        measured.healthy.extend(await nodes.asker.burst(nodes.large, LARGE_BURST))
-        under_way = asyncio.create_task(nodes.asker.burst(nodes.large, LARGE_BURST))
+        measured.healthy.extend(await nodes.caller.burst(nodes.large, LARGE_BURST))
+        burst = asyncio.create_task(nodes.caller.burst(nodes.large, LARGE_BURST))
         await asyncio.sleep(STRIKE_AFTER_S)
         await worker.kill()
-        measured.faulty.extend(await under_way)
+        measured.faulty.extend(await burst)
         worker.start()
         await nodes.all_linked()
     return measured
@@ -72,7 +72,7 @@ async def killed_worker(nodes: Nodes, rounds: Rounds) -> Measured:
 
 async def dead_peer_server(nodes: Nodes, rounds: Rounds) -> Measured:
     """The rendezvous is killed, B's webrtc worker has no link and cannot dial; the second link is open."""
-    healthy = [await nodes.asker.deliver(nodes.small) for _ in range(rounds.count)]
+    healthy = [await nodes.caller.deliver(nodes.small) for _ in range(rounds.count)]
     await nodes.rendezvous.kill()
     try:
         await nodes.restart(PRIMARY)
@@ -86,12 +86,12 @@ async def dead_peer_server(nodes: Nodes, rounds: Rounds) -> Measured:
 
 async def dead_peer_server_no_link(nodes: Nodes, rounds: Rounds) -> Measured:
     """The same, and B's other workers are new too: no link at all, everything has to be dialled."""
-    measured = Measured([await nodes.asker.deliver(nodes.small) for _ in range(COLD_BASELINE)], [])
+    measured = Measured([await nodes.caller.deliver(nodes.small) for _ in range(COLD_BASELINE)], [])
     for _ in rounds:
         await nodes.rendezvous.kill()
         try:
             await nodes.restart(*(transport.value for transport in ORDER))
-            measured.faulty.append(await nodes.asker.deliver(nodes.small))
+            measured.faulty.append(await nodes.caller.deliver(nodes.small))
         finally:
             nodes.rendezvous.start()
         await nodes.all_linked()
@@ -99,7 +99,7 @@ async def dead_peer_server_no_link(nodes: Nodes, rounds: Rounds) -> Measured:
 
 
 async def _one_by_one(nodes: Nodes, rounds: Rounds) -> list[Sample]:
-    return [await nodes.asker.deliver(nodes.small) for _ in rounds]
+    return [await nodes.caller.deliver(nodes.small) for _ in rounds]
 
 
 async def _freezing(
@@ -108,15 +108,15 @@ async def _freezing(
     measured = Measured([], [])
     order, count = (nodes.large, LARGE_BURST) if in_flight else (nodes.small, BURST)
     for _ in rounds:
-        measured.healthy.extend(await nodes.asker.burst(order, count))
+        measured.healthy.extend(await nodes.caller.burst(order, count))
         await asyncio.sleep(quiet_s)
         if not in_flight:
             nodes.freeze(victim)
-        under_way = asyncio.create_task(nodes.asker.burst(order, count))
+        burst = asyncio.create_task(nodes.caller.burst(order, count))
         if in_flight:
             await asyncio.sleep(STRIKE_AFTER_S)
             nodes.freeze(victim)
-        measured.faulty.extend(await under_way)
+        measured.faulty.extend(await burst)
         nodes.thaw(victim)
         await nodes.all_linked()
     return measured

@@ -1,4 +1,4 @@
-"""The stage of the real thing: two whole nodes, real transports, one real nats-server, and an asker beside B.
+"""The stage of the real thing: two whole nodes, real transports, one real nats-server, and a caller beside B.
 
 A holds the files. B asks through its manager, which can be replaced by a ladder. Faults are signals to processes
 that this stage started itself.
@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ops.bench.asker import Asker, Order
+from ops.bench.caller import Caller, Order
 from ops.bench.policies import Policy
 from services.supervisor.machine.interrupts import unbroken
 from services.supervisor.machine.node import Node
@@ -70,7 +70,7 @@ class Nodes:
         self._pair = pair
         self._bus = bus
         self._subjects = Subjects(pair.b.name)
-        self.asker = Asker(bus, self._subjects)
+        self.caller = Caller(bus, self._subjects)
         self._peer = ""
         self._heard: dict[str, set[str]] = {}
         self._frozen: set[Child] = set()
@@ -79,7 +79,7 @@ class Nodes:
 
     async def start(self, sources: Path) -> None:
         """Put the files on A and learn their manifests over the nodes' own links."""
-        await self.asker.start()
+        await self.caller.start()
         await self._bus.serve(self._subjects.event("status"), WorkerStatus, self._status)
         self._peer = (await self._pair.a.api.node()).peer
         self.small = await self._order(sources / "small.bin", SMALL_BYTES)
@@ -88,7 +88,7 @@ class Nodes:
     async def close(self) -> None:
         for child in list(self._frozen):
             self.thaw(child)
-        await self.asker.close()
+        await self.caller.close()
         await self._bus.close()
 
     # ── who decides ──
@@ -110,7 +110,7 @@ class Nodes:
         deadline = monotonic() + RECOVERY_LIMIT_S
         in_a_row = 0
         while in_a_row < HEALTHY_IN_A_ROW:
-            sample = await self.asker.deliver(self.small)
+            sample = await self.caller.deliver(self.small)
             in_a_row = in_a_row + 1 if sample.confirmed and sample.on_primary else 0
             if monotonic() > deadline:
                 raise BenchFailed(f"{PRIMARY} did not carry again within {RECOVERY_LIMIT_S:.0f} s")
@@ -133,7 +133,7 @@ class Nodes:
     # ── faults ──
 
     def worker(self, transport: str) -> Child:
-        """B's worker, the asker's side."""
+        """B's worker, the caller's side."""
         return self._pair.b.processes(transport)[0]
 
     def far_worker(self, transport: str) -> Child:
@@ -185,7 +185,7 @@ class Nodes:
             verify_manifest(manifest, link.digest)
             found.append(manifest)
 
-        sample = await self.asker.deliver(Order(self._peer, RequestManifest(link.digest), keep))
+        sample = await self.caller.deliver(Order(self._peer, RequestManifest(link.digest), keep))
         if not found:
             raise BenchFailed(f"the manifest did not come (after {sample.elapsed_ms:.0f} ms)")
         manifest, ref = found[0], found[0].chunks[0]
@@ -200,7 +200,7 @@ class Nodes:
     async def _put(self, node: Node, source: Path) -> str:
         transfer = await node.api.put(source, source.name)
         async with asyncio.timeout(TRANSFER_LIMIT_S):
-            while (now := await node.api.transfer(transfer)).state == "running":  # noqa: ASYNC110 - told over HTTP
+            while (now := await node.api.transfer(transfer)).state == "running":  # noqa: ASYNC110 - known over HTTP
                 await asyncio.sleep(POLL_S)
         if not now.link:
             raise BenchFailed("A did not take the file")

@@ -15,8 +15,8 @@ from ops.bench.policies import POLICIES, PRODUCT
 from ops.bench.samples import Row, Spread, ratio
 
 STAGES = (
-    "nodes: two whole nodes, real transports and links, an asker that does what the chunk service does; "
-    "bus: real nats-server and manager processes, workers and asker made up in the benchmark's own process."
+    "nodes: two whole nodes, real transports and links, a caller that does what the chunk service does; "
+    "bus: real nats-server and manager processes, workers and caller made up in the benchmark's own process."
 )
 
 
@@ -128,11 +128,20 @@ def _parts_table(rows: Sequence[Row]) -> Table:
 def _throughput_table(throughput: Sequence[Throughput]) -> Table:
     table = Table(
         title="Deliveries a second (answers without a body, 64 at a time)",
-        caption="Real manager processes and nats-server; the asker and all workers are one process beside them, so "
+        caption="Real manager processes and nats-server; the caller and all workers are one process beside them, so "
         "that with few cores everything shares them and more managers gain little. per core: for a CPU second of the "
         "managers alone. CPU in % of one core.",
     )
-    columns = ("managers", "a second", "per core", "p50 ms", "p99 ms", "failed", "asker+workers CPU", "nats-server CPU")
+    columns = (
+        "managers",
+        "a second",
+        "per core",
+        "p50 ms",
+        "p99 ms",
+        "failed",
+        "caller+workers CPU",
+        "nats-server CPU",
+    )
     for name in columns:
         table.add_column(name, justify="right")
     for one in throughput:

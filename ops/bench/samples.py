@@ -1,6 +1,6 @@
 """Samples and what is said of them. Pure: no clock, no I/O.
 
-A *sample* is one delivery as its asker saw it: from the request to a manager until the confirmed receipt.
+A *sample* is one delivery as its caller saw it: from the request to a manager until the confirmed receipt.
 """
 
 from __future__ import annotations

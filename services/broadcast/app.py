@@ -8,7 +8,7 @@ from shared.worker.serve import serve_transport
 
 
 async def app(process: Process) -> None:
-    """Serve the transport until the process is told to stop."""
+    """Serve the transport until the process is asked to stop."""
     if process.mesh is None:
         raise CannotStart("the broadcast service needs its connection to the account `mesh`")
     settings = process.config.broadcast

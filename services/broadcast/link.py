@@ -21,7 +21,7 @@ from shared.tasks.ending import end_tasks
 
 
 class MeshLink:
-    """far_id: the far end's id of this link; far_subject: its worker's subject.
+    """far_id: the remote peer's id of this link; far_subject: its worker's subject.
 
     on_down is called once, with the cause, when the link is lost or closed.
     """
@@ -50,7 +50,7 @@ class MeshLink:
         self._probe: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._arriving = InOrder()
-        self._tell_far = True
+        self._notify_far = True
         self.down = False
 
     async def send(self, record: bytes) -> None:
@@ -68,17 +68,17 @@ class MeshLink:
         task.add_done_callback(self._ended)
 
     def receive(self, number: int, record: bytes) -> list[bytes]:
-        """A record from the far end. Returns and raises: as InOrder.receive."""
+        """A record from the remote peer. Returns and raises: as InOrder.receive."""
         self.heard()
         return self._arriving.receive(number, record)
 
     def heard(self) -> None:
-        """The far end showed that it is there."""
+        """The remote peer showed that it is there."""
         self._heard_s = self._clock()
         self._misses = 0
 
     def probe_if_silent(self) -> None:
-        """Ask whether the far end is still there, where nothing was heard for PROBE_AFTER_S."""
+        """Ask whether the remote peer is still there, where nothing was heard for PROBE_AFTER_S."""
         if self.down or self._probe is not None or self._clock() - self._heard_s < PROBE_AFTER_S:
             return
         self._probe = asyncio.create_task(self._ask_whether_there())
@@ -91,17 +91,17 @@ class MeshLink:
             self.fail(Cause.OTHER)
 
     def fail(self, cause: Cause, *, tell: bool = True) -> None:
-        """The link is down from now on; the first cause counts. tell: whether the far end may not know yet."""
+        """The link is down from now on; the first cause counts. tell: whether the remote peer may not know yet."""
         if self.down:
             return
         self.down = True
-        self._tell_far = tell
+        self._notify_far = tell
         self._room.set()
         self._on_down(self, cause)
 
     async def finish(self, cause: Cause) -> None:
-        """End what is under way: let posted records arrive, then tell the far end where it may not know."""
-        if self._tell_far:
+        """End what is in flight: let posted records arrive, then tell the remote peer where it may not know."""
+        if self._notify_far:
             if self._posts:
                 await asyncio.wait(self._posts, timeout=POST_TIMEOUT_S)
             await self._tell(CloseLink(self._far_id, cause))

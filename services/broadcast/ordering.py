@@ -1,7 +1,7 @@
 """Puts a link's records back in order. Pure.
 
 Requests of one sender may be handled in any order; a record's number tells its place. Nothing is ever repeated
-on this level, so a number that was seen already is an error of the far end.
+on this level, so a number that was seen already is an error of the remote peer.
 
 Invariant: at most WINDOW_RECORDS records and QUEUE_BYTES bytes wait for one that is missing.
 """

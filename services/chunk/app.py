@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 async def app(process: Process) -> None:
-    """Serve until the process is told to stop; transfers under way go to another instance."""
+    """Serve until the process is asked to stop; transfers in flight go to another instance."""
     try:
         service = ChunkService(process.bus, process.subjects, process.config, process.tasks)
     except ConfigError as error:

@@ -42,7 +42,7 @@ that hangs is noticed within 3 s."""
 VERDICT_TIMEOUT_S = 1.0
 
 Slow = Callable[[float], None]
-"""Told when the peer, or a link to it, has no room: seconds until there may be; 0 = not said."""
+"""Called when the peer, or a link to it, has no room: seconds until there may be; 0 = not said."""
 
 Accept = Callable[[PeerAnswer, bytes], Awaitable[None]]
 """Check an answer and keep it. A raised RemoteProtocolError is the verdict on the peer's answer; any other

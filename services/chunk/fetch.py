@@ -181,7 +181,7 @@ class _ManifestAnswer:
 class _ChunkFetch:
     """All chunks of one manifest: starts what the plan says, tells the plan what became of it.
 
-    Cancellation: cancels every delivery under way before it returns; each is over at its manager by its
+    Cancellation: cancels every delivery in flight before it returns; each is over at its manager by its
     deadline. Back-pressure: the plan's windows.
     """
 

@@ -43,7 +43,7 @@ class _Holder:
 
 @dataclass
 class _Open:
-    """One assignment under way."""
+    """One assignment in flight."""
 
     peer: str
     since_s: float
@@ -151,7 +151,7 @@ class FetchPlan:
         return None
 
     def _free(self, now_s: float) -> list[str]:
-        """Holders with room, the emptiest first; among equals in the asker's order."""
+        """Holders with room, the emptiest first; among equals in the caller's order."""
         free = [
             peer
             for peer, holder in self._holders.items()

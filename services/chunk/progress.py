@@ -1,4 +1,4 @@
-"""How far a transfer is, told to its asker and to everyone who watches.
+"""How far a transfer is, reported to its caller and to everyone who watches.
 
 *Back-pressure*: at most ten updates a second each, whatever the transfer does; the last state always comes.
 """
@@ -20,8 +20,8 @@ from shared.clock import unix_ms
 from shared.errors import BusError, Cause, NoResponders
 
 UPDATE_INTERVAL_S = 0.1
-REPEAT_EACH_S = 1.0
-"""A transfer that stands still is told of too: a gateway that was started meanwhile has not heard of it."""
+REPEAT_EVERY_S = 1.0
+"""A transfer that stands still is reported too: a gateway that was started meanwhile has not heard of it."""
 
 FINAL_ATTEMPTS = 4
 FINAL_TIMEOUT_S = 1.0
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Counts:
-    """A transfer's numbers, changed in place by who works on it; `changed()` has them told soon."""
+    """A transfer's numbers, changed in place by who works on it; `changed()` has them reported soon."""
 
     name: str = ""
     chunks_done: int = 0
@@ -61,7 +61,7 @@ class Counts:
 
 
 class Progress:
-    """Tells one transfer's updates to `sb.N.reply.<asker>` and, without link and digest, to event `transfer`."""
+    """Reports one transfer's updates to `sb.N.reply.<caller>` and, without link and digest, to event `transfer`."""
 
     def __init__(self, bus: Bus, subjects: Subjects, *, call_id: bytes, kind: str, reply_to: str) -> None:
         self._bus = bus
@@ -73,24 +73,24 @@ class Progress:
         self.counts = Counts()
 
     async def run(self) -> None:
-        """Tell what changed, and now and then what did not, until cancelled."""
+        """Report what changed, and now and then what did not, until cancelled."""
         while True:
             await self._publish(self._update(RUNNING))
             await asyncio.sleep(UPDATE_INTERVAL_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPEAT_EACH_S):
+                async with asyncio.timeout(REPEAT_EVERY_S):
                     await self.counts.dirty.wait()
             self.counts.dirty.clear()
 
     async def finish(self, cause: Cause | None, link: str = "") -> TransferUpdate:
-        """Tell the end, and make sure that the asker has it or is gone."""
+        """Report the end, and make sure that the caller has it or is gone."""
         update = self._update(FAILED if cause else DONE, cause, link)
         await self.repeat_final(update)  # first: the event lacks the link, and views must not see it end without one
-        await self._publish(update, to_asker=False)
+        await self._publish(update, to_caller=False)
         return update
 
     async def repeat_final(self, update: TransferUpdate) -> None:
-        """Hand the final update to the asker, acknowledged."""
+        """Hand the final update to the caller, acknowledged."""
         for delay_s, _ in zip(delays_s(UPDATE_INTERVAL_S, FINAL_TIMEOUT_S), range(FINAL_ATTEMPTS), strict=False):
             try:
                 await self._bus.request(self._subjects.reply(self._reply_to), update, Done, FINAL_TIMEOUT_S)
@@ -102,9 +102,9 @@ class Progress:
             else:
                 return
 
-    async def _publish(self, update: TransferUpdate, *, to_asker: bool = True) -> None:
+    async def _publish(self, update: TransferUpdate, *, to_caller: bool = True) -> None:
         try:
-            if to_asker:
+            if to_caller:
                 await self._bus.publish(self._subjects.reply(self._reply_to), update)
             await self._bus.publish(self._subjects.event("transfer"), _for_views(update))
         except BusError as error:
@@ -131,5 +131,5 @@ class Progress:
 
 
 def _for_views(update: TransferUpdate) -> TransferUpdate:
-    """Events are for every view: what is fetched, and its key, are the asker's alone."""
+    """Events are for every view: what is fetched, and its key, are the caller's alone."""
     return msgspec.structs.replace(update, link="", manifest="")

@@ -1,9 +1,9 @@
-"""The transfers that this instance works on: taken at once, pinged by their askers, cancelled, ended.
+"""The transfers that this instance works on: taken at once, pinged by their callers, cancelled, ended.
 
 A transfer that is taken waits its turn: so many puts, and so many fetches, are worked on at a time. Puts and fetches
 have turns of their own, because a fetch may wait long for a peer.
 
-A transfer whose asker has been silent for ABANDONED_AFTER_S is given up: an asker pings four times a second,
+A transfer whose caller has been silent for ABANDONED_AFTER_S is given up: a caller pings four times a second,
 so it is gone, or it has long been asking another instance. What is stored stays; the next fetch goes on there.
 """
 
@@ -25,11 +25,11 @@ from shared.errors import Cause, SwarmbridgeError
 from shared.tasks.owned import Tasks
 
 MAX_TAKEN = 512
-"""Transfers at a time, an instance, those that wait included; one more is BUSY and its asker tries another instance."""
+"""Transfers at a time, an instance, those that wait included; one more is BUSY: its caller tries another instance."""
 MAX_AT_WORK = {"put": 8, "get": 32}
 """Transfers of a kind that are worked on at a time: a put holds about 4 MiB and a core, a fetch up to 32 MiB."""
 MAX_ENDED = 256
-"""Ended transfers whose final update is kept, for askers that missed it."""
+"""Ended transfers whose final update is kept, for callers that missed it."""
 ABANDONED_AFTER_S = 15.0
 SWEEP_INTERVAL_S = 1.0
 SUSPENDED_AFTER_S = 5 * SWEEP_INTERVAL_S
@@ -53,7 +53,7 @@ class _Running:
 class Transfers:
     """Driven by: `take` from the put and fetch subjects, `command` from this instance's own subject.
 
-    Cancellation: `close` stops all work without telling askers that it failed: their pings find us gone,
+    Cancellation: `close` stops all work without telling callers that it failed: their pings find us gone,
     and another instance takes the same ids.
     """
 
@@ -122,12 +122,12 @@ class Transfers:
             for running in self._running.values():
                 running.seen_s = now_s
         elif silent_s > SUSPENDED_AFTER_S:
-            # This process was stopped, or its loop held: its askers were not silent for that long.
+            # This process was stopped, or its loop held: its callers were not silent for that long.
             for running in self._running.values():
                 running.seen_s += silent_s
         oldest_s = now_s - ABANDONED_AFTER_S
         for call_id in [call_id for call_id, running in self._running.items() if running.seen_s < oldest_s]:
-            log.info("a transfer was abandoned by its asker")
+            log.info("a transfer was abandoned by its caller")
             self._cancel(call_id)
 
     def _ping(self, ping: Ping) -> Pong:

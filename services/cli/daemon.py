@@ -49,15 +49,15 @@ def daemon_options(command: F) -> F:
 def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Daemon:
     """Where to ask, and with what.
 
-    Raises: CliFailure(NOT_RUNNING) where no node has told where it is, (USAGE) for an address that is none.
+    Raises: CliFailure(NOT_RUNNING) where no node has said where it is, (USAGE) for an address that is none.
     """
     folder = Path(home).expanduser() if home else config.load().home
     if url is None:
-        url = _told_by(folder, named=home is not None)
+        url = _named_by(folder, named=home is not None)
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise unusable(f"{url} is no http address", "say for example --url http://127.0.0.1:7700")
     elif token_file is None and _address(folder) != url.rstrip("/"):
-        # Whoever listens at an address that the home did not tell would get the token of its operator.
+        # Whoever listens at an address that the home does not name would get the token of its operator.
         raise CliFailure(
             "unauthorized",
             f"the node of {folder} did not say that it is at {url}, so its token is not sent there",
@@ -67,7 +67,7 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
     return Daemon(url.rstrip("/"), _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE))
 
 
-def _told_by(folder: Path, *, named: bool) -> str:
+def _named_by(folder: Path, *, named: bool) -> str:
     url = _address(folder)
     if url is None:
         hint = "do `swarmbridge up --home " + str(folder) + "`" if named else "do `swarmbridge up`, or name its --home"

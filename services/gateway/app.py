@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 async def app(process: Process) -> None:
-    """Serve until the process is told to stop.
+    """Serve until the process is asked to stop.
 
     Raises: CannotStart for a taken port, a home that cannot be written, a token file that cannot be read.
     """

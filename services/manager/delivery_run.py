@@ -1,7 +1,7 @@
 """One delivery in flight: feeds its machine, executes what that wants, keeps its timer.
 
 Everything is synchronous but the requests, which are tasks of the manager's; an event is dealt with in the
-moment it comes. Cancellation: `abandon` ends it without telling the caller, who then asks another manager.
+moment it comes. Cancellation: `abandon` ends it without an answer to the caller, who then asks another manager.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class DeliveryRun:
             self._execute(self._machine.handle(event, self._routes(), self._desk.clock()))
 
     def asked_again(self, reply_to: str) -> None:
-        """The caller (or its successor) lost sight of us: go on, and tell it what it may have missed."""
+        """The caller (or its successor) lost sight of us: go on, and send it what it may have missed."""
         self._reply_to = reply_to
         self.feed(AskedAgain())
 
@@ -209,7 +209,7 @@ class DeliveryRun:
                 return
             book.accepted(self._call.peer, transport, accepted.rtt_ms / 1000, accepted.acks, desk.clock())
             if self._over or self._machine.hop(number) is None:
-                # The hop ended while its request was on the way: now it is known whom to tell.
+                # The hop ended while its request was on the way: now it is known whom to notify.
                 self._cancel(accepted.worker)
             else:
                 self.feed(HopAccepted(number, accepted.worker, accepted.acks, accepted.confirms))
@@ -217,7 +217,7 @@ class DeliveryRun:
     async def _request(self, subject: str, call: SendRequest, number: int) -> Accepted | None:
         """Ask the link subject; None where the hop ended while the bus was away.
 
-        The envelope carries the delivery's deadline, which the peer is told; the worker has ACCEPT_TIMEOUT_S.
+        The envelope carries the delivery's deadline, which the peer learns; the worker has ACCEPT_TIMEOUT_S.
         """
         while not self._over and self._machine.hop(number) is not None:
             remaining_s = self._deadline - self._desk.clock()

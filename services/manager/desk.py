@@ -16,7 +16,7 @@ from shared.tasks.owned import Tasks
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """tasks: owns every request under way; closed with the manager."""
+    """tasks: owns every request in flight; closed with the manager."""
 
     bus: Bus
     subjects: Subjects

@@ -25,7 +25,7 @@ from shared.telemetry.propagation import current_traceparent
 from shared.transports import TransportName
 
 MAX_DIALS = 256
-"""Dials in flight in one manager; one more is told BUSY."""
+"""Dials in flight in one manager; one more is answered BUSY."""
 
 MAX_PROBES = 64
 """Of these, dials ahead of need: more wanted peers than that wait for the next look."""
@@ -35,7 +35,7 @@ LOOK_INTERVAL_S = 0.5
 
 
 class Dialler:
-    """Dials over the bus and tells the book and the breakers what came of it."""
+    """Dials over the bus and reports to the book and the breakers what came of it."""
 
     def __init__(self, bus: Bus, subjects: Subjects, routing: Routing, clock: Clock, tasks: Tasks) -> None:
         self._bus = bus

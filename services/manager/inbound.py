@@ -24,7 +24,7 @@ CHUNK_TRIES = 2
 A guest has one: a look-up that takes this long holds one of the few places of all guests."""
 
 SLOW_RETRY_S = 1.0
-"""What a guest is told to wait after such a look-up."""
+"""What a guest is asked to wait after such a look-up."""
 
 MAX_HANDLERS = 4 * MAX_OPEN
 """More than are let in: who is refused is for the intake to choose. The bus, full, would refuse whoever comes, in a

@@ -1,7 +1,7 @@
-"""Messages that must leave in order and survive a short loss of the bus: answers and receipts to askers.
+"""Messages that must leave in order and survive a short loss of the bus: answers and receipts to callers.
 
 Back-pressure: none towards the machines. The queue is bounded by MAX_QUEUED, which the bound on deliveries keeps
-far away; what does not fit is dropped and counted, and the asker's stub asks again. Cancellation: `close` lets
+far away; what does not fit is dropped and counted, and the caller's stub asks again. Cancellation: `close` lets
 the queue run empty for a moment, then drops it.
 """
 

@@ -11,6 +11,7 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from time import process_time
+from typing import assert_never
 
 from services.manager.delivery.steps import DeliveryCancelled, HopFailed, HopVerdict, RulesChanged, WorkerLost
 from services.manager.delivery_run import DeliveryRun
@@ -35,10 +36,10 @@ from shared.clock import unix_ms
 from shared.errors import Cause, RemoteFailure
 
 MAX_DELIVERIES = 2_048
-"""In flight in one manager; one more is told BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
+"""In flight in one manager; one more is answered BUSY. About 10 KiB each, and issue-sized bursts are 1,000."""
 
 MAX_DELIVERIES_A_PEER = 1_024
-"""Of these, to one peer: one that answers nothing must not keep the others waiting. One more is told BUSY."""
+"""Of these, to one peer: one that answers nothing must not keep the others waiting. One more is answered BUSY."""
 
 BUSY_RETRY_S = 0.05
 DEFAULT_TIMEOUT_S = 30.0
@@ -50,13 +51,13 @@ RECEIPT_MARGIN_SHARE = 0.1
 
 MAX_RECEIPTS = 10_000
 RECEIPT_KEPT_S = 60.0
-"""Receipts sent again to an caller that missed one."""
+"""Receipts sent again to a caller that missed one."""
 
 HEARTBEAT_S = 0.25
 STOPPED_S = 1.0
 STOPPED_CPU_SHARE = 0.1
 """A heartbeat this late, with this little of our own computing meanwhile: we were stopped, not merely busy.
-Askers give a silent manager up after two missed pings of 250 ms."""
+Callers give a silent manager up after two missed pings of 250 ms."""
 
 MAX_MESSAGES = 1_024
 """Handlers of messages from workers and callers in flight; each is short and awaits nothing."""
@@ -200,23 +201,29 @@ class Runs:
                 run = self._runs.get(message.delivery_id)
                 if run is not None:
                     run.feed(DeliveryCancelled())
+            case _:
+                assert_never(message)
         return None
 
     # ── from workers ──
 
     def _from_link(self, message: LinkProgress | LinkAnswer | LinkFailed) -> None:
         run = self._runs.get(message.request_id)
-        match message:
-            case LinkProgress() if run is not None:
-                run.link_progress(message)
-            case LinkAnswer() if run is not None:
-                run.link_answer(message)
-            case LinkFailed() if run is not None:
-                run.feed(HopFailed(message.hop, message.cause, message.retry_after_ms / 1000))
-            case LinkAnswer() if message.body is not None:
+        if run is None:
+            if isinstance(message, LinkAnswer) and message.body is not None:
                 # Nobody waits for it: its worker need not hold it until its time is up.
                 subject = self._desk.subjects.worker(message.body.instance)
                 self._desk.outbox.post(subject, CancelRequest(message.request_id), self._desk.clock())
+            return
+        match message:
+            case LinkProgress():
+                run.link_progress(message)
+            case LinkAnswer():
+                run.link_answer(message)
+            case LinkFailed():
+                run.feed(HopFailed(message.hop, message.cause, message.retry_after_ms / 1000))
+            case _:
+                assert_never(message)
 
     # ── within ──
 

@@ -18,6 +18,7 @@ import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import assert_never
 
 from services.rendezvous.machines import LinkCommand
 from shared.bus.contract import Bus, Incoming, Subscription
@@ -43,7 +44,7 @@ from shared.tasks.owned import Tasks
 from shared.wire.peerjs.server import PeerServer
 from shared.wire.peerjs.server_commands import Claim, ClaimAnswer, Forward, Registered, Unregistered
 from shared.wire.wstracker.codec import decode_response, encode_response
-from shared.wire.wstracker.messages import AnswerRelayed, OfferRelayed
+from shared.wire.wstracker.messages import AnnounceReply, AnswerRelayed, Failure, OfferRelayed, ScrapeReply
 from shared.wire.wstracker.tracker import (
     MemberJoined,
     MemberLeft,
@@ -127,6 +128,8 @@ class Instances:
                 self._forward(command)
             case Registered() | Unregistered():
                 self._queue(command)
+            case _:
+                assert_never(command)
 
     def tell(self, news: News) -> None:
         """One piece of news of the tracker."""
@@ -220,6 +223,8 @@ class Instances:
                 if instance is not None:
                     relay = TrackerRelay(me, target, encode_response(response))
                     await bus.publish(rendezvous_instance(instance), relay)
+            case _:
+                assert_never(item)
 
     async def _listen(self, subject: str) -> None:
         if subject not in self._interest:
@@ -263,6 +268,8 @@ class Instances:
                     self._lose(instance)
                 else:
                     self._heard[instance] = self._clock()
+            case _:
+                assert_never(news)
         self._flush()
 
     async def _hear_of_swarm(self, news: SwarmWanted | SwarmMembers | SwarmLeft, incoming: Incoming) -> None:
@@ -277,6 +284,8 @@ class Instances:
                     self._tracker.remote_joined(number, info_hash, peer_id, seed, now)
             case SwarmLeft(_, info_hash, peer_id):
                 self._tracker.remote_left(number, info_hash, peer_id)
+            case _:
+                assert_never(news)
         self._flush()
 
     async def _relayed(self, relay: TrackerRelay, incoming: Incoming) -> None:
@@ -291,8 +300,10 @@ class Instances:
                 self._tracker.remote_offer(number, relay.target, response, now)
             case AnswerRelayed():
                 self._tracker.remote_answer(number, relay.target, response, now)
+            case AnnounceReply() | ScrapeReply() | Failure():
+                self.refused[Cause.INVALID.value] += 1  # a tracker answers those itself: no instance relays one
             case _:
-                self.refused[Cause.INVALID.value] += 1
+                assert_never(response)
         self._flush()
 
     async def _say_members(self, info_hash: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import assert_never
 
 from shared.errors import Cause
 from shared.websocket.machine import Opening, Outgoing
@@ -50,6 +51,8 @@ class PeerServerMachine:
                 case Claim() | Forward() | Registered() | Unregistered():
                     if self.on_link is not None:
                         self.on_link(command)
+                case _:
+                    assert_never(command)
         return out
 
 

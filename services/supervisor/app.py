@@ -8,8 +8,7 @@ import sys
 
 import msgspec
 
-from services.supervisor.init import InitOptions, init
-from services.supervisor.init import told as prepared
+from services.supervisor.init import InitOptions, init, prepared_text
 from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
@@ -113,7 +112,7 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
         where = run(init(load(), wanted))
     except Interrupted:
         return EXIT_INTERRUPTED
-    print(msgspec.json.encode(where).decode() if options.json else prepared(where), flush=True)
+    print(msgspec.json.encode(where).decode() if options.json else prepared_text(where), flush=True)
     return EXIT_OK
 
 

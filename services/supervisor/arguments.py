@@ -83,7 +83,7 @@ def _add_keep(commands: Any) -> None:
         "keep",
         help="make a node's streams and buckets again when NATS loses them",
         description="Make the node's streams and buckets, and make them again when NATS has lost them, until it is "
-        "told to end. Reads bus.url, node.id and bus.seed_file, the keeper's, as every service does.",
+        "asked to end. Reads bus.url, node.id and bus.seed_file, the keeper's, as every service does.",
         epilog="Exit codes: 0 stopped as asked, 2 wrong setting, 3 could not start (a line says why).",
     )
     parser.add_argument("--once", action="store_true", help="end when they are made")

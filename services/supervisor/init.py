@@ -129,7 +129,7 @@ async def _lay_out(node: str, nats_url: str, users: BusUsers, ca_file: str) -> N
         await asyncio.sleep(NATS_POLL_S)
 
 
-def told(where: Prepared) -> str:
+def prepared_text(where: Prepared) -> str:
     """What a person needs to know, as lines."""
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""`keep`: makes a node's streams and buckets, and makes them again when NATS loses them, until it is told to end.
+"""`keep`: makes a node's streams and buckets, and makes them again when NATS loses them, until it is asked to end.
 
 For nodes whose processes something else than `up` starts. It reads what every service reads: `bus.url`, `node.id`,
 and `bus.seed_file`, the keeper's, which `init` made. It needs no home, no other seed, and no network but NATS's.

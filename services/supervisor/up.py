@@ -75,7 +75,10 @@ async def up(config: Config, options: UpOptions, nursery: Nursery | None = None)
             machine.prepare()
             try:
                 where = await machine.start()
-                print(msgspec.json.encode(where).decode() if options.json else told(where, machine.config), flush=True)
+                print(
+                    msgspec.json.encode(where).decode() if options.json else whereabouts_text(where, machine.config),
+                    flush=True,
+                )
                 await asyncio.Event().wait()
             finally:
                 await unbroken(machine.clear())
@@ -94,7 +97,7 @@ class Machine:
         self._node: Node | None = None
 
     def prepare(self) -> None:
-        """Find out what keeps it from starting, and what earlier runs in this home were told. Raises: CannotStart."""
+        """Find out what keeps it from starting, and what earlier runs in this home were given. Raises: CannotStart."""
         config, options, home = self.config, self._options, self.config.home
         gateway = config.gateway
         check_port("gateway", gateway.host, gateway.port, "--port")
@@ -192,7 +195,7 @@ def with_options(config: Config, options: UpOptions) -> Config:
     return checked(replace(config, node=node, gateway=gateway, bus=bus, rendezvous=rendezvous))
 
 
-def told(where: Whereabouts, config: Config) -> str:
+def whereabouts_text(where: Whereabouts, config: Config) -> str:
     """What a person needs to know, as lines."""
     joining = ["--rendezvous", shlex.quote(where.rendezvous), "--member", where.peer]
     if config.bus.url:

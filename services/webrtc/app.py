@@ -10,7 +10,7 @@ from shared.worker.speeches import SPEECHES
 
 
 async def app(process: Process) -> None:
-    """Serve the transport until the process is told to stop."""
+    """Serve the transport until the process is asked to stop."""
     document = DocumentFollower(process.config.rendezvous.document)
     transport = WebrtcTransport(process.bus, process.subjects, process.config.webrtc, document, speeches=SPEECHES)
     process.tasks.start(_drain(process, transport), name="drain-signalling")
@@ -18,6 +18,6 @@ async def app(process: Process) -> None:
 
 
 async def _drain(process: Process, transport: WebrtcTransport) -> None:
-    """Hand the signalling over as soon as the process is told to stop, while `serve_transport` drains the links."""
+    """Hand the signalling over as soon as the process is asked to stop, while `serve_transport` drains the links."""
     await process.stopping.wait()
     await transport.drain()

@@ -1,7 +1,7 @@
 """Who holds the node's signalling socket: a lease in KV, as a machine without I/O.
 
 A node has one PeerJS id and any number of webrtc workers, so one of them holds the socket for all. The lease is
-one KV entry with a TTL. Its holder renews it; a rival reads it each second, pings the holder, and when nobody
+one KV entry with a TTL. Its holder renews it; a rival reads it every second, pings the holder, and when nobody
 serves the holder's subject any more takes over by compare-and-set at once, without waiting for the TTL.
 
 States:
@@ -110,7 +110,7 @@ class SignalLease:
         return self._write(self._revision, now)
 
     def socket_changed(self, is_open: bool, now: float) -> None:
-        """Our socket opened or closed; followers are told by the next renewal, which is due at once."""
+        """Our socket opened or closed; followers learn it from the next renewal, which is due at once."""
         if self._open != is_open:
             self._open = is_open
             if self._held_until is not None:
@@ -154,8 +154,8 @@ class SignalLease:
         self._revision = revision
         self._held_until = self._written_at + self._ttl_s
         self._others_open = False
-        told = self._written.open == self._open
-        self._deadline = self._written_at + self._renew_every_s if told else now
+        known = self._written.open == self._open
+        self._deadline = self._written_at + self._renew_every_s if known else now
 
     def lease_refused(self) -> Command | None:
         """The revision has moved on: another holds it, or an earlier write of ours got through unnoticed."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import assert_never
 
 import msgspec
 
@@ -116,6 +117,8 @@ class LeaseKeeper:
                 return None
             case PingHolder(holder):
                 return await self._ping(holder)
+            case _:
+                assert_never(command)
 
     async def _ping(self, holder: str) -> Command | None:
         try:

@@ -1,6 +1,6 @@
 """The data-channel links of one worker: dialled, answered, open, closed.
 
-    dial ── OFFER ──▶ signalling ──▶ far end        far end ── OFFER ──▶ take_offer
+    dial ── OFFER ──▶ signalling ──▶ peer              peer ── OFFER ──▶ take_offer
       ◀── ANSWER, CANDIDATE ── signal                  ── ANSWER ──▶ signalling
       LinkUp when the channel is open; LinkDown once for every LinkUp
 
@@ -16,6 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from services.webrtc.limits import (
     MAX_HALF_OPEN,
@@ -39,8 +40,14 @@ from shared.wire.peerjs.messages import (
     Answer,
     AnswerPayload,
     Candidate,
+    Error,
     Expire,
+    Heartbeat,
+    IdTaken,
+    InvalidKey,
+    Leave,
     Offer,
+    Open,
     SessionDescription,
     decode_message,
 )
@@ -49,7 +56,7 @@ from shared.wire.sealed.binding import webrtc_binding
 DIAL_TIMEOUT_S = 3.0
 """From OFFER to open channel: the PeerServer's EXPIRE takes 5-6 s (docs/peerjs.md)."""
 ANSWER_TIMEOUT_S = 10.0
-"""For a far end that we answered to open its channel; a browser on a bad network is slower than a node."""
+"""For a remote peer that we answered to open its channel; a browser on a bad network is slower than a node."""
 SendSignal = Callable[[Offer | Answer, str], Awaitable[None]]
 """Send a message of that connection. Raises TransportError(SIGNALLING_UNAVAILABLE) where nobody can."""
 
@@ -109,7 +116,7 @@ class Links:
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
         """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
-        if not hint.anew and any(held.up and held.expected_key == hint.key for held in self._links.values()):
+        if not hint.fresh and any(held.up and held.expected_key == hint.key for held in self._links.values()):
             return
         dialling = self._dials.get(hint.peerjs_id)
         if dialling is None:
@@ -173,7 +180,7 @@ class Links:
         except RemoteProtocolError:
             self._refused[REFUSED_DESCRIPTION] += 1
         except (SwarmbridgeError, TimeoutError) as error:
-            log.info("a far end's offer came to nothing: %s", type(error).__name__)
+            log.info("a remote peer's offer came to nothing: %s", type(error).__name__)
         finally:
             if not held.up:
                 await held.link.close(Cause.DIAL_TIMEOUT)
@@ -192,8 +199,10 @@ class Links:
                 await self._take_candidate(decoded)
             case Expire():
                 self._peer_unknown(decoded.src)
+            case Offer() | Leave() | Open() | IdTaken() | InvalidKey() | Error() | Heartbeat():
+                self._refused[REFUSED_MESSAGE] += 1  # an OFFER has a subject of its own, the rest ends at the holder
             case _:
-                self._refused[REFUSED_MESSAGE] += 1
+                assert_never(decoded)
 
     async def _take_answer(self, answer: Answer) -> None:
         held = self._connections.get((answer.src, answer.payload.connection_id))

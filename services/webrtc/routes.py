@@ -35,7 +35,7 @@ class _Route:
 
 
 class Routes:
-    """The connections whose signalling is under way. Servers are named by their URL."""
+    """The connections whose signalling is in flight. Servers are named by their URL."""
 
     def __init__(self) -> None:
         self._routes: OrderedDict[Key, _Route] = OrderedDict()
@@ -80,7 +80,7 @@ class Routes:
         return route.worker or None
 
     def servers_of(self, peer: str, connection_id: str, now: float) -> set[str]:
-        """The servers on which the far end can be reached for this connection; empty where it is not known."""
+        """The servers on which the remote peer can be reached for this connection; empty where it is not known."""
         route = self._find((peer, connection_id), now)
         return set(route.servers) if route is not None else set()
 

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 import aiohttp
 
@@ -23,7 +24,14 @@ from shared.tasks.owned import Tasks
 from shared.websocket.client import ClientOptions, ClientSocket, ReconnectingClient, until_first_ends
 from shared.wire.peerjs.messages import MAX_MESSAGE_BYTES, MAX_SERVER_FIELDS_BYTES, Answer, Candidate, Expire, Offer
 from shared.wire.peerjs.signalling import (
+    AnswerReceived,
+    CandidateReceived,
+    MessageRefused,
+    OfferReceived,
     Opened,
+    PeerEvent,
+    PeerLeft,
+    PeerMissing,
     ServerRefused,
     SignallingClient,
     SignallingEvent,
@@ -41,8 +49,8 @@ OPTIONS = ClientOptions(
 """A server that vanished is noticed within 7.5 s (PeerServer's library answers pings), one that is back is used
 within 2 s."""
 
-OnEvent = Callable[[str, SignallingEvent], None]
-"""The server's URL and what its machine says, except Opened and ServerRefused, which are the socket's own."""
+OnEvent = Callable[[str, PeerEvent], None]
+"""The server's URL and what it relays."""
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +149,17 @@ class ServerSocket:
                 case ServerRefused():
                     self.connection.refused(event.cause)
                     log.warning("a PeerServer refused us: %s", event.cause.value)
-                case _:
+                case (
+                    OfferReceived()
+                    | AnswerReceived()
+                    | CandidateReceived()
+                    | PeerLeft()
+                    | PeerMissing()
+                    | MessageRefused()
+                ):
                     self._on_event(self.server.url, event)
+                case _:
+                    assert_never(event)
         self._rearm.set()
 
     async def _flush(self, machine: SignallingClient, socket: ClientSocket) -> None:

@@ -18,7 +18,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import aiohttp
 
@@ -48,8 +48,9 @@ from shared.wire.peerjs.signalling import (
     CandidateReceived,
     MessageRefused,
     OfferReceived,
+    PeerEvent,
+    PeerLeft,
     PeerMissing,
-    SignallingEvent,
 )
 
 MAX_SERVERS = 4
@@ -184,7 +185,7 @@ class Signalling:
 
     # ── from the servers ─────────────────────────────────────────────────────────────────────────────────
 
-    def _receive(self, server: str, event: SignallingEvent) -> None:
+    def _receive(self, server: str, event: PeerEvent) -> None:
         now = self._clock()
         match event:
             case OfferReceived(src, payload):
@@ -199,8 +200,10 @@ class Signalling:
                     self._start(self._to_worker(worker, raw))
             case MessageRefused():
                 self._refused[REFUSED_MESSAGE] += 1
+            case PeerLeft():
+                pass  # a peer that leaves its server keeps its links
             case _:
-                pass  # PeerLeft: a peer that leaves its server keeps its links
+                assert_never(event)
 
     def _pass_on(self, message: Answer | Candidate, now: float) -> None:
         raw = encode_message(message).encode()

@@ -6,7 +6,7 @@ Wires the parts of one `run`: the links of this worker, and its share in the sig
     dial, answers ── SignalSend ──▶ whichever worker holds the lease, this one perhaps
 
 State: READY while some worker of the node is registered with a PeerServer; DEGRADED with the reason while none
-is (links that are open go on), or for ever where aiortc cannot be imported.
+is (links that are open go on), or indefinitely where aiortc cannot be imported.
 """
 
 from __future__ import annotations

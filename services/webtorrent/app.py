@@ -8,5 +8,5 @@ from shared.worker.serve import serve_transport
 
 
 async def app(process: Process) -> None:
-    """Serve the webtorrent transport until the process is told to stop."""
+    """Serve the webtorrent transport until the process is asked to stop."""
     await serve_transport(process, WebtorrentTransport(process.config))

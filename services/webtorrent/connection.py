@@ -120,7 +120,7 @@ class WireConnection(asyncio.BufferedProtocol):
         self._flush()
 
     def close(self, cause: Cause) -> None:
-        """End it: `lost` is told before this returns, queued bytes have CLOSE_LINGER_S to leave."""
+        """End it: `lost` is called before this returns, queued bytes have CLOSE_LINGER_S to leave."""
         transport = self._transport
         self._end(cause)
         if transport is not None:

@@ -101,7 +101,7 @@ class Dht:
         self._wake.set()
 
     def search(self) -> None:
-        """Look for peers soon; no more often than each MIN_SEARCH_S."""
+        """Look for peers soon; no more often than every MIN_SEARCH_S."""
         self._search_wanted = True
         self._wake.set()
 

@@ -38,7 +38,7 @@ USELESS_PAUSE_S = 600.0
 HURRY_SPACING_S = 1.0
 """Somebody wants a link now: an endpoint is still dialled no more often than this."""
 NEWS_SPACING_S = 10.0
-"""A tracker relays offers of peers that are there now: worth a dial before its time, but not for ever."""
+"""A tracker relays offers of peers that are there now: worth a dial before its time, but not indefinitely."""
 THEIR_TURN_S = 1.0
 """How long we leave a dial to a peer that hears of us as we hear of it: both at once would make two links."""
 FORGET_AFTER_S = 1800.0
@@ -48,7 +48,7 @@ USELESS = frozenset({Cause.NO_EXTENSION, Cause.REFUSED, Cause.UNAUTHENTICATED, C
 
 
 class Source(StrEnum):
-    """Who told us of an endpoint."""
+    """Who named an endpoint to us."""
 
     DHT = "dht"
     TRACKER = "tracker"
@@ -109,7 +109,7 @@ class Swarm:
     def learn(self, endpoints: Iterable[Endpoint], source: Source, now: float, wait_s: float = 0.0) -> int:
         """Take one answer. wait_s: before a new endpoint is dialled. Returns: how many were refused.
 
-        The DHT tells both ends of each other at about the same time: the lesser endpoint waits for the other's dial.
+        The DHT shows both ends to each other at about the same time: the lesser endpoint waits for the other's dial.
         """
         refused = 0
         for count, each in enumerate(endpoints):
@@ -207,7 +207,7 @@ class Swarm:
         return any(known.dialling or (known.idle and not known.useless) for known in self._known.values())
 
     def size_by_source(self) -> dict[str, int]:
-        """Endpoints of others that we know, by who told us first."""
+        """Endpoints of others that we know, by who named them first."""
         return dict(Counter(known.source.value for known in self._known.values() if not known.own))
 
     # ── within ──────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 import aiohttp
 
@@ -35,7 +36,9 @@ from shared.wire.wstracker.client import (
     AnnounceDue,
     AnswerReceived,
     MessageRefused,
+    OfferExpired,
     OfferReceived,
+    Scraped,
     TrackerClient,
     TrackerEvent,
     TrackerRefused,
@@ -114,7 +117,7 @@ class Trackers:
 
     @property
     def swarm_size(self) -> int:
-        """The largest swarm, ourselves included, that a tracker told us of."""
+        """The largest swarm, ourselves included, that a tracker reported."""
         return max((member.swarm_size for member, _ in self._members.values()), default=0)
 
     def states(self) -> dict[str, ReconnectingClient]:
@@ -243,7 +246,7 @@ class TrackerMember:
         offer = with_wire_hint(Description("offer", self._context.sdp()), wire)
         return [TrackerOffer(os.urandom(HASH_BYTES), offer) for _ in range(count)]
 
-    # ── what the tracker tells ──────────────────────────────────────────────────────────────────────────
+    # ── what the tracker says ──────────────────────────────────────────────────────────────────────────
 
     def _handle(self, event: TrackerEvent, client: TrackerClient, wire: list[str]) -> None:
         match event:
@@ -259,8 +262,15 @@ class TrackerMember:
             case MessageRefused():
                 if event.cause is not Cause.EXPIRED:
                     self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
-            case TrackerRefused(warning=False):
-                log.info("a tracker refused a request")
+            case TrackerRefused():
+                if not event.warning:
+                    log.info("a tracker refused a request")
+            case AnnounceDue() | OfferExpired():
+                pass  # of the machine's timers, which `_announce_if_due` reads; an offer holds nothing of ours
+            case Scraped():
+                pass  # we never scrape: an announce brings the same counts
+            case _:
+                assert_never(event)
 
     def _found(self, description: Description, wait_s: float) -> bool:
         """Returns: whether it is a node's."""

@@ -63,7 +63,7 @@ class WebtorrentTransport:
             self._running, self._worker = False, None
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """See the contract: discovery is under way when it returns.
+        """See the contract: discovery is in flight when it returns.
 
         Raises: TransportError(DISABLED): not running. (BUSY): only just starting.
                 (SIGNALLING_UNAVAILABLE): nothing can find anybody now.

@@ -1,7 +1,7 @@
 """All wires of one worker: listening, dialling, who is let in, and the contract's link events.
 
 A wire becomes a link when its peer's extended handshake has named `swarm-space`; until then it is half open and
-nobody above hears of it. What ends before is told to the swarm, which decides when to try again.
+nobody above hears of it. What ends before is reported to the swarm, which decides when to try again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from services.webtorrent.connection import RECEIVE_BYTES, WireConnection
 from services.webtorrent.endpoints import Endpoint, endpoint, is_wildcard
@@ -20,7 +21,7 @@ from shared.clock import Clock
 from shared.errors import Cause, TransportError
 from shared.ids import LinkId, new_link_id
 from shared.transport.contract import Emit, LinkDown, LinkUp, RecordReceived
-from shared.wire.peerwire import Event, ExtendedHandshakeDone, FrameReceived, HandshakeDone, PeerWire
+from shared.wire.peerwire import Closed, Event, ExtendedHandshakeDone, FrameReceived, HandshakeDone, PeerWire
 from shared.wire.sealed.binding import webtorrent_binding
 
 MAX_RECORD_BYTES = 65_535
@@ -112,7 +113,7 @@ class Wires:
             self._swarm.dial_failed(wanted.endpoint, Cause.BUSY, self._clock())
             return
         seat = self._admission.take(host)
-        # Our own address as the source: a peer puts it together with the port that our handshake tells.
+        # Our own address as the source: a peer puts it together with the port that our handshake names.
         source = None if is_wildcard(self._host) else (self._host, 0)
         made: list[WireConnection] = []
 
@@ -149,7 +150,7 @@ class Wires:
             wire.connection.close(cause)
 
     async def close(self) -> None:
-        """Close everything; when it returns every LinkDown is told and every socket closed."""
+        """Close everything; when it returns every LinkDown is emitted and every socket closed."""
         if self._server is not None:
             self._server.close()
         for connection in [*self._wires, *self._leaving]:
@@ -179,8 +180,13 @@ class Wires:
                 self._emit(RecordReceived(wire.link, event.frame))
             case HandshakeDone():
                 self._handshake_done(wire, event)
-            case ExtendedHandshakeDone(has_swarm_space=True):
-                self._link_up(wire, event.port)
+            case ExtendedHandshakeDone():
+                if event.has_swarm_space:  # without it the wire is about to close with `no_extension`
+                    self._link_up(wire, event.port)
+            case Closed():
+                pass  # the connection closes its stream, and says so by `lost`
+            case _:
+                assert_never(event)
 
     def lost(self, connection: WireConnection, cause: Cause) -> None:
         wire = self._wires.pop(connection)

@@ -40,7 +40,7 @@ PEER_ID_RANDOM_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class SwarmMetrics:
-    """dht_join_s: None = not joined. known: endpoints by who told of them. tracker_swarm_size: the largest told."""
+    """dht_join_s: None = not joined. known: endpoints by who named them. tracker_swarm_size: the largest reported."""
 
     links: int
     dht_nodes: int

@@ -121,7 +121,7 @@ class BodyHolder:
         self._tasks.start(self._sweep_forever(), name="bodies")
 
     async def close(self) -> None:
-        """Forget every body; pulls under way get SOURCE_LOST."""
+        """Forget every body; pulls in flight get SOURCE_LOST."""
         await self._tasks.close()
         if self._subscription is not None:
             await self._subscription.close()

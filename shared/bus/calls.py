@@ -1,7 +1,7 @@
 """Calls that outlive the process serving them: deliveries at a manager, transfers at a chunk instance.
 
 A call is taken at once (`Taken`), its messages come to `sb.N.reply.<instance>`. One loop pings the servers of
-all calls each 250 ms; where a server is gone (503, two misses) or no longer knows a call, the call is asked
+all calls every 250 ms; where a server is gone (503, two misses) or no longer knows a call, the call is asked
 again with the SAME id. Whatever dies, the caller gets one final message, or BusTimeout at its deadline.
 
 A server of such calls answers `Ping(calls)` with `Pong(unknown)` on its instance's subject, and takes an id
@@ -101,7 +101,7 @@ class Calls:
         self._pinger = asyncio.create_task(self._ping_forever(), name="calls")
 
     async def close(self) -> None:
-        """Stop listening; calls under way end with BusUnavailable."""
+        """Stop listening; calls in flight end with BusUnavailable."""
         await end_tasks([self._pinger])
         if self._subscription is not None:
             await self._subscription.close()
@@ -127,7 +127,7 @@ class Calls:
             are asked again); LocalProtocolError where the id is already in use here.
         """
         if call_id in self._calls:
-            raise LocalProtocolError("this call is already under way")
+            raise LocalProtocolError("this call is already in flight")
         call = _Call(subject, call_id, body, monotonic() + timeout_s)
         self._calls[call_id] = call
         keeper = asyncio.create_task(self._keep(call), name="call")
@@ -139,13 +139,13 @@ class Calls:
                 raise BusTimeout("no final answer by the deadline") from None
             raise
         except asyncio.CancelledError:
-            await self._tell_cancelled(call, on_cancel)
+            await self._notify_cancelled(call, on_cancel)
             raise
         finally:
             del self._calls[call_id]
             await end_tasks([keeper])
 
-    async def _tell_cancelled(self, call: _Call, on_cancel: msgspec.Struct | None) -> None:
+    async def _notify_cancelled(self, call: _Call, on_cancel: msgspec.Struct | None) -> None:
         if on_cancel is None or not call.server:
             return
         try:

@@ -1,5 +1,5 @@
 """The local API of the chunk service, as the gateway calls it. Puts and fetches are calls that outlive their server:
-they are answered by `Taken`, then by `TransferUpdate`s on the asker's reply subject (shared.bus.calls).
+they are answered by `Taken`, then by `TransferUpdate`s on the caller's reply subject (shared.bus.calls).
 """
 
 from __future__ import annotations

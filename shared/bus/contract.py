@@ -34,13 +34,13 @@ Handler = Callable[[T, Incoming], Awaitable[msgspec.Struct | None]]
 """Runs in its own task, with the sender's trace context current.
 
 A returned struct is the reply; None replies Done where a reply is wanted. A raised SwarmbridgeError becomes
-the reply's cause (RemoteFailure at the asker); anything else is logged and becomes Cause.OTHER.
+the reply's cause (RemoteFailure at the caller); anything else is logged and becomes Cause.OTHER.
 """
 
 
 class Subscription(Protocol):
     async def close(self) -> None:
-        """End interest; when it returns, a new request no longer reaches us. Handlers under way go on."""
+        """End interest; when it returns, a new request no longer reaches us. Handlers in flight go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class KeyValue(Protocol):
     async def get(self, key: str) -> KvEntry | None: ...
     async def put(self, key: str, value: bytes) -> int: ...
     async def create(self, key: str, value: bytes, ttl_s: float = 0.0) -> int | None:
-        """Write only if there is no live value; None if there is. ttl_s 0 = for ever."""
+        """Write only if there is no live value; None if there is. ttl_s 0 = it never expires."""
 
     async def update(self, key: str, value: bytes, revision: int, ttl_s: float = 0.0) -> int | None:
         """Compare-and-set; None when the revision has moved on."""
@@ -125,4 +125,4 @@ class Bus(Protocol):
         """Called with the name of a task without which the bus does nothing any more, when it has died: end."""
 
     async def close(self) -> None:
-        """Finish handlers under way (bounded), then disconnect."""
+        """Finish handlers in flight (bounded), then disconnect."""

@@ -35,13 +35,13 @@ Respond = Callable[[bytes], Awaitable[None]]
 """Sends a reply's bytes to whoever asked."""
 
 BUSY_RETRY_AFTER_S = 0.05
-"""Told to an asker whose request found max_concurrent handlers running: about one handler's time."""
+"""Given to a caller whose request found max_concurrent handlers running: about one handler's time."""
 
-MAX_REFUSALS_UNDER_WAY = 1024
-"""Tasks that send refusals; beyond it a refusal is not sent and the asker times out."""
+MAX_REFUSALS_IN_FLIGHT = 1024
+"""Tasks that send refusals; beyond it a refusal is not sent and the caller times out."""
 
 DRAIN_S = 2.0
-"""How long handlers under way may take to finish when the bus closes; then they are cancelled."""
+"""How long handlers in flight may take to finish when the bus closes; then they are cancelled."""
 
 OUR_FILES = f"{Path(__file__).parents[2]}/"
 """What the paths of our own modules start with."""
@@ -83,7 +83,7 @@ class Serving(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Whether a handler is under way."""
+        """Whether a handler is in flight."""
         return bool(self._running or self._refusing)
 
     def receive(self, subject: str, data: bytes, respond: Respond | None) -> None:
@@ -105,7 +105,7 @@ class Serving(Generic[T]):
         self._spawn(self._running, self._run(subject, envelope, respond))
 
     async def finish(self, timeout_s: float = DRAIN_S) -> None:
-        """Let handlers under way end, then cancel the rest."""
+        """Let handlers in flight end, then cancel the rest."""
         tasks = self._running | self._refusing
         if not tasks:
             return
@@ -120,7 +120,7 @@ class Serving(Generic[T]):
     def _refuse(self, respond: Respond | None, cause: Cause, retry_after_s: float = 0.0) -> None:
         if respond is None:
             return
-        if len(self._refusing) >= MAX_REFUSALS_UNDER_WAY:
+        if len(self._refusing) >= MAX_REFUSALS_IN_FLIGHT:
             self._counts.unsent_replies += 1
             return
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))

@@ -55,7 +55,7 @@ class ManifestData(msgspec.Struct, array_like=True, frozen=True, tag="manifest_d
 
 
 class NotFound(msgspec.Struct, array_like=True, frozen=True, tag="not_found"):
-    """The peer does not hold it, or will not give it to the asker: the two are not told apart."""
+    """The peer does not hold it, or will not give it to the caller: the two are not distinguished."""
 
     id: str
 

@@ -74,7 +74,7 @@ class CannotStart(Exception):
 
 
 def run(service: str, app: App, *, mesh: bool = False) -> int:
-    """Run a service until it is told to stop. Returns: the exit code."""
+    """Run a service until it is asked to stop. Returns: the exit code."""
     try:
         config = load()
         logging.basicConfig(

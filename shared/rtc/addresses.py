@@ -1,6 +1,6 @@
 """Which addresses a data channel may gather on and send to. Pure; the caller lists the machine's own.
 
-A far end names the addresses that we then send connectivity checks to, so it could point us at anything. What
+A remote peer names the addresses that we then send connectivity checks to, so it could point us at anything. What
 configuration allows (docs/limits.md): a node that gathers on loopback stays on loopback; any other sends to
 unicast addresses that are not its own loopback. Names (`.local`, mDNS) are never resolved: a browser behind one
 is learnt as peer-reflexive from its own checks (docs/data-channels.md).
@@ -17,7 +17,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class AddressRule:
-    """gather_on: our own addresses, at least one. loopback: whether the far end's may (and must) be loopback."""
+    """gather_on: our own addresses, at least one. loopback: whether the remote peer's may (and must) be loopback."""
 
     gather_on: tuple[str, ...]
     loopback: bool

@@ -1,4 +1,4 @@
-"""What is let in of a far end's session description, before aiortc's parser sees it. Pure.
+"""What is let in of a remote peer's session description, before aiortc's parser sees it. Pure.
 
 A description comes from a stranger over a hostile server (docs/trust.md). Let in: printable ASCII, one `m=application`
 section, exactly one SHA-256 fingerprint (aiortc holds the certificate to it; it is half of the seal's binding,
@@ -39,7 +39,7 @@ class Admitted:
 
 
 def admit_description(sdp: str, rule: AddressRule) -> Admitted:
-    """Check a far end's SDP and take out the candidates that we must not send to.
+    """Check a remote peer's SDP and take out the candidates that we must not send to.
 
     Raises: RemoteProtocolError where it is not the description of one data channel.
     """

@@ -9,8 +9,8 @@ Waiting: aioice gives every STUN and TURN server 5 s before a description is com
 may take: one silent server made every offer come too late. A description now goes with what was gathered within
 GATHER_S; a relay or a reflexive address that comes later is not in it, since nothing of ours trickles.
 
-Consent (RFC 7675): aioice checks each 5 s and gives up after 6 misses, so that a killed peer was noticed after
-28-33 s. Each 1 s and 3 misses: 3.8-4.5 s (docs/data-channels.md).
+Consent (RFC 7675): aioice checks every 5 s and gives up after 6 misses, so that a killed peer was noticed after
+28-33 s. Every 1 s and 3 misses: 3.8-4.5 s (docs/data-channels.md).
 
 Receive buffer: the kernel's default holds about 90 packets of a burst, fewer than our window sends at once. What
 does not fit is lost, and where it was the end of a burst SCTP waits 1 s for its T3 timer (measured: 27,900 packets

@@ -171,7 +171,7 @@ class DataChannelLink:
             channel.send(data)
         except InvalidStateError as error:
             raise TransportError(Cause.CLOSED) from error
-        except ValueError as error:  # over what the far end's SDP takes
+        except ValueError as error:  # over what the remote peer's SDP takes
             raise TransportError(Cause.TOO_LARGE) from error
 
     @property
@@ -247,7 +247,7 @@ class DataChannelLink:
         closing = asyncio.create_task(self._connection.close(), name="rtc-connection-close")
         await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_S)
         # aioice catches a cancellation while it waits for its own consent task: once is not enough. What fails
-        # while closing changes nothing that the owner was told.
+        # while closing changes nothing that the owner was notified of.
         await end_tasks([closing])
 
 

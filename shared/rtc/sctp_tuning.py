@@ -1,6 +1,6 @@
 """aiortc's SCTP with less work a packet. Python pays for every packet, so what is done less often is speed.
 
-Each change keeps the protocol as it is; the far end sees other timing, never other meaning. Where stock aiortc
+Each change keeps the protocol as it is; the remote peer sees other timing, never other meaning. Where stock aiortc
 1.16 spends its time is in docs/data-channels.md; what is changed, and why it is safe:
 
     datagrams     a first byte over 3 is no STUN (RFC 7983): it is not parsed as STUN first
@@ -11,7 +11,7 @@ Each change keeps the protocol as it is; the far end sees other timing, never ot
                   once, so there is no timer, which collapsed under loss. Only on a path without loss: where a gap
                   or duplicate came within CLEAN_AFTER_PACKETS every packet is answered, as stock does. (With a small
                   window, one lost SACK of few stops the sender for the 1 s of T3: 20 times slower at 5 % loss)
-    window        cwnd is capped: uncapped it overflows the far end's UDP buffer and loses its own packets, and stock
+    window        cwnd is capped: uncapped it overflows the peer's UDP buffer and loses its own packets, and stock
                   walks through all that is in flight on every SACK
     sending       ...unless something is marked for retransmission, which only a gap or the T3 timer does
     memory        a peer that sends fragments without end is cut off at MAX_REASSEMBLY_BYTES (stock has no bound)
@@ -42,7 +42,7 @@ SACK_EVERY_PACKETS = 4
 CLEAN_AFTER_PACKETS = 512
 """In order without a gap since the last one, until SACKs are sent less often."""
 MAX_WINDOW_BYTES = 256 * 1024
-"""Cap of cwnd (docs/data-channels.md): 5 MB/s at a round trip of 50 ms, and all in flight fits the far end's UDP
+"""Cap of cwnd (docs/data-channels.md): 5 MB/s at a round trip of 50 ms, and all in flight fits the remote peer's UDP
 buffer."""
 MAX_REASSEMBLY_BYTES = 8 * 1024 * 1024
 """Received and not yet whole, a link (docs/limits.md#data-channel)."""

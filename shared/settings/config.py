@@ -77,7 +77,7 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
     ca_file: PEM with the only authority that the server's certificate may be of, for tls://; "" = the system's.
 
-    scoped: nodes share one account (a server of one's own, without ours), so that names of buckets and streams carry
+    scoped: nodes share one account (your own server, without ours), so that names of buckets and streams carry
     the node's id; what they keep apart is names only, not permissions.
     """
 

@@ -1,6 +1,6 @@
 """OpenFeature over the flags of this process: a provider that answers from memory, and a client bound to it.
 
-Evaluation is synchronous and touches no I/O: the provider reads what the last KV watch told. It costs about 15 us,
+Evaluation is synchronous and touches no I/O: the provider reads what the last KV watch reported. It costs about 15 us,
 so `Flags` evaluates once for each change and keeps the result; no flag has targeting, so nothing else could change
 it. Whoever wants OpenFeature's own API (hooks, details, change events) uses `Flags.client`.
 
@@ -45,7 +45,7 @@ class FlagsProvider(AbstractProvider):
         self._look_up = look_up
 
     def changed(self, name: str) -> None:
-        """Tell OpenFeature's subscribers, in its own threads."""
+        """Notify OpenFeature's subscribers, in its own threads."""
         self.emit_provider_configuration_changed(ProviderEventDetails(flags_changed=[name]))
 
     def get_metadata(self) -> Metadata:

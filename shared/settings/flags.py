@@ -1,4 +1,4 @@
-"""Run-time flags in the KV bucket `flags`: which transports are on, whether fallbacks are told, and chaos.
+"""Run-time flags in the KV bucket `flags`: which transports are on, whether fallbacks are reported, and chaos.
 
 KV over environment over default: the environment's values only seed keys that are not there yet. A change is in
 force in every connected process within 100 ms (a KV watch), in others when they are connected again. A value
@@ -52,7 +52,7 @@ _DECODER = msgspec.json.Decoder(FlagValue)
 
 
 class Flags:
-    """The flags of one process; reads are look-ups of what the last watch told.
+    """The flags of one process; reads are look-ups of what the last watch reported.
 
     client: OpenFeature's own, for hooks and details. malformed: stored values that could not be read.
     """
@@ -157,7 +157,7 @@ class Flags:
     async def set_chaos(self, transport: TransportName, flag: ChaosFlag | None) -> None:
         """Set, or with None clear, a transport's faults for the whole node; in force here when this returns.
 
-        Whether chaos is allowed is the asker's to check (shared.settings.chaos.chaos_allowed), and each worker's.
+        Whether chaos is allowed is the caller's to check (shared.settings.chaos.chaos_allowed), and each worker's.
         Raises: ValueError for a flag with a `problem`; BusError where it could not be stored.
         """
         if flag is not None and flag.problem:
@@ -213,7 +213,7 @@ class Flags:
     def _is_news(self, name: str, revision: int, changed_ms: int, before_ms: int) -> bool:
         """False for what was put in force here when it was set, and for what came before that.
 
-        The time counts too: a bucket that was made anew counts its revisions from 1.
+        The time counts too: a bucket that was created again counts its revisions from 1.
         """
         if revision <= self._revisions.get(name, 0) and changed_ms <= before_ms:
             return False

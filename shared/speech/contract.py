@@ -1,6 +1,6 @@
 """What is said on a link, whoever says it: the one contract between a worker and the peers that it talks to.
 
-    transport ── records ──▶ Speech ── events ──▶ the worker (asks managers, tells them)
+    transport ── records ──▶ Speech ── events ──▶ the worker (asks managers, notifies them)
     transport ◀── records ── Speech ◀── ask, answer, take_body, fail, cancel, announce, goodbye
 
 A speech is sans-IO: records and `now` in, records and events out. It knows who the peer is (a member by its seal, a
@@ -176,7 +176,7 @@ class Speech(Protocol):
         """Send a request. Raises: LocalProtocolError where the id is in use."""
 
     def cancel(self, request_id: bytes) -> None:
-        """Want no answer any more; the peer is told where the speech can say so. An unknown id is ignored."""
+        """Want no answer any more; the peer is notified where the speech can say so. An unknown id is ignored."""
 
     # ── requests of the peer ──
 
@@ -205,7 +205,7 @@ class Speech(Protocol):
         """Say which manifests we hold; ignored where the speech has no word for it."""
 
     def goodbye(self, cause: Cause | None = None) -> None:
-        """Tell the peer that we drain, or for which cause it is to close the link, where the speech can say so."""
+        """Say to the peer that we drain, or for which cause it is to close the link, where the speech can say so."""
 
     def has_more_to_send(self) -> bool:
         """Whether something is queued, sendable now or not."""

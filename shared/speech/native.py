@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from shared.content.messages import MAX_ANNOUNCED, PeerAnswer, PeerRequest
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -124,7 +124,7 @@ class NativeLink:
         return encode_frame(RequestFrame(request_id, request, remaining_ms, traceparent))
 
     def cancel(self, request_id: bytes) -> bytes | None:
-        """Forget a request of ours. Returns: the frame that tells the peer; None where there is nothing to cancel."""
+        """Forget a request of ours. Returns: the frame that says so; None where there is nothing to cancel."""
         asked = self._asked.get(request_id)
         if asked is None:
             return None
@@ -163,7 +163,7 @@ class NativeLink:
         return encode_frame(FailedFrame(request_id, cause, retry_after_ms))
 
     def goodbye(self, cause: Cause | None = None) -> bytes:
-        """Tell the peer that we drain, or for which cause it is to close the link."""
+        """Say to the peer that we drain, or for which cause it is to close the link."""
         return encode_frame(GoodbyeFrame(cause))
 
     def announce(self, manifests: Sequence[str]) -> bytes:
@@ -225,6 +225,8 @@ class NativeLink:
             case GoodbyeFrame():
                 self._idle(now)
                 return [PeerLeft(frame.cause)]
+            case _:
+                assert_never(frame)
 
     def _receive_request(self, frame: RequestFrame, now: float) -> list[Event]:
         if frame.request_id in self._open:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
@@ -81,7 +81,7 @@ class PeerjsSpeech:
     def __init__(
         self, guest: str, own_id: str, budget: ByteBudget, now: float, unix_s: float, hint: str | None = None
     ) -> None:
-        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER told."""
+        """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER named."""
         self._dialects: dict[str, Dialect] = {MANAGER: ManagerDialect(own_id), MESH: MeshDialect(own_id)}
         self._dialect = self._dialects[hint] if hint is not None else None
         self._decided = False
@@ -235,7 +235,7 @@ class PeerjsSpeech:
         return round((self._now + self._unix_offset_s) * 1000)
 
     def _decide(self, value: object) -> None:
-        """The first message tells the dialect; then what waited for it is said."""
+        """The first message shows the dialect; then what waited for it is said."""
         if not isinstance(value, str | dict):
             return
         self._decided = True
@@ -261,6 +261,8 @@ class PeerjsSpeech:
                 self._say(said.reply)
             case PagePongs():
                 self._hear_pong(said)
+            case _:
+                assert_never(said)
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request

@@ -16,5 +16,5 @@ def tracer() -> trace.Tracer:
 
 @lru_cache(maxsize=1)
 def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
-    """Kept: the SDK makes a tracer anew each time it is asked for one (5 % of a busy manager's time in a profile)."""
+    """Kept: the SDK makes another tracer each time it is asked for one (5 % of a busy manager's time in a profile)."""
     return provider.get_tracer(TRACER_NAME)

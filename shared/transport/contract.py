@@ -40,16 +40,16 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class PeerHint:
-    """Whom to dial: a key, and what we were told about where it may be found.
+    """Whom to dial: a key, and what we know about where it may be found.
 
     key: 32-byte Ed25519 identity; empty for a guest, who has none. peerjs_id: derived from the key, or the guest's own
-    id. endpoints: `host:port` of its peer wire. anew: links that are open do not count, the peer is leaving them.
+    id. endpoints: `host:port` of its peer wire. fresh: links that are open do not count, the peer is leaving them.
     """
 
     key: bytes
     peerjs_id: str
     endpoints: tuple[str, ...] = ()
-    anew: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class LinkUp:
     dialer: we opened it, so we start the handshake. binding: what ties a seal to this very link.
     expected_key: set where we dialled one peer alone; anyone else is refused as `unauthenticated`.
     speech: what the link was opened for. guest: the id that the transport has proved (that of a PeerJS connection, as
-    its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can tell. ordered: whether this very link
+    its server vouches for it), 1 to 64 bytes of UTF-8; "" where only a seal can say it. ordered: whether this very link
     keeps its records in order.
     """
 
@@ -126,13 +126,13 @@ class Transport(Protocol):
     capabilities: Capabilities
 
     def set_identity(self, identity_key: bytes) -> None:
-        """The node's own 32-byte Ed25519 key, told once before the first `run`."""
+        """The node's own 32-byte Ed25519 key, given once before the first `run`."""
 
     async def run(self, emit: Emit) -> None:
         """Serve until cancelled. A missing optional part is StateChanged(DEGRADED, cause), never a raise."""
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Try to open a link that may lead to the peer; return when one is up or discovery is under way.
+        """Try to open a link that may lead to the peer; return when one is up or discovery is in flight.
 
         A swarm cannot promise whom it finds, so a dial returns no link: the seal says who came, and
         `serve_transport` waits for the peer's key. Idempotent; dials of one peer may run together.

@@ -28,9 +28,9 @@ from shared.websocket.admission import Admission, Caller, Refusal
 from shared.websocket.forwarded import Network, client_address
 from shared.websocket.machine import Machine, Opening, Payload
 
-MAX_TOLD_REFUSALS = 64
-"""Refused sockets that are told why in the machine's own words at the same time; more get the HTTP status only."""
-TELL_TIMEOUT_S = 2.0
+MAX_EXPLAINED_REFUSALS = 64
+"""Refused sockets that get the reason in the machine's own words at the same time; more get the HTTP status only."""
+EXPLAIN_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class SocketServer:
         """Args: proxies: whose `X-Forwarded-For` is believed."""
         self._name, self._machine, self._admission = name, machine, admission
         self._limits, self._clock, self._proxies = limits, clock, proxies
-        self._telling = 0
+        self._explaining = 0
         self._numbers = itertools.count(1)
         self._sockets: dict[int, _Socket] = {}
         self._rearm = asyncio.Event()
@@ -178,7 +178,7 @@ class SocketServer:
         self._tasks.start(self._keep_time(), name=f"{self._name}-timer")
 
     async def close(self) -> None:
-        """Tell every socket that we go, wait for their handlers. The caller bounds the wait; cancelling cuts off."""
+        """Say to every socket that we go, wait for their handlers. The caller bounds the wait; cancelling cuts off."""
         self._closing = True
         try:
             for socket in self._sockets.values():
@@ -217,19 +217,19 @@ class SocketServer:
     async def _refuse(self, request: web.Request, refusal: Refusal) -> web.StreamResponse:
         """Say why: a page sees nothing of an HTTP status, so where the protocol has words for it they are used."""
         words = self._machine.refusal(refusal.words) if refusal.status == 503 else None
-        if words is None or self._telling >= MAX_TOLD_REFUSALS:
+        if words is None or self._explaining >= MAX_EXPLAINED_REFUSALS:
             return web.Response(status=refusal.status, text=f"{refusal.words}\n", headers={"Retry-After": "5"})
-        self._telling += 1
+        self._explaining += 1
         ws = web.WebSocketResponse(compress=False, max_msg_size=1024, timeout=self._limits.close_timeout_s)
         try:
-            async with asyncio.timeout(TELL_TIMEOUT_S):
+            async with asyncio.timeout(EXPLAIN_TIMEOUT_S):
                 await ws.prepare(request)
                 await ws.send_str(words)
                 await ws.close(code=WSCloseCode.TRY_AGAIN_LATER)
         except (ConnectionError, TimeoutError):
             pass  # it does not listen to why
         finally:
-            self._telling -= 1
+            self._explaining -= 1
         return ws
 
     async def _serve(self, request: web.Request, caller: Caller) -> web.WebSocketResponse:

@@ -1,7 +1,7 @@
 """Requests of ours that are out on links, and who on the bus wants to hear of them.
 
 One request id lives through hops, hedges and a change of manager: a manager that takes a delivery over sends
-the same request again, is remembered as the one to tell, and an answer that is already here is told again.
+the same request again, is remembered as the one to notify, and an answer that is already here is sent again.
 
 A request whose caller's time is over is forgotten here too, whatever became of its manager: nothing is kept for a
 body that nobody waits for.
@@ -59,7 +59,7 @@ class _Asked:
     session: LinkSession
     span: Span
     expires_at: float
-    told_at: float = 0.0
+    reported_at: float = 0.0
     delayed: asyncio.Task[None] | None = None
 
 
@@ -112,7 +112,7 @@ class Asking:
             return self._accepted(asked.session)
         if call.request_id in self._answers:
             answer, body = self._answers[call.request_id]
-            await self._tell(call.manager, LinkAnswer(call.request_id, call.hop, answer, body))
+            await self._notify(call.manager, LinkAnswer(call.request_id, call.hop, answer, body))
             return self._accepted(session)
         if session is None:
             raise RemoteFailure(Cause.NO_LINK)
@@ -136,7 +136,7 @@ class Asking:
         return self._accepted(session)
 
     def cancel(self, request_id: bytes) -> None:
-        """Nobody wants the answer any more; a native peer is told."""
+        """Nobody wants the answer any more; a native peer is notified."""
         self._forget_answer(request_id)
         asked = self._take(request_id)
         if asked is not None:
@@ -144,20 +144,20 @@ class Asking:
             asked.span.end()
 
     def progress_due(self, request_id: bytes, body_bytes: int) -> bool:
-        """Whether a manager should hear of this progress: an ack always, bytes each PROGRESS_INTERVAL_S."""
+        """Whether a manager should hear of this progress: an ack always, bytes every PROGRESS_INTERVAL_S."""
         asked = self._asked.get(request_id)
         if asked is None:
             return False
         now = self._clock()
-        if body_bytes and now - asked.told_at < PROGRESS_INTERVAL_S:
+        if body_bytes and now - asked.reported_at < PROGRESS_INTERVAL_S:
             return False
-        asked.told_at = now
+        asked.reported_at = now
         return True
 
     async def progressed(self, request_id: bytes, body_bytes: int) -> None:
         asked = self._asked.get(request_id)
         if asked is not None:
-            await self._tell(asked.manager, LinkProgress(request_id, asked.hop, body_bytes))
+            await self._notify(asked.manager, LinkProgress(request_id, asked.hop, body_bytes))
 
     async def answered(self, request_id: bytes, answer: PeerAnswer, data: bytes) -> None:
         asked = self._take(request_id)
@@ -169,21 +169,21 @@ class Asking:
                 body = self._holder.hold(data, CHUNK)
             except SwarmbridgeError as error:
                 self._end(asked, error.cause)
-                await self._tell(asked.manager, LinkFailed(request_id, asked.hop, error.cause))
+                await self._notify(asked.manager, LinkFailed(request_id, asked.hop, error.cause))
                 return
         asked.span.set_attribute(names.BODY_BYTES, len(data))
         self._end(asked, None)
         self._answers[request_id] = (answer, body)
         while len(self._answers) > KEPT_ANSWERS:
             self._answers.popitem(last=False)
-        await self._tell(asked.manager, LinkAnswer(request_id, asked.hop, answer, body))
+        await self._notify(asked.manager, LinkAnswer(request_id, asked.hop, answer, body))
 
     async def failed(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
         asked = self._take(request_id)
         if asked is None:
             return
         self._end(asked, cause)
-        await self._tell(asked.manager, LinkFailed(request_id, asked.hop, cause, retry_after_ms))
+        await self._notify(asked.manager, LinkFailed(request_id, asked.hop, cause, retry_after_ms))
 
     async def link_down(self, session: LinkSession, cause: Cause) -> None:
         """Every request on the link has failed, at once."""
@@ -191,7 +191,7 @@ class Asking:
             await self.failed(request_id, cause)
 
     async def withdraw(self, session: LinkSession, cause: Cause) -> None:
-        """Want no answer of this peer any more: it is told, and so are the managers."""
+        """Want no answer of this peer any more: it is notified, and so are the managers."""
         for request_id in [key for key, asked in self._asked.items() if asked.session is session]:
             session.cancel(request_id)
             await self.failed(request_id, cause)
@@ -216,7 +216,7 @@ class Asking:
         asked.session.ask(call.request_id, call.request, remaining_ms, traceparent)
 
     def _harmed(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> bool:
-        """Whether chaos has taken the request; to the asker a dropped or delayed one is like any other.
+        """Whether chaos has taken the request; to the caller a dropped or delayed one is like any other.
 
         Raises: RemoteFailure(REFUSED).
         """
@@ -265,9 +265,9 @@ class Asking:
             asked.span.set_status(StatusCode.ERROR)
         asked.span.end()
 
-    async def _tell(self, manager: str, message: msgspec.Struct) -> None:
+    async def _notify(self, manager: str, message: msgspec.Struct) -> None:
         try:
             await self._bus.publish(self._subjects.manager(manager), message)
         except BusError as error:
-            # The asker's stub finds out by its pings and asks another manager, who asks us again.
-            log.warning("a manager could not be told: %s", error.cause.value)
+            # The caller's stub finds out by its pings and asks another manager, who asks us again.
+            log.warning("a manager could not be notified: %s", error.cause.value)

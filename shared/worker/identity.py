@@ -51,7 +51,7 @@ class LinkIdentity:
 
 
 async def certified_identity(bus: Bus, subjects: Subjects) -> LinkIdentity:
-    """Make a link key and have it certified; waits, for ever if need be, until a chunk service does it."""
+    """Make a link key and have it certified; waits, indefinitely if need be, until a chunk service does it."""
     static_private = os.urandom(X25519_KEY_BYTES)
     static_key = X25519PrivateKey.from_private_bytes(static_private).public_key().public_bytes_raw()
     for delay_s in backoff.delays_s(RETRY_FIRST_S, RETRY_CAP_S):

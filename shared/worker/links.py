@@ -1,6 +1,6 @@
-"""A worker's links: transport events in, sessions whose peer is known, and what they tell the bus.
+"""A worker's links: transport events in, sessions whose peer is known, and what they say on the bus.
 
-Driven by the transport's synchronous `emit`; everything that must wait goes through one ordered queue (telling), so
+Driven by the transport's synchronous `emit`; everything that must wait goes through one ordered queue (notices), so
 that a manager hears of progress, answers and failures in the order in which they happened.
 """
 
@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Handler, Incoming
@@ -50,13 +51,13 @@ from shared.worker.chaos import Chaos
 from shared.worker.dials import Dials
 from shared.worker.gate import Gate
 from shared.worker.identity import LinkIdentity
+from shared.worker.notices import Notices
 from shared.worker.publishing import Publishing
 from shared.worker.routes import Routes
 from shared.worker.serving import Serving
 from shared.worker.session import LinkSession
 from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 from shared.worker.status import StatusTracker
-from shared.worker.telling import Telling
 
 REFUSED_SPEECH = "speech"
 """How a link that asks for a speech we do not have is counted."""
@@ -106,8 +107,8 @@ class Links:
         self._by_peer: dict[PeerToken, list[LinkSession]] = {}
         self._dials = Dials()
         self._publishing = Publishing(self._bus, self._subjects, name, tasks)
-        self._telling = Telling(self.asking, self.status)
-        tasks.start(self._telling.run(), name="tell")
+        self._notices = Notices(self.asking, self.status)
+        tasks.start(self._notices.run(), name="notices")
         tasks.start(self.asking.sweep(), name="sweep")
 
     # ── what the transport says ──
@@ -127,6 +128,8 @@ class Links:
             case StateChanged():
                 self.status.transport_says(event.state, event.last_error, unix_ms())
                 self.on_change()
+            case _:
+                assert_never(event)
 
     def failed(self, cause: Cause) -> None:
         """The transport itself broke; it is run again."""
@@ -148,7 +151,7 @@ class Links:
         return refused if isinstance(refused, Counter) else Counter()
 
     def reset_counters(self) -> None:
-        """Switched off, or on again: what is counted starts anew, the transport's own refusals too."""
+        """Switched off, or on again: what is counted starts again, the transport's own refusals too."""
         self.status.reset()
         self.transport_refused().clear()
         self.chaos.reset()
@@ -172,7 +175,7 @@ class Links:
         except TimeoutError:
             raise TransportError(Cause.DIAL_TIMEOUT) from None
         session = self._usable(peer)
-        if session is None:  # proved, and closed again before it was of any use: the peer may have told why
+        if session is None:  # proved, and closed again before it was of any use: the peer may have said why
             raise TransportError(opened.closed_cause or Cause.CLOSED)
         self.status.worked()
         return session
@@ -184,7 +187,7 @@ class Links:
             session.announce(manifests)
 
     async def drain(self, grace_s: float) -> None:
-        """Tell peers to open another link, take no more requests, let answers under way end."""
+        """Ask peers to open another link, take no more requests, let answers in flight end."""
         self._routes.drop_all()
         for session in self._open_sessions():
             session.goodbye()
@@ -196,7 +199,7 @@ class Links:
                 for session in self._open_sessions():
                     await session.flush()
         except TimeoutError:
-            pass  # what is left then is told its cause below
+            pass  # what is left then gets its cause below
         await self.asking.all_failed(Cause.DRAINING)
 
     def part(self, cause: Cause) -> None:
@@ -237,14 +240,14 @@ class Links:
         return min(sessions, key=lambda session: session.speech.asked_count, default=None)
 
     def _hint(self, peer: PeerToken, call: Dial) -> PeerHint:
-        anew = peer in self._by_peer
+        fresh = peer in self._by_peer
         key = token_key(peer)
         if key is not None:
-            return PeerHint(key, peerjs_id(key), tuple(call.endpoints), anew)
+            return PeerHint(key, peerjs_id(key), tuple(call.endpoints), fresh)
         guest = guest_id(peer)
         if guest is None or not self._transport.capabilities.dials_guests:
             raise TransportError(Cause.PEER_UNKNOWN)
-        return PeerHint(b"", guest, tuple(call.endpoints), anew)
+        return PeerHint(b"", guest, tuple(call.endpoints), fresh)
 
     def _link_up(self, up: LinkUp) -> None:
         assert self.identity is not None, "the transport runs before it has an identity"
@@ -304,7 +307,7 @@ class Links:
         if session.fault is not None:
             self.status.refuse(session.fault)
         self.serving.link_down(session)
-        self._telling.queue(session, LinkDown(down.link, cause))
+        self._notices.queue(session, LinkDown(down.link, cause))
         others = self._by_peer.get(session.peer, []) if session.peer else []
         if session.peer is None or session not in others:
             self._never_known(live, cause)
@@ -345,13 +348,15 @@ class Links:
                 self._peer_left(session, session.peer, event)
             case AnswerProgressed():
                 if self.asking.progress_due(event.request_id, event.bytes):
-                    self._telling.queue(session, event)
+                    self._notices.queue(session, event)
             case AnswerReceived() | RequestFailed():
-                self._telling.queue(session, event)
+                self._notices.queue(session, event)
             case Announced():
                 self._publishing.announced(session.peer, self._role(session), session.link, event.manifests)
             case SpeechEnded():
                 pass  # the session has acted on it
+            case _:
+                assert_never(event)
 
     def _peer_left(self, session: LinkSession, peer: PeerToken, event: PeerLeft) -> None:
         session.leaving = True

@@ -1,4 +1,4 @@
-"""What the links of a worker tell whoever listens: events for views, and what peers announce. Lost without a bus."""
+"""What the links of a worker say to whoever listens: events for views, and what peers announce. Lost without a bus."""
 
 from __future__ import annotations
 

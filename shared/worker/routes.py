@@ -45,7 +45,7 @@ class Routes:
         self._wanted.add(peer)
         ready = self._ready.setdefault(peer, asyncio.Event())
         if peer in self._held:
-            ready.set()  # dropped a moment ago, and not let go yet
+            ready.set()  # dropped a moment ago, and not forgotten yet
         self._settle(peer)
 
     def drop(self, peer: PeerToken) -> None:

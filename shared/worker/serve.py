@@ -5,7 +5,7 @@ obeys the flag, and drains on SIGTERM. A function over the contract, not a base 
 nothing of it.
 
 A task of a link or of one request that dies costs that link or request; a task that keeps the worker going (status,
-certificate, telling managers) takes the process with it, which its supervisor starts again: a worker that hears and
+certificate, notices to managers) takes the process with it, which its supervisor starts again: a worker that hears and
 does nothing would be worse than none.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import assert_never
 
 from shared.bus.bodies import BodyHolder
 from shared.bus.contract import Incoming, Subscription
@@ -117,7 +118,7 @@ class TransportServer:
         await self._obey_flag()
 
     async def drain(self) -> None:
-        """No new dials, requests or links; answers under way go on for DRAIN_GRACE_S at most."""
+        """No new dials, requests or links; answers in flight go on for DRAIN_GRACE_S at most."""
         self._draining = True
         self._report_now.set()
         if self._dialling is not None:
@@ -138,7 +139,7 @@ class TransportServer:
             self._process.tasks.start(_die_of(name), name=f"worker-{name}")
 
     async def _identity(self) -> LinkIdentity | None:
-        """The certified identity; None where the process was told to stop before there was one."""
+        """The certified identity; None where the process was asked to stop before there was one."""
         asking = self._tasks.start(certified_identity(self._bus, self._subjects), name="certify")
         stopping = self._tasks.start(self._process.stopping.wait(), name="stopping")
         await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -207,6 +208,8 @@ class TransportServer:
                     await self._transport.signal(command.message)
             case DrainWorker():
                 self._process.stopping.set()
+            case _:
+                assert_never(command)
         return Done()
 
     async def _dial(self, call: Dial, incoming: Incoming) -> Dialled:

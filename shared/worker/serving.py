@@ -3,7 +3,7 @@
 The body is pulled range by range when the link has room, so a slow link holds back its own pulls and nobody
 else's. If its holder dies in the middle, the request is handed in once more and the pull goes on at the same
 offset from another instance: the peer sees a pause, not a failure. Where another instance cannot go on with the same
-answer, the peer is told so: what was promised in a header ends in a body or in a failure, never in silence.
+answer, the peer is notified: what was promised in a header ends in a body or in a failure, never in silence.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Serving:
                 task.cancel()
 
     def refuse_open(self, session: LinkSession, cause: Cause) -> None:
-        """Stop serving the link's requests and tell the peer why; it may send others."""
+        """Stop serving the link's requests and say to the peer why; it may send others."""
         self.link_down(session)
         for request_id in session.speech.open_requests():
             self._refused(cause)
@@ -173,7 +173,7 @@ class Serving:
         span.set_status(StatusCode.ERROR)
 
     def _start_span(self, event: RequestReceived, role: str) -> Span:
-        # A stranger's trace context is not taken: it would choose our trace ids and tell others of our work.
+        # A stranger's trace context is not taken: it would choose our trace ids and show others our work.
         crossing = self._propagation if role == ROLE_MEMBER else "off"
         return tracer().start_span(
             names.SPAN_LINK_SERVE,

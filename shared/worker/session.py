@@ -19,7 +19,7 @@ from shared.speech.contract import Event, PeerProved, Speech, SpeechEnded
 from shared.transport.contract import LinkUp, Transport
 
 PARTING_S = 1.0
-"""A peer that was told why its link ends has this long to close it; then we do. Closing at once would lose the word:
+"""A peer that knows why its link ends has this long to close it; then we do. Closing at once would lose the word:
 a data channel that is closed drops what it has queued."""
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class LinkSession:
             self._after()
 
     async def dismiss(self, cause: Cause) -> None:
-        """Tell the peer why the link ends and let it close it; close it ourselves after PARTING_S."""
+        """Say to the peer why the link ends and let it close it; close it ourselves after PARTING_S."""
         self.parting_cause = cause
         self.goodbye(cause)
         try:

@@ -61,7 +61,7 @@ class StatusTracker:
         self.refused[cause.value] += 1
 
     def reset(self) -> None:
-        """Switched off, or on again: counters and errors start anew."""
+        """Switched off, or on again: counters and errors start again."""
         self._clear_error()
         self.refused.clear()
         self.bytes_in = self.bytes_out = 0

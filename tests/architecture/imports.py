@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("shared", "services")
+AROUND = ("ops", "tests")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Module:
 
 def modules() -> list[Module]:
     return [_read(path) for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
+
+
+def every_file() -> list[Module]:
+    """`modules`, and what is built and tested around them."""
+    return [_read(path) for source in (*SOURCES, *AROUND) for path in sorted((ROOT / source).rglob("*.py"))]
 
 
 def _read(path: Path) -> Module:

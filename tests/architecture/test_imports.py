@@ -1,4 +1,4 @@
-"""The walls: who may import whom, and where the outside world may be touched."""
+"""The boundaries: who may import whom, and where the outside world may be touched."""
 
 from __future__ import annotations
 

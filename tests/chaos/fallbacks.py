@@ -1,4 +1,4 @@
-"""The fallbacks of one node counted in every place that tells of them: (transport left, cause) -> how many.
+"""The fallbacks of one node counted in every place that shows them: (transport left, cause) -> how many.
 
 Each place is read in its own way, from what it shows to others; none is derived from another here.
 """
@@ -23,7 +23,7 @@ Counts = Counter[tuple[str, str]]
 
 
 def in_receipts(receipts: Iterable[Receipt], wanted: Callable[[Receipt, HopReceipt], bool]) -> Counts:
-    """As the askers were told. wanted: which hops to count."""
+    """As the callers heard. wanted: which hops to count."""
     return Counter(
         (hop.fallback_from, hop.fallback_cause.value)
         for receipt in receipts
@@ -72,7 +72,7 @@ def in_metrics(text: str) -> Counts:
 
 
 def in_stats(stats: dict[str, Any]) -> Counts:
-    """As `GET /api/stats` and the page's live events tell them: since the transport was last switched off.
+    """As `GET /api/stats` and the page's live events show them: since the transport was last switched off.
 
     Raises: AssertionError where the sums beside the causes are others.
     """
@@ -85,7 +85,7 @@ def in_stats(stats: dict[str, Any]) -> Counts:
 
 
 class Page:
-    """What a node's page holds open: its live events. stats: the last it was told."""
+    """What a node's page holds open: its live events. stats: the last it heard."""
 
     def __init__(self, node: Node) -> None:
         self._url = node.api.url

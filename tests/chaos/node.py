@@ -1,4 +1,4 @@
-"""One node on a real nats-server: real managers, a fake worker a transport, askers, and what all of them did."""
+"""One node on a real nats-server: real managers, a fake worker a transport, callers, and what all of them did."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.ids import member_token, peer_name, service_of
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
 from shared.transports import ORDER, TransportName
-from tests.chaos.asker import DEADLINE_S, Asker
+from tests.chaos.caller import DEADLINE_S, Caller
 from tests.chaos.managers import Manager, Managers
 from tests.chaos.workers import FakeWorker
 from tests.fakes.nats_server import nats_server
@@ -42,20 +42,20 @@ class ChaosNode:
     flags: Flags
     bus: Bus
     workers: dict[TransportName, FakeWorker] = field(default_factory=dict)
-    askers: list[Asker] = field(default_factory=list)
+    callers: list[Caller] = field(default_factory=list)
     records: list[Attempt] = field(default_factory=list)
 
     async def deliver(self, timeout_s: float = DEADLINE_S) -> Receipt:
-        return await self.askers[0].deliver(PEER, REQUEST, timeout_s)
+        return await self.callers[0].deliver(PEER, REQUEST, timeout_s)
 
     async def deliver_many(self, count: int, window: int) -> list[Receipt]:
-        """So many deliveries, `window` of them at a time, by all askers in turn."""
+        """So many deliveries, `window` of them at a time, by all callers in turn."""
         numbers = iter(range(count))
         receipts: list[Receipt] = []
 
         async def keep_asking() -> None:
             for number in numbers:
-                receipt = await self.askers[number % len(self.askers)].deliver(PEER, REQUEST)
+                receipt = await self.callers[number % len(self.callers)].deliver(PEER, REQUEST)
                 receipts.append(receipt)
 
         await asyncio.gather(*(keep_asking() for _ in range(window)))
@@ -63,7 +63,7 @@ class ChaosNode:
 
     @property
     def confirmed_count(self) -> int:
-        return sum(receipt.outcome == "confirmed" for asker in self.askers for receipt in asker.receipts.values())
+        return sum(receipt.outcome == "confirmed" for caller in self.callers for receipt in caller.receipts.values())
 
     async def new_manager(self) -> Manager:
         """Start a manager and wait until it answers on its own subject."""
@@ -82,7 +82,7 @@ class ChaosNode:
 
 
 @asynccontextmanager
-async def chaos_node(directory: Path, *, managers: int, askers: int) -> AsyncIterator[tuple[ChaosNode, list[Manager]]]:
+async def chaos_node(directory: Path, *, managers: int, callers: int) -> AsyncIterator[tuple[ChaosNode, list[Manager]]]:
     """The node with its first managers; everything is ended at the end."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(nats_server(directory / "nats"))
@@ -106,11 +106,11 @@ async def chaos_node(directory: Path, *, managers: int, askers: int) -> AsyncIte
             await worker.start()
             stack.push_async_callback(worker.close)
             node.workers[transport] = worker
-        for number in range(askers):
-            asker = Asker(await connected(f"chunk-{number + 1}"), SUBJECTS)
-            await asker.start()
-            stack.push_async_callback(asker.close)
-            node.askers.append(asker)
+        for number in range(callers):
+            caller = Caller(await connected(f"chunk-{number + 1}"), SUBJECTS)
+            await caller.start()
+            stack.push_async_callback(caller.close)
+            node.callers.append(caller)
         first = await asyncio.gather(*(node.new_manager() for _ in range(managers)))
         yield node, list(first)
 

@@ -1,6 +1,6 @@
 """Circuits on real managers: both agree on an open one, a new one knows it, and the transport comes back once.
 
-The failures are a fake worker's; what is told of them goes through the real attempts stream.
+The failures are a fake worker's; what is recorded of them goes through the real attempts stream.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def recorded(node: ChaosNode, delivery_id: bytes) -> None:
 
 
 async def test_managers_agree_on_a_circuit_and_a_new_one_knows_it(tmp_path: Path) -> None:
-    async with chaos_node(tmp_path, managers=2, askers=1) as (node, running):
+    async with chaos_node(tmp_path, managers=2, callers=1) as (node, running):
         await node.deliver_many(20, 5)
         await open_circuit(node)
         receipts = await node.deliver_many(20, 10)
@@ -67,7 +67,7 @@ async def test_managers_agree_on_a_circuit_and_a_new_one_knows_it(tmp_path: Path
 
 async def test_a_transport_that_breaks_its_error_budget_is_demoted(tmp_path: Path) -> None:
     """Every other delivery fails: never many in a row, and yet half of all."""
-    async with chaos_node(tmp_path, managers=2, askers=1) as (node, running):
+    async with chaos_node(tmp_path, managers=2, callers=1) as (node, running):
         webrtc = node.workers[WEBRTC]
         webrtc.fails_with, webrtc.fails_each = Cause.REFUSED, 2
         receipts: list[Receipt] = []
@@ -82,7 +82,7 @@ async def test_a_transport_that_breaks_its_error_budget_is_demoted(tmp_path: Pat
 
 
 async def test_a_demoted_transport_comes_back_once(tmp_path: Path) -> None:
-    async with chaos_node(tmp_path, managers=2, askers=1) as (node, _):
+    async with chaos_node(tmp_path, managers=2, callers=1) as (node, _):
         await node.deliver_many(20, 5)
         await open_circuit(node)
         node.workers[WEBRTC].fails_with = None

@@ -1,7 +1,7 @@
 """N managers: one is killed or stopped in the middle of 1,000 deliveries, and a new one knows at once what they knew.
 
-Managers are real processes on a real nats-server; workers and askers are small and remember
-everything that they were told.
+Managers are real processes on a real nats-server; workers and callers are small and remember
+everything that they heard.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.bus.messages.envelopes import Receipt
 from shared.clock import monotonic
 from shared.errors import Cause
 from shared.transports import TransportName
-from tests.chaos.asker import DEADLINE_S
+from tests.chaos.caller import DEADLINE_S
 from tests.chaos.managers import Manager
 from tests.chaos.node import ChaosNode, chaos_node, story
 from tests.fakes.waiting import until
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.e2e
 DELIVERIES = 1_000
 MIDDLE = 400
 WINDOW = 200
-"""Deliveries under way at any moment: so many are with the victim when it dies, divided by the managers."""
+"""Deliveries in flight at any moment: so many are with the victim when it dies, divided by the managers."""
 
 STOPPED_S = 3.0
-"""Long enough for its askers to have gone elsewhere, short enough that the server still routes to it."""
+"""Long enough for its callers to have gone elsewhere, short enough that the server still routes to it."""
 KNOWS_WITHIN_S = 1.0
 
 FALLS_TO_BROADCAST = [
@@ -57,11 +57,11 @@ async def in_the_middle(node: ChaosNode) -> AsyncIterator[None]:
 
 
 def account_for(node: ChaosNode, receipts: list[Receipt]) -> None:
-    """Every delivery ended confirmed in time, its asker took one answer, the receiver handled each."""
-    slowest_s = max(seconds for asker in node.askers for seconds in asker.elapsed_s.values())
+    """Every delivery ended confirmed in time, its caller took one answer, the receiver handled each."""
+    slowest_s = max(seconds for caller in node.callers for seconds in caller.elapsed_s.values())
     handled = sum((worker.log for worker in node.workers.values()), start=Counter[bytes]())
-    again = sum(asker.calls.asked_again for asker in node.askers)
-    late = sum(asker.calls.late for asker in node.askers)
+    again = sum(caller.calls.asked_again for caller in node.callers)
+    late = sum(caller.calls.late for caller in node.callers)
     print(f"slowest {slowest_s * 1000:.0f} ms, {again} asked again, {late} late messages, {handled.total()} handled")
     assert len(receipts) == DELIVERIES
     assert {(receipt.outcome, receipt.cause) for receipt in receipts} == {("confirmed", None)}
@@ -69,27 +69,27 @@ def account_for(node: ChaosNode, receipts: list[Receipt]) -> None:
     ids = {receipt.delivery_id for receipt in receipts}
     assert len(ids) == DELIVERIES
     assert handled.keys() >= ids, "the receivers' logs show each delivery"
-    for asker in node.askers:
-        assert set(asker.finals.values()) == {1}
-        assert asker.taken.keys() == asker.receipts.keys()
-    assert sum(len(asker.finals) for asker in node.askers) == DELIVERIES
-    assert again > 0, "nobody was asked twice: the victim had nothing under way"
+    for caller in node.callers:
+        assert set(caller.finals.values()) == {1}
+        assert caller.taken.keys() == caller.receipts.keys()
+    assert sum(len(caller.finals) for caller in node.callers) == DELIVERIES
+    assert again > 0, "nobody was asked twice: the victim had nothing in flight"
 
 
 @pytest.mark.parametrize("managers", [2, 4])
 async def test_killing_a_manager_loses_no_delivery(tmp_path: Path, managers: int) -> None:
-    async with chaos_node(tmp_path, managers=managers, askers=2) as (node, running), in_the_middle(node):
+    async with chaos_node(tmp_path, managers=managers, callers=2) as (node, running), in_the_middle(node):
         await running[0].kill()
 
 
 async def test_stopping_a_manager_loses_no_delivery(tmp_path: Path) -> None:
     """It never comes back: the server routes to it until it has missed the server's pings, for 4 to 6 s."""
-    async with chaos_node(tmp_path, managers=2, askers=2) as (node, running), in_the_middle(node):
+    async with chaos_node(tmp_path, managers=2, callers=2) as (node, running), in_the_middle(node):
         running[0].freeze()
 
 
 async def test_a_manager_that_was_stopped_and_goes_on_does_no_harm(tmp_path: Path) -> None:
-    async with chaos_node(tmp_path, managers=3, askers=2) as (node, running):
+    async with chaos_node(tmp_path, managers=3, callers=2) as (node, running):
         async with in_the_middle(node):
             running[0].freeze()
             await asyncio.sleep(STOPPED_S)  # what is measured here is a stop of this length
@@ -100,7 +100,7 @@ async def test_a_manager_that_was_stopped_and_goes_on_does_no_harm(tmp_path: Pat
 
 
 async def test_a_new_manager_knows_links_and_flags_within_a_second(tmp_path: Path) -> None:
-    async with chaos_node(tmp_path, managers=2, askers=1) as (node, running):
+    async with chaos_node(tmp_path, managers=2, callers=1) as (node, running):
         await node.deliver_many(20, 5)
         await node.flags.set(TransportName.WEBTORRENT, False)
         node.workers[TransportName.WEBRTC].fails_with = Cause.REFUSED

@@ -1,4 +1,4 @@
-"""A node as its operator's own bus user sees it: attempts, spans, diagnostics, and an asker of its own."""
+"""A node as its operator's own bus user sees it: attempts, spans, diagnostics, and a caller of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.content.link import ContentLink, parse_link
 from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.settings.config import FlagSettings
 from shared.settings.flags import Flags
-from tests.chaos.asker import Asker
+from tests.chaos.caller import Caller
 
 POLL_S = 0.02
 PUT_WITHIN_S = 20.0
@@ -26,13 +26,13 @@ PUT_WITHIN_S = 20.0
 
 @dataclass
 class Watch:
-    """asker: asks this node's managers, as its chunk service does. records, spans, diagnostics: as they come.
+    """caller: asks this node's managers, as its chunk service does. records, spans, diagnostics: as they come.
 
     stored_ms: when the stream took a record, by its delivery (hex) and hop number.
     """
 
     bus: Bus
-    asker: Asker
+    caller: Caller
     flags: Flags
     records: list[Attempt] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
@@ -62,14 +62,14 @@ async def watching(node: Node) -> AsyncIterator[Watch]:
     seed = node.plan.seeds[ADMIN].node.read_text().strip()
     bus = await nats_bus.connect(node.plan.nats_url, "chunk-watch", seed=seed, service=ADMIN)
     flags = Flags(FlagSettings())
-    watch = Watch(bus, Asker(bus, subjects), flags)
+    watch = Watch(bus, Caller(bus, subjects), flags)
     try:
         await flags.start(bus)
         await watch.listen(subjects)
-        await watch.asker.start()
+        await watch.caller.start()
         yield watch
     finally:
-        await watch.asker.close()
+        await watch.caller.close()
         await flags.close()
         await bus.close()
 

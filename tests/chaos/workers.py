@@ -28,7 +28,7 @@ from shared.tasks.owned import Tasks
 from shared.transports import TransportName
 
 ANSWER_AFTER_S = 0.02
-"""What a link's round trip may take; long enough for many deliveries to be under way at any moment."""
+"""What a link's round trip may take; long enough for many deliveries to be in flight at any moment."""
 MAX_SENDS = 2_048
 
 

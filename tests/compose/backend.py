@@ -66,12 +66,12 @@ def _dead(nodes: Nodes) -> str:
     seen["working again"] = again
     # Other work of the machine comes and goes: the slower of the two looks beside is what to compare with.
     beside_ms, beside_s = max(beside.elapsed_ms, again.elapsed_ms), max(beside.stopped_s, again.stopped_s)
-    told = "; ".join(f"{n} {s.elapsed_ms:.0f} ms, {s.stopped_s:.1f} s, {s.mib:.0f} MiB" for n, s in seen.items())
+    seen_text = "; ".join(f"{n} {s.elapsed_ms:.0f} ms, {s.stopped_s:.1f} s, {s.mib:.0f} MiB" for n, s in seen.items())
     for name, one in seen.items():
         slower_ms, longer_s = one.elapsed_ms - beside_ms, one.stopped_s - beside_s
         if slower_ms > SLOWER_MS or longer_s > STOP_S or one.mib - beside.mib > GROWN_MIB:
-            raise Failed(f"with Jaeger {name}: {told}")
-    return f"a delivery, a manager's stop, memory of manager and chunk: {told}"
+            raise Failed(f"with Jaeger {name}: {seen_text}")
+    return f"a delivery, a manager's stop, memory of manager and chunk: {seen_text}"
 
 
 def _look(nodes: Nodes) -> Seen:

@@ -28,7 +28,7 @@ def fault_parts(nodes: Nodes) -> list[Part]:
         Part("rolling restart", "transfers go on while each service is replaced", 400, lambda: _roll(nodes)),
         Part("nats restart", "transfers go on afterwards", 180, lambda: _nats(nodes)),
         Part("down and up", "the same peer ids, every file still there", 300, lambda: _down_up(nodes)),
-        Part("nats loses its volume", "made again by the keeper, told, and puts work", 300, lambda: _amnesia(nodes)),
+        Part("nats loses its volume", "made again by the keeper, reported; puts work", 300, lambda: _amnesia(nodes)),
         Part("down without a volume", "`up` makes a node that serves", 300, lambda: _without_volume(nodes)),
     ]
 
@@ -174,7 +174,7 @@ def _amnesia(nodes: Nodes) -> str:
     started_s = time.monotonic()
     until(lambda: nodes.a.put(b"a file"), BACK_S, "a put")
     put_s = time.monotonic() - started_s
-    told = until(lambda: [d for d in nodes.a.api("diagnostics") if d["code"] == "storage-lost"], BACK_S, "a diagnostic")
+    lost = until(lambda: [d for d in nodes.a.api("diagnostics") if d["code"] == "storage-lost"], BACK_S, "a diagnostic")
     _healthy_again(nodes)
     if next(t for t in nodes.a.api("stats")["transports"] if t["id"] == "webtorrent")["enabled"]:
         raise Failed("a flag that was set is forgotten")
@@ -182,7 +182,7 @@ def _amnesia(nodes: Nodes) -> str:
     if nodes.a.sha256(link) != digest:
         raise Failed("the file has changed")
     nodes.moved()
-    return f"a put after {put_s:.1f} s, {len(told)} diagnostics, a flag and a file as before, a new file moved"
+    return f"a put after {put_s:.1f} s, {len(lost)} diagnostics, a flag and a file as before, a new file moved"
 
 
 def _without_volume(nodes: Nodes) -> str:

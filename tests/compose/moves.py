@@ -75,7 +75,7 @@ def move_parts(nodes: Nodes) -> list[Part]:
         Part("webtorrent", "a file over the BitTorrent wire alone", 120, lambda: _over(nodes, "webTorrent")),
         Part("calm", "no error in any log, and few words", 60, lambda: _calm(nodes)),
         Part("scale up", "a file over more instances than one of each kind", 240, lambda: _scale_up(nodes)),
-        Part("scale down", "a transfer under way ends well", 240, lambda: _scale_down(nodes)),
+        Part("scale down", "a transfer in flight ends well", 240, lambda: _scale_down(nodes)),
     ]
 
 

@@ -34,10 +34,10 @@ FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 )
-DIAL = """([mine, at, ice, id, timeoutMs]) => new Promise((told) => {
+DIAL = """([mine, at, ice, id, timeoutMs]) => new Promise((answer) => {
   const peer = new Peer(mine, { ...at, path: "/", config: ice });
-  setTimeout(() => told({ error: "timeout" }), timeoutMs);
-  peer.on("error", (error) => told({ error: `${error.type}: ${error.message}` }));
+  setTimeout(() => answer({ error: "timeout" }), timeoutMs);
+  peer.on("error", (error) => answer({ error: `${error.type}: ${error.message}` }));
   peer.on("open", () => {
     const began = performance.now();
     const connection = peer.connect(id, { reliable: true, serialization: "raw", metadata: { swarmbridge: 1 } });
@@ -47,7 +47,7 @@ DIAL = """([mine, at, ice, id, timeoutMs]) => new Promise((told) => {
       const pair = stats.find((one) => one.type === "candidate-pair" && one.nominated && one.state === "succeeded");
       const end = (id) => stats.find((one) => one.id === id) || {};
       const [local, remote] = [end(pair && pair.localCandidateId), end(pair && pair.remoteCandidateId)];
-      told({ ms, way: local.candidateType, address: remote.address, port: remote.port });
+      answer({ ms, way: local.candidateType, address: remote.address, port: remote.port });
     });
   });
 })"""
@@ -178,7 +178,7 @@ def _https(nodes: Nodes) -> str:
             peer = json.load(response)["peer"]
         if peer != nodes.a.peer:
             raise Failed("the API is another")
-        # Chromium is told the server by its key: putting the authority into its store needs a tool of its own.
+        # Chromium knows the server by its key: putting the authority into its store needs a tool of its own.
         server = ssl.get_server_certificate(("localhost", 9443))
         flag = f"--ignore-certificate-errors-spki-list={_key_hash(server)}"
         at = {"host": "localhost", "port": 9443, "secure": True}

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import assert_never
 
 import pytest
 
@@ -19,6 +20,7 @@ from shared.transport.contract import (
     LinkUp,
     PeerHint,
     RecordReceived,
+    StateChanged,
     Transport,
     TransportEvent,
 )
@@ -48,8 +50,10 @@ class End:
                 self.downs.append(event)
             case RecordReceived():
                 self.records.setdefault(event.link, []).append(bytes(event.record))
+            case StateChanged():
+                pass  # how a transport feels is no matter of its links
             case _:
-                pass
+                assert_never(event)
         self._changed.set()
 
     async def start(self) -> None:
@@ -80,17 +84,17 @@ class Pair:
         self.near, self.far = near, far
 
     async def link(self) -> tuple[LinkUp, LinkUp]:
-        """Dial and wait until both ends are up. Returns: the near and the far end's LinkUp."""
+        """Dial and wait until both ends are up. Returns: the near and the remote's LinkUp."""
         near_count, far_count = len(self.near.ups), len(self.far.ups)
         async with asyncio.timeout(WAIT_S):
-            while True:  # the far end may still be finding its place in the swarm
+            while True:  # the remote peer may still be finding its place in the swarm
                 try:
                     await self.near.transport.dial(self.far.hint, WAIT_S)
                     break
                 except TransportError:
                     await asyncio.sleep(0.1)
         await self.near.until(lambda: len(self.near.ups) > near_count, "the near end is up")
-        await self.far.until(lambda: len(self.far.ups) > far_count, "the far end is up")
+        await self.far.until(lambda: len(self.far.ups) > far_count, "the remote peer is up")
         return self.near.ups[-1], self.far.ups[-1]
 
 
@@ -119,7 +123,7 @@ async def both_ends_agree_on_the_link(pair: Pair) -> None:
 async def every_link_has_a_binding_of_its_own(pair: Pair) -> None:
     first, far_first = await pair.link()
     await pair.near.transport.close(first.link, Cause.CLOSED)
-    await pair.far.until(lambda: any(down.link == far_first.link for down in pair.far.downs), "the far end is down")
+    await pair.far.until(lambda: any(down.link == far_first.link for down in pair.far.downs), "the remote peer is down")
     await pair.far.stop()
     await pair.near.stop()
     await pair.far.start()
@@ -170,7 +174,7 @@ async def a_closed_link_takes_nothing(pair: Pair) -> None:
     near, far = await pair.link()
     await pair.near.transport.close(near.link, Cause.REFUSED)
     await pair.near.until(lambda: any(down.link == near.link for down in pair.near.downs), "our end is down")
-    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the far end is down")
+    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the remote peer is down")
     for end, link in ((pair.near, near.link), (pair.far, far.link)):
         with pytest.raises(TransportError) as refusal:
             await end.transport.send(link, b"too late")
@@ -181,7 +185,7 @@ async def a_link_goes_down_once_with_our_cause(pair: Pair) -> None:
     near, far = await pair.link()
     await pair.near.transport.close(near.link, Cause.REFUSED)
     await pair.near.transport.close(near.link, Cause.OTHER)
-    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the far end is down")
+    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the remote peer is down")
     await pair.far.transport.close(far.link, Cause.OTHER)
     await pair.near.stop()
     await pair.far.stop()
@@ -201,7 +205,7 @@ async def stopping_closes_every_link_and_it_runs_again(pair: Pair) -> None:
     near, far = await pair.link()
     await pair.near.stop()
     assert [down.link for down in pair.near.downs] == [near.link]
-    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the far end noticed")
+    await pair.far.until(lambda: any(down.link == far.link for down in pair.far.downs), "the remote peer noticed")
     await pair.near.start()
     again, far_again = await pair.link()
     await pair.near.transport.send(again.link, b"again")

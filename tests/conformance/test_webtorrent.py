@@ -1,4 +1,4 @@
-"""The suite against webtorrent: our wire over TCP, the far end known by its endpoint alone."""
+"""The suite against webtorrent: our wire over TCP, the remote peer known by its endpoint alone."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class HostileChunk:
         if file is None:
             return InboundAnswer(NotFound(asked), None)
         lie = self._lie
-        if lie is not None and lie.is_told(call):
+        if lie is not None and lie.is_reported(call):
             return await lie.answer(self, call.request, file)
         return await good(self, call.request, file)
 
@@ -169,7 +169,7 @@ class Lie:
     over: Collection[str]
     about: type[PeerRequest] | None
 
-    def is_told(self, call: Inbound) -> bool:
+    def is_reported(self, call: Inbound) -> bool:
         return call.stamp.transport in self.over and (self.about is None or isinstance(call.request, self.about))
 
 

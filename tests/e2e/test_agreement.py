@@ -46,7 +46,7 @@ WEBRTC, WEBTORRENT = TransportName.WEBRTC, TransportName.WEBTORRENT
 CHAOS = ChaosFlag(drop=3, refuse=10)
 PRIMARY_WITHIN_S = 15.0
 AGREE_WITHIN_S = 8.0
-"""Records are written behind receipts, spans leave in batches, the page is told twice a second."""
+"""Records are written behind receipts, spans leave in batches, the page is notified twice a second."""
 POLL_S = 0.1
 
 
@@ -55,7 +55,7 @@ Fault = Callable[[], Awaitable[None]]
 
 @dataclass
 class Stage:
-    """The pair, what is heard on node B's bus, B's page, and what B's asker asks A for."""
+    """The pair, what is heard on node B's bus, B's page, and what B's caller asks A for."""
 
     pair: Pair
     watch: Watch
@@ -64,7 +64,7 @@ class Stage:
     receipts: list[Receipt] = field(default_factory=list)
 
     async def deliver(self) -> Receipt:
-        receipt = await self.watch.asker.deliver(self.link.holders[0], RequestManifest(self.link.digest))
+        receipt = await self.watch.caller.deliver(self.link.holders[0], RequestManifest(self.link.digest))
         self.receipts.append(receipt)
         return receipt
 
@@ -102,7 +102,7 @@ class Stage:
         self._signal_far_worker(signal.SIGCONT)
 
     async def restart_manager(self) -> None:
-        """As an operator does: what it has not told yet it tells before it ends."""
+        """As an operator does: what it has not reported yet it reports before it ends."""
         manager = self.pair.b.processes("manager")[0]
         await manager.stop()
         manager.start()

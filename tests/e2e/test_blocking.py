@@ -26,12 +26,12 @@ async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIter
 
 async def test_a_blocked_peer_gets_nothing_until_it_is_unblocked(scene: Scene) -> None:
     holder = (await scene.nodes.a.api.node()).name
-    asker = (await scene.nodes.b.api.node()).name
+    caller = (await scene.nodes.b.api.node()).name
     await scene.got()
     await scene.all_linked()
     await we_block_the_holder(scene, holder)
-    await the_holder_refuses_us(scene, asker)
-    await the_holder_blocks_us_altogether(scene, asker, holder)
+    await the_holder_refuses_us(scene, caller)
+    await the_holder_blocks_us_altogether(scene, caller, holder)
 
 
 async def we_block_the_holder(scene: Scene, holder: str) -> None:
@@ -50,10 +50,10 @@ async def we_block_the_holder(scene: Scene, holder: str) -> None:
     await scene.got()
 
 
-async def the_holder_refuses_us(scene: Scene, asker: str) -> None:
-    """Inbound at the far end: it refuses each request over links that stay open, and counts it."""
+async def the_holder_refuses_us(scene: Scene, caller: str) -> None:
+    """Inbound at the remote peer: it refuses each request over links that stay open, and counts it."""
     link = await scene.put(1)
-    await scene.cli("blocklist", "add", asker, "--direction", "inbound", node=scene.nodes.a)
+    await scene.cli("blocklist", "add", caller, "--direction", "inbound", node=scene.nodes.a)
     transfer = await scene.nodes.b.api.fetch(link)
     assert (await scene.ended(scene.nodes.b.api, transfer)).cause == "blocked"
     found = await scene.why(transfer)
@@ -62,17 +62,17 @@ async def the_holder_refuses_us(scene: Scene, asker: str) -> None:
     for transport in TRANSPORTS:
         await scene.linked(transport, 1)
     await refused_at(scene, scene.nodes.a, "blocked", at_least=3)
-    await scene.cli("blocklist", "remove", asker, node=scene.nodes.a)
+    await scene.cli("blocklist", "remove", caller, node=scene.nodes.a)
     await scene.got()
 
 
-async def the_holder_blocks_us_altogether(scene: Scene, asker: str, holder: str) -> None:
-    """In the middle of a fetch: every link closes and our side is told why; unblocked, webrtc is back within 10 s."""
+async def the_holder_blocks_us_altogether(scene: Scene, caller: str, holder: str) -> None:
+    """In the middle of a fetch: every link closes and our side knows why; unblocked, webrtc is back within 10 s."""
     transfer = await scene.nodes.b.api.fetch(await scene.put(32))
     async with asyncio.timeout(DEADLINE_S):
         while (await scene.nodes.b.api.transfer(transfer)).chunks_done < 2:
             await asyncio.sleep(0.01)
-    await scene.cli("blocklist", "add", asker, node=scene.nodes.a)
+    await scene.cli("blocklist", "add", caller, node=scene.nodes.a)
     for transport in TRANSPORTS:
         await scene.linked(transport, 0)
     found = await scene.why_once(holder, _all_closed_blocked)
@@ -80,7 +80,7 @@ async def the_holder_blocks_us_altogether(scene: Scene, asker: str, holder: str)
     done = (await scene.nodes.b.api.transfer(transfer)).chunks_done
     assert done < 32
     assert "blocked" in causes_of(found)
-    await scene.cli("blocklist", "remove", asker, node=scene.nodes.a)
+    await scene.cli("blocklist", "remove", caller, node=scene.nodes.a)
     loop = asyncio.get_running_loop()
     unblocked_at = loop.time()
     await scene.done(transfer)
@@ -94,7 +94,7 @@ def _all_closed_blocked(found: Json) -> bool:
 
 
 async def refused_at(scene: Scene, node: Node, cause: str, *, at_least: int) -> None:
-    """Wait until the node's workers have told of so many refusals of that cause, over all transports."""
+    """Wait until the node's workers have reported so many refusals of that cause, over all transports."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             rows = json.loads(await scene.cli("stats", "--json", node=node))["transports"]

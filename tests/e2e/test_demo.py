@@ -34,8 +34,8 @@ def demo_command(*arguments: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """One whole run, with a file of one's own."""
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One whole run, with a file of your own."""
     base = tmp_path_factory.mktemp("demo")
     mine = base / "holiday video.bin"
     mine.write_bytes(os.urandom(3 * 2**20 + 17))
@@ -49,8 +49,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 
 
 @pytest.fixture(scope="module")
-def story(told: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str, Any]:
-    _, ended = told
+def story(demo_run: tuple[Path, subprocess.CompletedProcess[str]]) -> dict[str, Any]:
+    _, ended = demo_run
     assert ended.stdout, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)
     assert document["ok"], document["reason"]
@@ -98,15 +98,15 @@ def test_one_trace_crosses_processes_and_nodes(story: dict[str, Any]) -> None:
     assert {"chunk", "manager"} <= {span["service"] for span in spans}
 
 
-def test_nothing_that_must_stay_secret_is_printed(told: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    _, ended = told
+def test_nothing_that_must_stay_secret_is_printed(demo_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, ended = demo_run
     assert secrets_in(ended.stdout) == []
     assert secrets_in(ended.stderr) == []
     assert "holiday" not in ended.stdout
 
 
-def test_nothing_is_left(told: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
-    base, _ = told
+def test_nothing_is_left(demo_run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    base, _ = demo_run
     assert_nothing_left(base)
 
 

@@ -41,7 +41,7 @@ def test_the_node_is_whole_again(tmp_path: Path) -> None:
         while cli(node, "put", str(second)).returncode != 0:
             assert time.monotonic() < give_up_s, "no put works again"
         while not [one for one in _diagnostics(node) if one["code"] == "storage-lost"]:
-            assert time.monotonic() < give_up_s, "nobody was told of the loss"
+            assert time.monotonic() < give_up_s, "nobody was notified of the loss"
             time.sleep(0.2)
         # What people had set, and what was stored, is known as before.
         assert cli_json(node, "flags")["webTorrentTransport"] is False

@@ -46,14 +46,14 @@ READY = ("ready", "active")
 
 @dataclass
 class Stage:
-    """The pair, and what node B's asker asks node A for."""
+    """The pair, and what node B's caller asks node A for."""
 
     pair: Pair
     watch: Watch
     link: ContentLink
 
     async def deliver(self) -> Receipt:
-        receipt = await self.watch.asker.deliver(self.link.holders[0], RequestManifest(self.link.digest))
+        receipt = await self.watch.caller.deliver(self.link.holders[0], RequestManifest(self.link.digest))
         assert receipt.outcome == "confirmed", receipt.cause
         return receipt
 

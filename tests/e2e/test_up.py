@@ -113,7 +113,7 @@ def test_a_file_goes_from_one_node_to_the_other(nodes: tuple[Running, Running], 
     assert set(got["byTransport"]) <= {"webrtc", "webtorrent"}
 
 
-def test_stats_and_peers_tell_of_the_link(nodes: tuple[Running, Running]) -> None:
+def test_stats_and_peers_show_the_link(nodes: tuple[Running, Running]) -> None:
     stats = cli_json(nodes[0], "stats")
     assert [row["id"] for row in stats["transports"]] == ["webrtc", "webtorrent", "broadcast"]
     assert stats["transportFallbacks"] == sum(row["fallbackCount"] for row in stats["transports"])

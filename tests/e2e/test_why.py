@@ -23,7 +23,7 @@ async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIter
         yield scene
 
 
-async def test_each_verdict_tells_what_was_really_done(scene: Scene) -> None:
+async def test_each_verdict_says_what_was_really_done(scene: Scene) -> None:
     holder = (await scene.nodes.a.api.node()).name
     await all_is_well(scene)
     await our_worker_is_killed(scene)

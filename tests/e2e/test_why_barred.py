@@ -34,7 +34,7 @@ async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIter
         yield scene
 
 
-async def test_each_bar_on_the_way_is_told_as_what_it_was(scene: Scene) -> None:
+async def test_each_bar_on_the_way_is_reported_as_what_it_was(scene: Scene) -> None:
     await nobody_is_named(scene)
     await nobody_answers_a_dial(scene)
     await whoever_answers_leads_nowhere(scene)
@@ -121,7 +121,7 @@ async def a_package_is_missing(scene: Scene) -> None:
 
 async def our_id_is_taken(scene: Scene) -> None:
     (worker,) = scene.nodes.b.processes("webrtc")
-    # A fresh manager wants nobody yet: a probe's failure would be told in the place of the worker's own trouble.
+    # A fresh manager wants nobody yet: a probe's failure would be shown in the place of the worker's own trouble.
     await scene.nodes.b.kill("manager")
     scene.nodes.b.revive("manager")
     async with _impostor(Impostor(scene.nodes.b, await _token(scene.nodes.b))):
@@ -157,7 +157,7 @@ async def somebody_else_answers(scene: Scene) -> None:
 async def _barred(scene: Scene, cause: str) -> Json:
     """The verdict on a transfer over webrtc alone that cannot start.
 
-    A dial's failure is told again for a second: then it is the next transfer that tells of the new one alone.
+    A dial's failure is reported again for a second: then it is the next transfer that shows the new one alone.
     """
     async with asyncio.timeout(DEADLINE_S):
         while True:
@@ -170,7 +170,7 @@ async def _barred(scene: Scene, cause: str) -> Json:
 
 
 async def _in_trouble(scene: Scene, cause: str) -> None:
-    """Wait until B's gateway tells of it."""
+    """Wait until B's gateway shows it."""
     holder = (await scene.nodes.a.api.node()).name
     await scene.why_once(
         holder, lambda found: [one for one in changes_of(found, "transport_troubled") if one["cause"] == cause]

@@ -1,4 +1,4 @@
-"""`swarmbridge why` against a far end that lies: each cause is brought about by its chunk service, then asked for."""
+"""`swarmbridge why` against a remote peer that lies: each cause is made by its chunk service, then asked for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> AsyncIter
         yield scene
 
 
-async def test_each_lie_of_a_chunk_service_is_told_as_what_it_was(scene: Scene) -> None:
+async def test_each_lie_of_a_chunk_service_is_reported_as_what_it_was(scene: Scene) -> None:
     await scene.nodes.a.kill("chunk")
     hostile = HostileChunk(scene.nodes.a)
     await hostile.start()

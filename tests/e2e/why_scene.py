@@ -107,7 +107,7 @@ class Scene:
                 await asyncio.sleep(POLL_S)
 
     async def fetched(self, new_link: Callable[[], Awaitable[str]], *, spared: bool = False) -> Json:
-        """Have B fetch a file of one chunk: the verdict when both of its deliveries are told of.
+        """Have B fetch a file of one chunk: the verdict when both of its deliveries are recorded.
 
         new_link: of a new file. Once more with another one where the machine's load started a hedge, or (but for
         `spared`) has let a circuit open.
@@ -177,6 +177,6 @@ def hops_of(found: Json, transport: str) -> Sequence[Json]:
 
 
 def _is_whole(found: Json) -> bool:
-    """Whether the two deliveries of a file of one chunk are told of: the records come by their own way."""
+    """Whether the two deliveries of a file of one chunk are recorded: the records come by their own way."""
     confirmed: int = sum(row["count"] for row in found["timeline"] if row["outcome"] == "confirmed")
     return confirmed >= 2

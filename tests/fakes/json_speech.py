@@ -81,6 +81,8 @@ class JsonSpeech:
                 self._events.append(Announced(tuple(message["manifests"])))
             case "bye":
                 self._events.append(PeerLeft(Cause(message["cause"]) if message["cause"] else None))
+            case _:
+                pass  # an answer to nothing that was asked
 
     def events(self) -> list[Event]:
         events, self._events = self._events, []
@@ -162,8 +164,8 @@ def _page(hint: str | None) -> MakeSpeech:
 
     def make(opening: Opening) -> Speech:
         own_id = peerjs_id(opening.identity.certificate.identity_key)
-        told = hint if opening.up.dialer else None
-        return PeerjsSpeech(opening.up.guest, own_id, opening.budget, opening.now, opening.unix_s, told)
+        named = hint if opening.up.dialer else None
+        return PeerjsSpeech(opening.up.guest, own_id, opening.budget, opening.now, opening.unix_s, named)
 
     return make
 

@@ -31,7 +31,7 @@ def test_an_hour_passes_at_once_and_timers_keep_their_order() -> None:
     assert abs(unix_ms() - time.time() * 1000) < 1000, "the real clock is back"
 
 
-def test_a_deadlock_is_told() -> None:
+def test_a_deadlock_is_reported() -> None:
     async def main() -> None:
         await asyncio.Event().wait()
 

@@ -3,7 +3,7 @@
 Where nothing is ready, the clock moves on to the next timer instead of waiting for it. What runs is deterministic but
 for the hashes of sets, and a storm of a minute costs what it computes. Only for what needs no socket and no thread.
 
-`run_virtual` also makes `unix_ms` and `monotonic` of shared.clock tell virtual time in the modules that it is given.
+`run_virtual` also makes `unix_ms` and `monotonic` of shared.clock read virtual time in the modules that it is given.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]], modules: Iterable[ModuleType] = ()) -> T:
     """Run `main` to its end in virtual time. modules: those that took `monotonic` from shared.clock by name."""
     loop = VirtualLoop()
-    told = SimpleNamespace(time_ns=lambda: int(loop.time() * 1e9), monotonic=loop.time)
+    virtual = SimpleNamespace(time_ns=lambda: int(loop.time() * 1e9), monotonic=loop.time)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(clock, "time", told))
+        stack.enter_context(patch.object(clock, "time", virtual))
         for module in modules:
             stack.enter_context(patch.object(module, "monotonic", loop.time))
         runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: loop))

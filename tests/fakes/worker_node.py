@@ -48,7 +48,7 @@ CERTIFICATE_S = 24 * 3600
 
 @dataclass
 class WorkerNode:
-    """`start` serves a transport. `said` is what its manager was told, `asked` what its chunk service was."""
+    """`start` serves a transport. `said` is what its manager heard, `asked` what its chunk service was."""
 
     seed: bytes
     members: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class WorkerNode:
         self.token: PeerToken = member_token(self.key) if self.sealed else guest_token(peerjs_id(self.key))
         self.hub = MemoryHub()
         self.subjects = Subjects("node")
-        self.asker: MemoryBus = self.hub.bus("manager-1")
+        self.caller: MemoryBus = self.hub.bus("manager-1")
         self.puller: MemoryBus = self.hub.bus("chunk-puller")
         self.said: list[ManagerMessage] = []
         self.asked: list[Inbound] = []
@@ -109,10 +109,7 @@ class WorkerNode:
     async def dial(
         self, peer: PeerToken, transport: str = TransportName.WEBRTC.value, timeout_s: float = 5.0
     ) -> Dialled:
-        return await self.asker.request(self.subjects.dial(transport), Dial(peer), Dialled, timeout_s=timeout_s)
-
-    def told(self, kind: type) -> list[ManagerMessage]:
-        return [message for message in self.said if isinstance(message, kind)]
+        return await self.caller.request(self.subjects.dial(transport), Dial(peer), Dialled, timeout_s=timeout_s)
 
     @property
     def answers(self) -> list[LinkAnswer]:
@@ -134,7 +131,7 @@ class WorkerNode:
             return Done()
 
         async def inbound(call: Inbound, incoming: Incoming) -> InboundAnswer:
-            return await self.asker.request(self.subjects.chunk_message, call, InboundAnswer, timeout_s=5.0)
+            return await self.caller.request(self.subjects.chunk_message, call, InboundAnswer, timeout_s=5.0)
 
         async def announced(event: PeerAnnounced, incoming: Incoming) -> None:
             self.announced.append(event)
@@ -142,11 +139,11 @@ class WorkerNode:
         async def status(event: WorkerStatus, incoming: Incoming) -> None:
             self.status = event
 
-        await self.asker.serve(self.subjects.manager(self.asker.instance), ManagerMessage, message)
-        await self.asker.serve(self.subjects.event("status"), WorkerStatus, status)
-        await self.asker.serve(self.subjects.announced("*"), PeerAnnounced, announced)
+        await self.caller.serve(self.subjects.manager(self.caller.instance), ManagerMessage, message)
+        await self.caller.serve(self.subjects.event("status"), WorkerStatus, status)
+        await self.caller.serve(self.subjects.announced("*"), PeerAnnounced, announced)
         for transport in TransportName:
-            await self.asker.serve(self.subjects.inbound(transport), Inbound, inbound, queue=QUEUE_MANAGER)
+            await self.caller.serve(self.subjects.inbound(transport), Inbound, inbound, queue=QUEUE_MANAGER)
 
     async def _start_chunk(self, instance: str) -> None:
         bus = self.hub.bus(instance)

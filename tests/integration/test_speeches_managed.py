@@ -33,14 +33,14 @@ class ManagedNode(WorkerNode):
     """With a real manager, and a caller in the place of the chunk service."""
 
     async def _start_manager(self) -> None:
-        self.caller = self.hub.bus("chunk-caller")
-        self.calls = Calls(self.caller, self.subjects, self.subjects.manager)
+        self.chunk = self.hub.bus("chunk-caller")
+        self.calls = Calls(self.chunk, self.subjects, self.subjects.manager)
         await self.calls.start()
 
         async def status(event: WorkerStatus, incoming: Incoming) -> None:
             self.status = event
 
-        await self.asker.serve(self.subjects.event("status"), WorkerStatus, status)
+        await self.caller.serve(self.subjects.event("status"), WorkerStatus, status)
         bus = self.hub.bus("manager-real")
         flags, blocklist = Flags(FlagSettings()), Blocklist()
         await flags.start(bus)
@@ -60,15 +60,15 @@ class ManagedNode(WorkerNode):
     async def fetch(self, peer: PeerToken, ref: str) -> tuple[bytes, Receipt]:
         """What the chunk service does: ask, pull the body, give the verdict."""
         call_id, body = os.urandom(16), b""
-        call = Deliver(call_id, self.caller.instance, peer, RequestChunk(ref))
+        call = Deliver(call_id, self.chunk.instance, peer, RequestChunk(ref))
 
         async def on_message(message: ReplyMessage) -> bool:
             nonlocal body
             if isinstance(message, Answered):
                 assert message.body is not None
-                body = await bodies.pull(self.caller, self.subjects, message.body, timeout_s=REQUEST_S)
+                body = await bodies.pull(self.chunk, self.subjects, message.body, timeout_s=REQUEST_S)
                 verdict = Verdict(call_id, message.hop, None, len(body))
-                await self.caller.publish(self.subjects.manager(message.manager), verdict)
+                await self.chunk.publish(self.subjects.manager(message.manager), verdict)
             return isinstance(message, Receipt)
 
         receipt = await self.calls.call(self.subjects.deliver, call_id, call, REQUEST_S, on_message)

@@ -86,7 +86,7 @@ async def test_a_chunk_crosses_a_sealed_data_channel(meeting: Meeting) -> None:
     near, far = meeting.near, meeting.far
     await near.dial(far.token, timeout_s=10.0)
     link = near.subjects.link("webrtc", far.token)
-    await near.asker.request(link, SendRequest(b"r" * 16, "manager-1", 1, RequestChunk(REF)), Accepted, timeout_s=5.0)
+    await near.caller.request(link, SendRequest(b"r" * 16, "manager-1", 1, RequestChunk(REF)), Accepted, timeout_s=5.0)
     await until(lambda: near.answers, 10.0)
     body = near.answers[0].body
     assert body is not None

@@ -51,12 +51,12 @@ class Tapped:
 
     async def dial(self, peer: str) -> Dialled:
         subject = self.near.subjects.dial("webtorrent")
-        return await self.near.asker.request(subject, Dial(peer, [self.endpoint]), Dialled, timeout_s=10.0)
+        return await self.near.caller.request(subject, Dial(peer, [self.endpoint]), Dialled, timeout_s=10.0)
 
     async def ask(self) -> None:
         link = self.near.subjects.link("webtorrent", self.far.token)
         call = SendRequest(ID, "manager-1", 1, RequestChunk(REF))
-        await self.near.asker.request(link, call, Accepted, timeout_s=5.0)
+        await self.near.caller.request(link, call, Accepted, timeout_s=5.0)
 
 
 @pytest.fixture

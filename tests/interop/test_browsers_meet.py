@@ -84,7 +84,7 @@ async def test_a_reloaded_page_is_back_under_its_id(browser: Browser, site: str,
     await _exchange(two, "page-one", one, "bytes", 1_000, 1)
 
 
-async def test_a_page_that_dials_nobody_is_told(browser: Browser, site: str, place: MeetingPlace) -> None:
+async def test_a_page_that_dials_nobody_is_notified(browser: Browser, site: str, place: MeetingPlace) -> None:
     page = await open_page(browser, site)
     await register(page, place, "page-one")
     await page.evaluate("() => { state.peer.connect('nobody-there') }")

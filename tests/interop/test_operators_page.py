@@ -39,7 +39,7 @@ async def opened(browser: Browser, node: GatewayNode, width: int, scheme: Any = 
     assert not broken
 
 
-async def told_of_long_names(node: GatewayNode) -> None:
+async def long_names_heard_of(node: GatewayNode) -> None:
     event = node.subjects.event("transfer")
     for number, (kind, state, cause) in enumerate(
         [("put", "done", None), ("get", "running", None), ("get", "failed", Cause.NO_LINK)]
@@ -56,7 +56,7 @@ async def test_no_name_makes_the_page_wider_than_the_screen(
     browser: Browser, node: GatewayNode, width: int, scheme: str
 ) -> None:
     node.chunk.add(LONG, b"x")
-    await told_of_long_names(node)
+    await long_names_heard_of(node)
     async with opened(browser, node, width, scheme) as page:
         await expect(page.locator("#files li")).to_have_count(1)
         await expect(page.locator("#transfers li")).to_have_count(3)

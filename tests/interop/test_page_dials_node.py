@@ -1,4 +1,4 @@
-"""A page with the unmodified `peerjs` client dials a node that does not speak its dialect: it is told, and at once."""
+"""A page with the unmodified `peerjs` client dials a node that does not speak its dialect: it hears so at once."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ async def test_a_page_that_is_turned_away_learns_it_at_once(
                 await asyncio.sleep(0.05)
         page = await open_page(browser, site)
         await register(page, place, "page-one")
-        told = await page.evaluate(
-            "(id) => new Promise((told) => { const start = performance.now();"
-            " state.peer.once('error', (error) => told([error.type, performance.now() - start]));"
+        failure = await page.evaluate(
+            "(id) => new Promise((failure) => { const start = performance.now();"
+            " state.peer.once('error', (error) => failure([error.type, performance.now() - start]));"
             " state.peer.connect(id, { reliable: true }) })",
             node.peer_id,
         )
-        assert told[0] == "peer-unavailable"
-        assert told[1] / 1000 < BEFORE_THE_SERVER_S
+        assert failure[0] == "peer-unavailable"
+        assert failure[1] / 1000 < BEFORE_THE_SERVER_S
         assert node.workers[0].transport.refused.total() == 1, "counted, with its cause"
     finally:
         await node.stop()

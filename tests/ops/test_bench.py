@@ -61,25 +61,25 @@ def test_percentiles_are_in_order_and_within(values: list[float]) -> None:
         assert sum(one <= value for one in values) >= share * len(values) - 1e-9
 
 
-def test_a_receipt_tells_where_the_time_went() -> None:
-    told = receipt(
+def test_a_receipt_says_where_the_time_went() -> None:
+    given = receipt(
         hop(1, "webrtc", "cancelled", 1_000, 50.0, 300),
         hop(2, "webtorrent", "confirmed", 1_031, 9.0, 700),
     )
-    sample = sample_of(told, 45.0)
+    sample = sample_of(given, 45.0)
     assert sample == Sample(45.0, True, 31.0, 9.0, 1_000, 300, on_primary=False, skipped=False)
 
 
 def test_a_skipped_first_transport_is_not_a_fallback() -> None:
-    told = receipt(hop(1, "webrtc", "skipped", 900, 0.0), hop(2, "webtorrent", "confirmed", 1_000, 9.0, 700))
-    sample = sample_of(told, 12.0)
+    given = receipt(hop(1, "webrtc", "skipped", 900, 0.0), hop(2, "webtorrent", "confirmed", 1_000, 9.0, 700))
+    sample = sample_of(given, 12.0)
     assert sample.skipped
     assert sample.left_after_ms == 0
 
 
 def test_a_receipt_without_a_confirmation_is_a_failure() -> None:
-    told = Receipt(bytes(16), "failed", Cause.TIMEOUT, [hop(1, "webrtc", "failed", 0, 9.0)], 0.0)
-    assert not sample_of(told, 10_000.0).confirmed
+    given = Receipt(bytes(16), "failed", Cause.TIMEOUT, [hop(1, "webrtc", "failed", 0, 9.0)], 0.0)
+    assert not sample_of(given, 10_000.0).confirmed
 
 
 def test_added_is_against_the_median_without_the_fault() -> None:
@@ -175,7 +175,7 @@ def test_what_is_below_a_process_is_found() -> None:
     assert tree(child.pid) == []
 
 
-def test_starts_are_told_side_by_side() -> None:
+def test_starts_are_reported_side_by_side() -> None:
     out = io.StringIO()
     for table in tables(
         [StartRow("one node (up)", way, 3, Cost(1.94, 2.77, 287.1, 10)) for way in ("executed", "forked")]

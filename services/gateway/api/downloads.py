@@ -4,7 +4,7 @@ The bytes are a stranger's: always an attachment of an opaque type, never render
 is fetched before the status line, so that a wrong key is a clear answer; a failure later cuts the connection,
 which every client sees as a short body against Content-Length.
 
-*Back-pressure*: one chunk is fetched ahead of the asker, so a download holds two chunks (2 MiB).
+*Back-pressure*: one chunk is fetched ahead of the caller, so a download holds two chunks (2 MiB).
 """
 
 from __future__ import annotations

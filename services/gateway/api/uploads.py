@@ -98,7 +98,7 @@ class TransferRoutes:
         try:
             link = parse_link(body.link)
         except SwarmbridgeError as error:
-            # The one text of ours that may be shown: it speaks of the form of what the asker sent.
+            # The one text of ours that may be shown: it speaks of the form of what the caller sent.
             raise invalid(str(error), "paste the whole link that `put` printed") from error
         return json_answer(Started(self._calls.start_fetch(link.without_key()).id), status=202)
 

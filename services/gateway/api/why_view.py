@@ -119,7 +119,7 @@ class WhyRoutes:
 
 
 def clock_text_at(offset_minutes: int | None, now_ms: int) -> Callable[[int], str]:
-    """Wall clock ms as the asker's clock shows it: the time, and the day where it is another; None: as UTC says."""
+    """Wall clock ms as the caller's clock shows it: the time, and the day where it is another; None: as UTC says."""
     zone = UTC if offset_minutes is None else timezone(timedelta(minutes=offset_minutes))
     today = datetime.fromtimestamp(now_ms / 1000, zone).date()
 

@@ -9,7 +9,7 @@ Pure: `now` is an argument. Three questions, asked in this order by `guard`:
    of a node knows it, none has to remember it, and a new token ends all of them.
 3. Is there the bearer token? Compared in constant time. The right one always gets in: behind a proxy, or on a
    machine with other users, whoever sends wrong ones has the operator's address. An address with MAX_BAD_TOKENS
-   wrong ones within BAD_TOKEN_WINDOW_S is told to wait; guessing 256 bits is hopeless at any rate.
+   wrong ones within BAD_TOKEN_WINDOW_S is asked to wait; guessing 256 bits is hopeless at any rate.
 """
 
 from __future__ import annotations

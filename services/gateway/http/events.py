@@ -23,7 +23,7 @@ RETRY_MS = 2000
 
 
 class EventHub:
-    """What views are told as it happens: transfer, status, stats, link, flags, blocklist, diagnostic, trace."""
+    """What views hear as it happens: transfer, status, stats, link, flags, blocklist, diagnostic, trace."""
 
     def __init__(self) -> None:
         self._queues: set[asyncio.Queue[bytes | None]] = set()
@@ -32,7 +32,7 @@ class EventHub:
         return len(self._queues)
 
     def publish(self, event: str, body: Any) -> None:
-        """Tell every stream. Encoded once, whatever the number of streams."""
+        """Send to every stream. Encoded once, whatever the number of streams."""
         if not self._queues:
             return
         message = b"event: %s\ndata: %s\n\n" % (event.encode(), msgspec.json.encode(body))

@@ -50,7 +50,7 @@ class Guard:
 
     def __init__(self, token: Token, hosts: HostAllowList, clock: Clock = monotonic) -> None:
         self.on_authenticated: Callable[[web.BaseRequest], None] = lambda request: None
-        """Told of each request that showed the token or a session: its connection keeps its place."""
+        """Called with each request that showed the token or a session: its connection keeps its place."""
         self._token = token
         self._hosts = hosts
         self._clock = clock
@@ -89,7 +89,7 @@ class Guard:
         except web.HTTPException as error:
             return problem_of_http(error).answer() if error.status >= 400 else error
         except ConnectionError:
-            raise  # the asker went away: there is nobody to answer
+            raise  # the caller went away: there is nobody to answer
         except Exception as error:
             log.error("a request ended with %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
             return ApiProblem(500, "other", "the gateway failed", "see its log").answer()

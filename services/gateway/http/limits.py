@@ -23,7 +23,7 @@ KEEPALIVE_S = 30.0
 # Addresses whose bad tokens are remembered; the one seen longest ago is forgotten first.
 MAX_TRACKED_ADDRESSES = 1024
 
-# Messages a slow event stream may be behind before it is told to read everything again.
+# Messages a slow event stream may be behind before it is asked to read everything again.
 MAX_QUEUED_EVENTS = 256
 STREAM_KEEPALIVE_S = 15.0
 # How long open requests have on SIGTERM.

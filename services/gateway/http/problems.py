@@ -88,7 +88,7 @@ def problem_of_http(error: web.HTTPException) -> ApiProblem:
 
 
 def invalid(message: str, hint: str = "") -> ApiProblem:
-    """400: the asker's mistake, in words."""
+    """400: the caller's mistake, in words."""
     return ApiProblem(400, Cause.INVALID.value, message, hint)
 
 

@@ -34,7 +34,7 @@ class HttpServer:
 
     def __init__(self, guard: Guard, routes: Iterable[web.RouteDef]) -> None:
         self._application = web.Application(
-            middlewares=[self._tell_connections, guard.middleware], client_max_size=limits.MAX_JSON_BYTES
+            middlewares=[self._notify_connections, guard.middleware], client_max_size=limits.MAX_JSON_BYTES
         )
         self._application.add_routes([*routes, *guard.routes(), *page_routes()])
         self._runner = web.AppRunner(
@@ -42,7 +42,7 @@ class HttpServer:
             access_log=None,  # paths hold digests
             keepalive_timeout=limits.KEEPALIVE_S,
             shutdown_timeout=limits.SHUTDOWN_S,
-            handler_cancellation=True,  # an asker that went away must not keep a download going
+            handler_cancellation=True,  # a caller that went away must not keep a download going
             max_line_size=limits.MAX_HEADER_BYTES,
             max_field_size=limits.MAX_HEADER_BYTES,
             lingering_time=limits.LINGER_S,
@@ -79,7 +79,7 @@ class HttpServer:
         await self._runner.cleanup()
 
     @web.middleware
-    async def _tell_connections(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _notify_connections(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         finally:

@@ -32,7 +32,7 @@ from shared.settings.flags import FLAG_NAMES, Flags
 from shared.transports import ORDER
 
 STATS_INTERVAL_S = 0.5
-"""How often the page is told of changed numbers; also the resolution at which a lost worker shows."""
+"""How often the page hears of changed numbers; also the resolution at which a lost worker shows."""
 
 MAX_REMEMBERED_ROLES = 4096
 
@@ -40,7 +40,7 @@ _TRANSPORT_OF_FLAG = {flag: transport.value for transport, flag in FLAG_NAMES.it
 
 
 class Feed:
-    """The models behind the views, kept up to date from the bus. publish: tells pages of an event, by its name."""
+    """The models behind the views, kept up to date from the bus. publish: notifies pages of an event, by its name."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Feed:
             await subscription.close()
 
     async def run(self) -> None:
-        """Tell the page of changed numbers until cancelled."""
+        """Notify the page of changed numbers until cancelled."""
         while True:
             await asyncio.sleep(STATS_INTERVAL_S)
             self.history.look(self.transports(), self._clock(), unix_ms(), connected=self._bus.connected)

@@ -107,7 +107,7 @@ class History:
             self._changes.append(Change(now_ms, kind, text, transport, cause=cause))
 
     def chaos_is(self, chaos: Mapping[str, ChaosFlag], now_ms: int) -> None:
-        """The chaos flags that are set, by transport. One that was set before the gateway started is told too."""
+        """The chaos flags that are set, by transport. One that was set before the gateway started is shown too."""
         before, self._chaos = self._chaos, dict(chaos)
         for transport in sorted(before.keys() | chaos.keys()):
             old, new = before.get(transport), chaos.get(transport)
@@ -169,7 +169,7 @@ class History:
             self._state_is(row, now_ms)
         self._looked = True
 
-    # ── what is told of it ──
+    # ── what is shown of it ──
 
     def changes(self, since_ms: int, peers: Collection[str]) -> list[Change]:
         """Since then, oldest first; of those that are about one peer, as links are, those about `peers` alone."""
@@ -202,7 +202,7 @@ class History:
         self._changes.append(Change(at_ms, kind, text, status.transport, cause=code, worker=status.worker))
 
     def _state_is(self, row: TransportStats, now_ms: int) -> None:
-        """Only serving and troubled are told apart; off is a flag's, and a start is on its way to one of them."""
+        """Only serving and troubled are distinguished; off is a flag's, and a start is on its way to one of them."""
         if not row.enabled or row.state not in (*_SERVING, *_TROUBLED):
             return
         troubled = row.state in _TROUBLED

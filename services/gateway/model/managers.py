@@ -1,7 +1,7 @@
-"""Heartbeats of the managers: how many there are, what they have under way, what they did not take. Pure.
+"""Heartbeats of the managers: how many there are, what they have in flight, what they did not take. Pure.
 
 A manager that has not been heard of for MANAGER_EXPIRY_S is gone. What was refused only grows: a manager that starts
-anew counts from nothing, and its first count is added.
+again counts from nothing, and its first count is added.
 """
 
 from __future__ import annotations

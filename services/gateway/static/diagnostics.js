@@ -9,7 +9,7 @@ const MAX_ROWS = 12;
 let entries = [];
 const rows = new Map();
 
-/** Everything anew, newest first. */
+/** All of it again, newest first. */
 export function showDiagnostics(found) {
   entries = found.slice(0, MAX_KEPT);
   tickDiagnostics();

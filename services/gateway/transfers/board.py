@@ -43,7 +43,7 @@ class Transfers:
         return transfer
 
     def apply(self, update: TransferUpdate) -> Transfer | None:
-        """Returns: the transfer as it is now; None where the update told nothing new."""
+        """Returns: the transfer as it is now; None where the update said nothing new."""
         transfer_id = update.call_id.hex()
         old = self._transfers.get(transfer_id)
         new = _of_update(transfer_id, update) if old is None else _merged(old, update)

@@ -193,7 +193,7 @@ CAUSE_WORDS: dict[Cause, CauseWords] = {
     ),
     Cause.OTHER: CauseWords(
         "{transport} failed for a reason that has no word",
-        "Something failed that has no cause of its own, or a newer process told one that this one does not know",
+        "Something failed that has no cause of its own, or a newer process reported one that this one does not know",
         "see the trace and the log of the service that it names",
     ),
 }

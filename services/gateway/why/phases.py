@@ -27,7 +27,7 @@ MAX_ROWS = 40
 """Rows of a timeline; the oldest are left out and counted."""
 
 UNSETTLED_MS = 11_000
-"""A delivery whose transports have not all been told of may still wait for one of them: it lasts 10 s at most."""
+"""A delivery whose transports have not all been reported may still wait for one of them: it lasts 10 s at most."""
 
 _WON = (OUTCOME_CONFIRMED, OUTCOME_ACCEPTED)
 _NOT_USED = (OUTCOME_FAILED, OUTCOME_SKIPPED)
@@ -55,7 +55,7 @@ class DeliveryHops:
 
     @property
     def given_up(self) -> bool:
-        """Whether its asker did not want it any more: only then is a hop cancelled without a winner or a cause."""
+        """Whether its caller did not want it any more: only then is a hop cancelled without a winner or a cause."""
         return self.winner is None and any(hop.outcome == OUTCOME_CANCELLED and hop.cause is None for hop in self.hops)
 
     def unused(self, transport: str) -> list[Attempt]:
@@ -66,8 +66,8 @@ class DeliveryHops:
         """Whether it has ended. The stream holds hops, not ends: one without a winner may still be going on."""
         if self.winner is not None or any(hop.outcome == OUTCOME_CANCELLED for hop in self.hops):
             return True
-        told = {hop.transport for hop in self.hops}
-        return all(transport.value in told for transport in ORDER) or now_ms - self.ended_ms > UNSETTLED_MS
+        known = {hop.transport for hop in self.hops}
+        return all(transport.value in known for transport in ORDER) or now_ms - self.ended_ms > UNSETTLED_MS
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Phase:
 
 
 def deliveries_of(records: Iterable[Attempt]) -> list[DeliveryHops]:
-    """Records in any order. Returns: deliveries by `at_ms`; a record told twice counts once."""
+    """Records in any order. Returns: deliveries by `at_ms`; a record that came twice counts once."""
     hops: dict[str, dict[tuple[str, int], Attempt]] = {}
     for record in records:
         hops.setdefault(record.delivery, {})[(record.manager, record.number)] = record

@@ -1,7 +1,7 @@
 """Why a transport did not carry something: its hops' causes, and the change in the node that explains them. Pure.
 
 A cause says what a hop saw; the change says what was done. `no_link` is what most hops see, whatever happened:
-so the most telling cause near the moment is taken, and a change that fits it and came before is named with it.
+so the most specific cause near the moment is taken, and a change that fits it and came before is named with it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
 from services.gateway.why.cause_words import because
@@ -22,7 +23,7 @@ LOOK_BACK_MS = 60_000
 """A change that does not last explains what happened within so long after it: a link is dialled again in seconds."""
 
 NOTICED_WITHIN_MS = 5_000
-"""A change may be told this long after its effect: a worker is missed after 3 s, signalling after a grace of 3 s."""
+"""A change may be noticed this long after its effect: a worker is missed after 3 s, signalling after a grace of 3 s."""
 
 LINKED_AGAIN_MS = 10_000
 """A worker that came in another's stead has its links within so long, or something else keeps it from them."""
@@ -76,7 +77,7 @@ _LASTING: dict[str, ChangeKind] = {
 after LOOK_BACK_MS, or when a link to the peer has opened since (on another worker, where one was lost)."""
 
 _PEERS_SIDE = _LOST | {Cause.PEER_UNKNOWN, Cause.BUSY, Cause.RATE_LIMITED, Cause.BLOCKED}
-"""What the far end or the network can bring about; a block that is not ours is the far end's."""
+"""What the remote peer or the network can bring about; a block that is not ours is the remote peer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +114,34 @@ class Reason:
 
     @property
     def blocked_there(self) -> bool:
-        """Whether it is the far end that blocks: no block here explains it, or the link was closed so."""
+        """Whether it is the remote peer that blocks: no block here explains it, or the link was closed so."""
         if self.change is None:
             return self.cause is Cause.BLOCKED
         return self.change.kind is ChangeKind.LINK_CLOSED and self.change.cause == Cause.BLOCKED.value
 
     @property
     def points_away(self) -> bool:
-        """Whether nothing here explains it, and the cause is one that the far end or the network brings about."""
+        """Whether nothing here explains it, and the cause is one that the remote peer or the network brings about."""
         here = self.change is not None and self.change.kind is not ChangeKind.LINK_CLOSED
         return not here and self.cause in _PEERS_SIDE
 
     @property
     def clause(self) -> str:
-        match self.change.kind if self.change is not None else None:
+        said = self._change_clause(self.change) if self.change is not None else ""
+        return said or because(self.cause, self.transport)
+
+    def _change_clause(self, change: Change) -> str:
+        """What the change says of it; "" where its cause alone says more."""
+        kind = ChangeKind(change.kind)
+        match kind:
             case ChangeKind.FLAG_OFF:
                 return f"{self.transport} was switched off"
-            case ChangeKind.CHAOS_SET if self.change is not None:
-                return self.change.text
-            case ChangeKind.TRANSPORT_TROUBLED if self.change is not None and self.change.cause != self.cause.value:
-                return self.change.text
-            case ChangeKind.PEER_BLOCKED if self.change is not None:
-                return f"this node has blocked the peer {DIRECTION_WORDS[self.change.direction or Direction.ALL]}"
+            case ChangeKind.CHAOS_SET:
+                return change.text
+            case ChangeKind.TRANSPORT_TROUBLED:
+                return change.text if change.cause != self.cause.value else ""
+            case ChangeKind.PEER_BLOCKED:
+                return f"this node has blocked the peer {DIRECTION_WORDS[change.direction or Direction.ALL]}"
             case ChangeKind.DRAINING:
                 return f"the {self.transport} worker was stopped"
             case ChangeKind.WORKER_LOST:
@@ -143,8 +150,21 @@ class Reason:
                 return f"the {self.transport} link was closed"
             case ChangeKind.SIGNALLING_LOST:
                 return because(Cause.SIGNALLING_UNAVAILABLE, self.transport)
+            case (
+                ChangeKind.BUS_LOST
+                | ChangeKind.WORKER_LEFT
+                | ChangeKind.FLAG_ON
+                | ChangeKind.CHAOS_CLEARED
+                | ChangeKind.PEER_UNBLOCKED
+                | ChangeKind.WORKER_CAME
+                | ChangeKind.SIGNALLING_BACK
+                | ChangeKind.TRANSPORT_BACK
+                | ChangeKind.LINK_OPENED
+                | ChangeKind.BUS_BACK
+            ):
+                return ""  # the hops' own cause says it, or something came back
             case _:
-                return because(self.cause, self.transport)
+                assert_never(kind)
 
 
 def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iterable[Change]) -> Reason | None:
@@ -156,7 +176,7 @@ def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iter
     causes = Counter(hop.cause for hop in near if hop.cause is not None)
     if not causes:
         return None
-    cause = max(causes, key=lambda one: (_telling(one), causes[one]))
+    cause = max(causes, key=lambda one: (_specificity(one), causes[one]))
     peers = {hop.peer for hop in near if hop.cause is cause}
     return Reason(transport, cause, tuple(hops), explaining(transport, cause, at_ms, changes, peers))
 
@@ -164,7 +184,7 @@ def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iter
 def explaining(
     transport: str, cause: Cause, at_ms: int, changes: Iterable[Change], peers: Collection[str] = ()
 ) -> Change | None:
-    """The latest change of the most telling kind that can have brought the cause about. peers: whose hops it ended."""
+    """The latest change of the most specific kind that can have brought the cause about. peers: whose hops it ended."""
     about = (one for one in changes if one.transport == transport or (_is_block(one) and one.peer in peers))
     before = [change for change in about if change.at <= at_ms + NOTICED_WITHIN_MS]
     for kind, causes in _EXPLAINS:
@@ -236,5 +256,5 @@ def _blocks_so(change: Change, cause: Cause) -> bool:
     return change.kind is not ChangeKind.PEER_BLOCKED or cause in _BLOCKED_SO[change.direction or Direction.ALL]
 
 
-def _telling(cause: Cause) -> int:
+def _specificity(cause: Cause) -> int:
     return _VAGUEST_FIRST.index(cause) if cause in _VAGUEST_FIRST else len(_VAGUEST_FIRST)

@@ -100,7 +100,7 @@ def why(facts: Facts) -> Why:
     there = [BLOCKED_THERE] if _ended_there(facts, found, blocks) else []
     rows, omitted = timeline(deliveries)
     trace_id = _trace(found.showing, facts.has_trace)
-    changes = _told(facts.changes, found, blocks)
+    changes = _explaining(facts.changes, found, blocks)
     return Why(
         kind=facts.kind,
         id=facts.id,
@@ -227,7 +227,7 @@ def _in_trouble(reason: Reason, at_ms: int, changes: Sequence[Change]) -> Reason
 
 
 def _reason_now(facts: Facts, transport: str, at_ms: int) -> Reason | None:
-    """Where no hop tells it: what keeps the transport from serving now."""
+    """Where no hop shows it: what keeps the transport from serving now."""
     cause = facts.troubles.get(transport)
     if cause is None:
         return None
@@ -235,7 +235,7 @@ def _reason_now(facts: Facts, transport: str, at_ms: int) -> Reason | None:
 
 
 def _points_away(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
-    """Whether the far end or the network must be looked at: only where this node was watched all the time."""
+    """Whether the remote peer or the network must be looked at: only where this node was watched all the time."""
     if _blocked_there(facts, reasons, at_ms):
         return True
     watched = facts.known_since_ms <= at_ms - LOOK_BACK_MS or any(
@@ -245,7 +245,7 @@ def _points_away(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
 
 
 def _blocked_there(facts: Facts, reasons: Sequence[Reason], at_ms: int) -> bool:
-    """Whether it is the far end that blocks. A block here is known from when the gateway started, however old."""
+    """Whether it is the remote peer that blocks. A block here is known from when the gateway started, however old."""
     return facts.known_since_ms <= at_ms and any(reason.blocked_there for reason in reasons)
 
 
@@ -258,17 +258,17 @@ def _within(phases: Sequence[Phase], since_ms: int) -> list[Phase]:
 
 
 def _blocks_beside(facts: Facts, found: _Finding) -> list[Change]:
-    """Blocks of ours that the finding does not tell of: of a peer, what is in force now, whatever it was like before;
+    """Blocks of ours that the finding does not name: of a peer, what is in force now, whatever it was like before;
     of a transfer that failed for a block, what was in force then."""
     if facts.kind != PEER and not _failed_for_block(facts):
         return []
-    told = {reason.change.direction for reason in found.reasons if reason.change is not None and reason.blocked_here}
+    named = {reason.change.direction for reason in found.reasons if reason.change is not None and reason.blocked_here}
     at_ms = facts.now_ms if facts.kind == PEER else found.moment_ms
-    return [block for block in blocks_at(at_ms, facts.changes) if block.direction not in told]
+    return [block for block in blocks_at(at_ms, facts.changes) if block.direction not in named]
 
 
 def _ended_there(facts: Facts, found: _Finding, blocks: Sequence[Change]) -> bool:
-    """Whether nothing gets through, or the transfer has failed, for a block at the far end."""
+    """Whether nothing gets through, or the transfer has failed, for a block at the remote peer."""
     if found.outcome not in (Outcome.STUCK, Outcome.FAILED) or facts.known_since_ms > found.moment_ms:
         return False
     if _failed_for_block(facts):
@@ -280,8 +280,8 @@ def _failed_for_block(facts: Facts) -> bool:
     return facts.transfer is not None and facts.transfer.state == FAILED and _cause(facts.transfer) is Cause.BLOCKED
 
 
-def _told(changes: Sequence[Change], found: _Finding, blocks: Sequence[Change]) -> list[Change]:
-    """What explains the reasons, blocks told beside them, and the last of what happened from LOOK_BACK_MS before on."""
+def _explaining(changes: Sequence[Change], found: _Finding, blocks: Sequence[Change]) -> list[Change]:
+    """What explains the reasons, blocks named beside them, and what happened from LOOK_BACK_MS before on."""
     explaining = [*(reason.change for reason in found.reasons if reason.change is not None), *blocks]
     near = [one for one in changes if one.at >= found.moment_ms - LOOK_BACK_MS and one not in explaining]
     return sorted([*dict.fromkeys(explaining), *near[-MAX_CHANGES_SHOWN:]], key=lambda one: one.at)

@@ -39,8 +39,8 @@ class Headlines:
     def direct(self, phase: Phase) -> str:
         others = [one for one in phase.deliveries if one.winner and one.winner.transport != phase.transport]
         causes = dict.fromkeys(hop.cause for one in others for hop in one.unused(phase.transport) if hop.cause)
-        told = f" ({phase.transport}: {', '.join(causes)})" if causes else ""
-        hedges = f"; {len(others)} of {len(phase.deliveries)} deliveries were won by a hedge{told}" if others else ""
+        seen = f" ({phase.transport}: {', '.join(causes)})" if causes else ""
+        hedges = f"; {len(others)} of {len(phase.deliveries)} deliveries were won by a hedge{seen}" if others else ""
         return f"{self._goes_over(phase)}, the first choice{hedges}"
 
     def fallback(self, phase: Phase, reasons: Sequence[Reason], links: Sequence[str], *, looks_away: bool) -> str:

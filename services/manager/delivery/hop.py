@@ -72,11 +72,11 @@ class Hop:
     ended_at: float = 0.0
 
     def accepted(self, worker: str, acks: bool, route: Route, now: float) -> None:
-        """A worker has put the request into its link's buffer. route: with what it has just told of the link."""
+        """A worker has put the request into its link's buffer. route: with what it has just reported of the link."""
         self.worker, self.acks = worker, acks
         if self.accepted_at is None:
             self.accepted_at = now
-        # The worker has just told the link's round trip: a first hop is not held to the longest delay. Where the
+        # The worker has just reported the link's round trip: a first hop is not held to the longest delay. Where the
         # peer cannot ack, silence means nothing before its answer is late.
         self.reply_delay_s = route.ack_delay_s if acks else route.answer_delay_s
 
@@ -103,7 +103,7 @@ class Hop:
         return self.heard_at + limit_s
 
     def wait_until(self, at: float) -> None:
-        """It was told BUSY: its request is sent again then."""
+        """It was answered BUSY: its request is sent again then."""
         self.state = HopState.WAITING
         self.busy_count += 1
         self.retry_at = at

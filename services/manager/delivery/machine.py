@@ -29,6 +29,7 @@ doubled, of a hop that ended) is ignored.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 from services.manager.delivery.course import Course, Turn
 from services.manager.delivery.hop import PENDING, Hop, HopState
@@ -110,6 +111,8 @@ class Delivery:
             self._time_is_up(now)
             return self._take_out()
         match event:
+            case HopAccepted() | HopUnaccepted() | HopProgress() | HopAnswered() | HopVerdict() | HopFailed():
+                self._hop_event(event, routes, now)
             case DialSucceeded():
                 self._course.dial_succeeded(event.transport)
             case DialFailed():
@@ -126,7 +129,7 @@ class Delivery:
             case TimerFired():
                 pass
             case _:
-                self._hop_event(event, routes, now)
+                assert_never(event)
         return self._settle(routes, now)
 
     def next_deadline(self) -> float | None:

@@ -100,7 +100,7 @@ class DeliveryCancelled:
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """The caller asked with the same id (it lost sight of us): what it may have missed is told again."""
+    """The caller asked with the same id (it lost sight of us): what it may have missed is sent again."""
 
 
 @dataclass(frozen=True, slots=True)

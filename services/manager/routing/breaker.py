@@ -11,7 +11,7 @@ it good, and so does a request of the peer's own that came over it: a transport 
 however long its back-off has become. Failures that began before the last counted one had
 ended are the same incident and count once: a closed link with 64 requests on it is one failure.
 
-Pure: records in stream order, wall-clock milliseconds as arguments. Which trial is under way is each manager's
+Pure: records in stream order, wall-clock milliseconds as arguments. Which trial is in flight is each manager's
 own; everything else comes from the records.
 """
 

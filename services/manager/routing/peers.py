@@ -33,11 +33,11 @@ PROBE_INTERVAL_S = 5.0
 """Between two dials of one peer on one transport, whatever the breakers say."""
 
 DIAL_RETRY_S = 1.0
-"""A dial that failed is not tried again sooner, even for a delivery: its cause is told instead. But for a worker that
-was not there: the bus says so in a millisecond, and a new one may have come up meanwhile."""
+"""A dial that failed is not tried again sooner, even for a delivery: its cause is reported instead. But for a worker
+that was not there: the bus says so in a millisecond, and a new one may have come up meanwhile."""
 
 RECENT_CONFIRMED_MS = 60_000
-"""A confirmed attempt this young tells a new manager that the link is there."""
+"""A confirmed attempt this young shows a new manager that the link is there."""
 
 MAX_PEERS = 4_096
 MAX_REMEMBERED_LINKS = 8_192

@@ -179,8 +179,8 @@ def checks(files: Sequence[FileResult], faults: Sequence[FaultAnswer]) -> list[C
 
 def _answer_in_words(fault: FaultAnswer) -> str:
     causes = {**fault.explained, **({"unexplained": fault.unexplained} if fault.unexplained else {})}
-    told = ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
-    return f"{fault.transport} lost: fallbacks took over and say why ({told})"
+    causes_text = ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
+    return f"{fault.transport} lost: fallbacks took over and say why ({causes_text})"
 
 
 def fallback_traces(attempts: Iterable[AttemptView]) -> list[str]:

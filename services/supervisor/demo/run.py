@@ -23,7 +23,7 @@ from services.supervisor.demo.report import (
     hop_rows,
     throughput_mb_per_s,
 )
-from services.supervisor.demo.story import Story, StoryFailed, Told
+from services.supervisor.demo.story import Happened, Story, StoryFailed
 from services.supervisor.demo.view import View, choose_view
 from services.supervisor.machine.interrupts import unbroken
 from services.supervisor.machine.nats_process import find_binary
@@ -46,7 +46,7 @@ EXIT_FAILED = 1
 class DemoOptions:
     """size_mib: of each of the three files. files: real ones to move as well. keep: leave homes and logs.
 
-    nats_url: a server of one's own, with JetStream; its accounts are not used, names keep the nodes apart.
+    nats_url: your own server, with JetStream; its accounts are not used, names keep the nodes apart.
     """
 
     size_mib: int
@@ -94,9 +94,9 @@ async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | Non
         reason = str(error)
     except GatewayError as error:
         reason = f"a gateway answered {error.code}"
-    trace = await _trace(pair, story.told)
-    told = story.told
-    found = checks(told.files, told.faults)
+    trace = await _trace(pair, story.happened)
+    happened = story.happened
+    found = checks(happened.files, happened.faults)
     if not reason:
         failed = [check.name for check in found if not check.ok]
         reason = f"did not hold: {'; '.join(failed)}" if failed else ""
@@ -105,27 +105,27 @@ async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | Non
         reason=reason,
         seconds=round(time.monotonic() - started_s, 1),
         start_seconds=round(start_seconds, 1),
-        slowdown=round(told.pace.slowdown, 1),
+        slowdown=round(happened.pace.slowdown, 1),
         processes=processes,
-        files=told.files,
-        faults=told.faults,
+        files=happened.files,
+        faults=happened.faults,
         hops=[
             row
-            for file, attempts in zip(told.files, told.attempts, strict=True)
+            for file, attempts in zip(happened.files, happened.attempts, strict=True)
             for row in hop_rows(file.label, attempts)
         ],
-        throughput_mb_per_s=throughput_mb_per_s(told.attempts),
+        throughput_mb_per_s=throughput_mb_per_s(happened.attempts),
         trace=trace,
         checks=found,
     )
 
 
-async def _trace(pair: Pair, told: Told) -> Waterfall | None:
+async def _trace(pair: Pair, happened: Happened) -> Waterfall | None:
     """One trace that a fallback saved, from both nodes' gateways; None where none was.
 
     It is shown and not judged: a queue of spans may drop some where there is no time to send them.
     """
-    candidates = fallback_traces([attempt for attempts in told.attempts for attempt in attempts])
+    candidates = fallback_traces([attempt for attempts in happened.attempts for attempt in attempts])
     give_up_s = time.monotonic() + TRACE_SETTLE_S
     best: tuple[str, list[SpanView]] = ("", [])
     while candidates:
@@ -153,7 +153,7 @@ def _drawn(trace_id: str, spans: list[SpanView]) -> Waterfall | None:
 
 
 def _is_whole(spans: list[SpanView]) -> bool:
-    """One root holds it all, and both nodes have told their part."""
+    """One root holds it all, and both nodes have sent their part."""
     known = {span.span_id for span in spans}
     roots = {span.span_id for span in spans if span.parent_id not in known}
     return len(roots) == 1 and {span.node for span in spans} >= set(NAMES)

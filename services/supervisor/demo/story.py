@@ -91,7 +91,7 @@ class Pace:
 
 
 @dataclass
-class Told:
+class Happened:
     """What the story found so far, in order; also where it failed in the middle."""
 
     files: list[FileResult] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Told:
 
 
 class Story:
-    """Tells the story once. `told` holds what happened, whether `tell` returned or raised."""
+    """Tells the story once. `happened` holds what happened, whether `tell` returned or raised."""
 
     def __init__(self, a: Actor, b: Actor, view: View, sources: Path, size_mib: int, extra: list[Path]) -> None:
         self._a = a
@@ -110,7 +110,7 @@ class Story:
         self._sources = sources
         self._size_mib = size_mib
         self._extra = extra
-        self.told = Told()
+        self.happened = Happened()
 
     async def tell(self) -> None:
         """Raises: StoryFailed; GatewayError where a gateway refuses."""
@@ -147,7 +147,7 @@ class Story:
         everything in flight on another transport at that moment.
         """
         struck_ms, attempts = await self._move(part)
-        carried = set(self.told.files[-1].by_transport)
+        carried = set(self.happened.files[-1].by_transport)
         give_up_s = time.monotonic() + GIVE_UP_S
         number = 0
         while True:
@@ -160,8 +160,8 @@ class Story:
             number += 1
             _, more = await self._move(self._once_more(part.label, number))
             attempts = [*attempts, *more]
-            carried |= set(self.told.files[-1].by_transport)
-        self.told.faults.append(found)
+            carried |= set(self.happened.files[-1].by_transport)
+        self.happened.faults.append(found)
 
     def _once_more(self, label: str, number: int) -> Part:
         name = f"{label}, more {number}"
@@ -194,7 +194,7 @@ class Story:
         give_up_s = time.monotonic() + GIVE_UP_S
         while True:
             await self._move(part)
-            if TransportName.WEBRTC in self.told.files[-1].by_transport:
+            if TransportName.WEBRTC in self.happened.files[-1].by_transport:
                 return
             if time.monotonic() > give_up_s:
                 raise StoryFailed(f"webrtc was back, and carried nothing within {GIVE_UP_S:.0f} s")
@@ -204,7 +204,7 @@ class Story:
     async def _until(self, holds: Callable[[], Awaitable[bool]], otherwise: str) -> None:
         try:
             async with asyncio.timeout(GIVE_UP_S):
-                while not await holds():  # noqa: ASYNC110 - another process tells it, there is no event to wait for
+                while not await holds():  # noqa: ASYNC110 - another process knows it, there is no event to wait for
                     await asyncio.sleep(SLOW_POLL_INTERVAL_S)
         except TimeoutError:
             raise StoryFailed(f"{otherwise} within {GIVE_UP_S:.0f} s") from None
@@ -240,14 +240,14 @@ class Story:
             ended_on=ended_on(attempts),
             sha256_ok=content_sha256 == source_sha256,
         )
-        self.told.files.append(result)
-        self.told.attempts.append(attempts)
+        self.happened.files.append(result)
+        self.happened.attempts.append(attempts)
         self._view.moved(result)
         return struck_ms, attempts
 
     async def _sha256(self, path: Path) -> str:
         """Of a file; and a look at the clocks, to say once when the machine has other things to do."""
-        pace = self.told.pace
+        pace = self.happened.pace
         was_slow = pace.slowdown > SLOW_FACTOR
         digest, wall_s, cpu_s = await asyncio.to_thread(_timed_sha256, path)
         pace.wall_s += wall_s
@@ -260,7 +260,7 @@ class Story:
         return digest
 
     async def _confirmed_chunks(self, transfer_id: str) -> int:
-        """Chunks that the attempts stream says are confirmed; progress is told ten times a second only.
+        """Chunks that the attempts stream says are confirmed; progress is reported ten times a second only.
 
         Over TCP that would be too late: all of a file may be on its way by then. One delivery is the manifest's.
         """

@@ -17,7 +17,7 @@ from collections.abc import Coroutine
 from typing import TypeVar
 
 EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells tell it."""
+"""128 + SIGINT, as shells report it."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """One nats-server with JetStream as a child process: found, started, ready, and how to reach it.
 
-The server binds a free port itself and tells it in its ports file, so that nobody can take the port between
+The server binds a free port itself and writes it in its ports file, so that nobody can take the port between
 looking and binding. A restarted server gets its old port again, because its clients come back to it.
 """
 

@@ -239,7 +239,7 @@ async def lay_out(
     ca_file: str = "",
     remove: bool = False,
 ) -> None:
-    """Make, or remove, the node's streams and buckets, as its keeper; own_seed: of a user on one's own server.
+    """Make, or remove, the node's streams and buckets, as its keeper; own_seed: of a user on your own server.
 
     Raises: CannotStart, with the reason in a sentence.
     """

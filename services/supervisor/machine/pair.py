@@ -90,7 +90,7 @@ class Pair:
     async def start(self, binary: Path | None, nats_url: str = "") -> None:
         """Start everything and wait until both nodes are ready. Raises: CannotStart.
 
-        nats_url: of a server of one's own, where no binary is given.
+        nats_url: of your own server, where no binary is given.
         """
         if self._fork:
             self._children.use(start_nursery())

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class Program:
     """What to run. environment: the whole of it. log: stdout and stderr (`ProcessLog`).
 
-    restart: start it again, after a back-off, whenever it ends without being told to.
+    restart: start it again, after a back-off, whenever it ends without being asked to.
     module: of ours, that `arguments` run; it may be forked instead. "" for any other program.
     """
 
@@ -281,7 +281,7 @@ class Children:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
             self._open = False
         if self._nursery is not None:
-            self._let_go_of_nursery()
+            self._close_nursery()
             await asyncio.to_thread(self._nursery.close)
 
     def _launch(self, program: Program, output: int) -> Running:
@@ -295,10 +295,10 @@ class Children:
     def _nursery_changed(self) -> None:
         assert self._nursery is not None
         if self._nursery.lost:
-            self._let_go_of_nursery()
+            self._close_nursery()
         self._reap()
 
-    def _let_go_of_nursery(self) -> None:
+    def _close_nursery(self) -> None:
         """At once: a closed descriptor's number may soon be somebody else's."""
         if self._nursery_fd is not None:
             asyncio.get_running_loop().remove_reader(self._nursery_fd)

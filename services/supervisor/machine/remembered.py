@@ -1,4 +1,4 @@
-"""What `up` remembers in a home from one run to the next: whom it was told to trust, and the gateway's port."""
+"""What `up` remembers in a home from one run to the next: whom it was asked to trust, and the gateway's port."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Nursery:
         return message
 
     def _leave(self, parent: int, output: int) -> None:
-        """In a child: let go of everything that is the nursery's."""
+        """In a child: close everything that is the nursery's."""
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
@@ -147,7 +147,7 @@ def _be_called(module: str, arguments: Sequence[str]) -> None:
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     start, end = (int(fields[field - 3]) for field in (ARG_START_FIELD, ARG_START_FIELD + 1))
     if not 0 < start < end:
-        return  # not told: a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox
+        return  # unknown: a kernel without CONFIG_CHECKPOINT_RESTORE, or a sandbox
     command = b"\0".join(argument.encode() for argument in arguments)[: end - start - 1]
     ctypes.memmove(start, command.ljust(end - start, b"\0"), end - start)
 

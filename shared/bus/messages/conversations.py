@@ -81,11 +81,11 @@ def node_rows(node: str) -> list[Row]:
     ]
     for transport in WORKERS:
         # Workers of WebRTC ask one another who holds the signalling lease.
-        askers = (MANAGER, transport) if transport == TransportName.WEBRTC else (MANAGER,)
+        callers = (MANAGER, transport) if transport == TransportName.WEBRTC else (MANAGER,)
         rows += [
             Row(subjects.link(transport, "*"), (MANAGER,), transport),
             Row(subjects.dial(transport), (MANAGER,), transport),
-            Row(subjects.worker(f"{transport}.*"), askers, transport),
+            Row(subjects.worker(f"{transport}.*"), callers, transport),
             Row(subjects.inbound(transport), (transport,), MANAGER),
             Row(subjects.announced(transport), (transport,), CHUNK, answered=False, heard=subjects.announced("*")),
             _body(subjects, transport, CHUNK),

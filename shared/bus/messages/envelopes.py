@@ -97,7 +97,7 @@ class Pong(msgspec.Struct, array_like=True, frozen=True):
 class Deliver(msgspec.Struct, array_like=True, frozen=True):
     """Get `request` to `peer` and its answer back, over whichever transport works, by the envelope's deadline.
 
-    delivery_id is also the request id on every link. reply_to: the asker's instance (`sb.N.reply.<it>`).
+    delivery_id is also the request id on every link. reply_to: the caller's instance (`sb.N.reply.<it>`).
     transfer: the transfer it is part of, for people; "" for none.
     """
 
@@ -136,7 +136,7 @@ class HopReceipt(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):
-    """A peer answered; the asker pulls and verifies the body, then sends its Verdict to the manager."""
+    """A peer answered; the caller pulls and verifies the body, then sends its Verdict to the manager."""
 
     delivery_id: bytes
     manager: str
@@ -147,7 +147,7 @@ class Answered(msgspec.Struct, array_like=True, frozen=True, tag="answered"):
 
 
 class Slowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
-    """A link to the peer, or its far end, has no room: ask this peer for less at a time. The delivery goes on.
+    """A link to the peer, or the peer itself, has no room: ask this peer for less at a time. The delivery goes on.
 
     retry_after_ms: when there may be room; 0 = not said.
     """
@@ -157,7 +157,7 @@ class Slowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
 
 
 class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
-    """How a delivery ended: exactly one an asker sees. outcome: confirmed, accepted, failed, or cancelled by it."""
+    """How a delivery ended: exactly one a caller sees. outcome: confirmed, accepted, failed, or cancelled by it."""
 
     delivery_id: bytes
     outcome: str
@@ -167,7 +167,7 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True, tag="receipt"):
 
 
 class Verdict(msgspec.Struct, array_like=True, frozen=True, tag="verdict"):
-    """The asker's word on an answer: cause None = verified and kept, which confirms the hop."""
+    """The caller's word on an answer: cause None = verified and kept, which confirms the hop."""
 
     delivery_id: Id
     hop: int

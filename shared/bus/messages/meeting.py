@@ -45,7 +45,7 @@ class PeersRegistered(msgspec.Struct, array_like=True, frozen=True, tag="registe
 
 
 class InstanceAlive(msgspec.Struct, array_like=True, frozen=True, tag="alive"):
-    """Each second. leaving: it is stopping; its members are gone."""
+    """Every second. leaving: it is stopping; its members are gone."""
 
     instance: str
     leaving: bool = False

@@ -1,4 +1,4 @@
-"""What is told of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
+"""What is recorded of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
 
 Nothing here names content or a place: peers by name, causes by code (docs/trust.md#what-stays-in-the-process).
 """
@@ -63,7 +63,7 @@ class MeetingPlace(msgspec.Struct, array_like=True, frozen=True):
 
 
 class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
-    """Event `status`: a worker's heartbeat, each second and at each change.
+    """Event `status`: a worker's heartbeat, every second and at each change.
 
     peers: names of the peers with a live link. refused: refusals by limit or cause since the last enabling.
     chaos: since then, requests by the fault that was done to them on purpose, and chaos flags `ignored`.
@@ -89,9 +89,9 @@ class WorkerStatus(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):
-    """Event `manager`: a manager's heartbeat, each second.
+    """Event `manager`: a manager's heartbeat, every second.
 
-    deliveries: under way. refused: deliveries not taken since its start, by cause. duplicate_share: of answer bytes,
+    deliveries: in flight. refused: deliveries not taken since its start, by cause. duplicate_share: of answer bytes,
     those that came twice because of a hedge. taken: deliveries since its start.
     """
 

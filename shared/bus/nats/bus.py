@@ -128,7 +128,7 @@ class NatsBus:
         return served
 
     def forget(self, served: _Served) -> None:
-        """Its interest ends; its handlers under way are still waited for at close."""
+        """Its interest ends; its handlers in flight are still waited for at close."""
         if served in self._served:
             del self._served[served]
         self._unserved = {one: None for one in self._unserved if one.serving.busy}

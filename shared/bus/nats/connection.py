@@ -1,4 +1,4 @@
-"""One connection to a NATS server, renewed for ever: the only file that imports nats.
+"""One connection to a NATS server, renewed indefinitely: the only file that imports nats.
 
 nats-py 2.16 has a reconnect of its own; this does not use it. After a fatal `-ERR` nats-py closes for good, a
 frozen server can leave its `close` waiting for a buffer that never empties, and what it had queued is sent
@@ -44,7 +44,7 @@ OUTBOUND_BYTES = 16 * 2**20
 """Unsent bytes above which `publish` waits. nats-py's 2 MiB is eight ranges of a body."""
 
 FLUSH_TIMEOUT_S = 5
-"""Without it, a publish that waits for a connection lost meanwhile would wait for ever. Longer than a frozen server
+"""Without it, a publish that waits for a connection lost meanwhile would wait indefinitely. Longer than a frozen server
 takes to be noticed: a PONG that comes after its flush timed out ends nats-py's reader."""
 
 INBOUND_MESSAGES = 65_536

@@ -6,7 +6,7 @@ process with that user runs this for as long as the node runs: the supervisor (`
 are started by something else, `python -m services.supervisor keep`.
 
 What was in them comes back from those who know it: a bucket's writers put back what their watches hold
-(`KeyValue.watch(restore=True)`), leases are taken again, and the attempts begin anew.
+(`KeyValue.watch(restore=True)`), leases are taken again, and the attempts begin again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.bus.nats.connection import NatsConnection
 from shared.bus.nats.layout import NewerSchema, ensure_layout, is_laid_out
 from shared.errors import BusError
 
-LOOK_EACH_S = 2.0
+LOOK_EVERY_S = 2.0
 """How often is looked: a few small requests. A loss costs writers this long, and their own patience is far longer."""
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Keeper:
                     self._looked(refused)
                 renewed.clear()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_EACH_S):
+                    async with asyncio.timeout(LOOK_EVERY_S):
                         await renewed.wait()
         finally:
             forget()

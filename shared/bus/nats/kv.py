@@ -129,7 +129,7 @@ class _Watch:
         self._restore = restore
         self._held: dict[str, bytes] = {}
         self._starting = True
-        self._reader = OrderedReader(connection, place, self._on_record, on_made_anew=self._on_made_anew)
+        self._reader = OrderedReader(connection, place, self._on_record, on_recreated=self._on_recreated)
         self._tasks = Tasks()
 
     async def start(self) -> None:
@@ -150,7 +150,7 @@ class _Watch:
         if entry.value is not None or not self._starting:
             self._on_entry(entry)
 
-    def _on_made_anew(self) -> None:
+    def _on_recreated(self) -> None:
         if self._held:
             self._tasks.start(self._put_back(dict(self._held)), name="restoring a bucket")
 

@@ -117,7 +117,7 @@ def refuse_newer(schema: bytes | None) -> None:
 async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") -> list[str]:
     """Make the layout of a node, or bring it up to date. Needs the keeper's permissions.
 
-    A stream that is made has a new generation, which those who read it are told by (`generation`).
+    A stream that is made has a new generation, which those who read it recognise it by (`generation`).
     Returns: the buckets and streams that were made; all of them at the first start.
     Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout; BusError(MISCONFIGURED);
         NewerSchema, with nothing changed.

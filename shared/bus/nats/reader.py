@@ -6,7 +6,7 @@ anyway. So a reader needs no consumer, no acknowledgement and no flow control: i
 taken the one before.
 
 A stream that was lost and made again has a new *generation* in the bucket `layout`. Its reader starts again from the
-beginning, passes over what it has handed on already, and calls `on_made_anew`.
+beginning, passes over what it has handed on already, and calls `on_recreated`.
 
 *Back-pressure*: one batch at a time. *Cancellation*: none of the caller's; `close` ends it.
 """
@@ -28,7 +28,7 @@ from shared.tasks.owned import Tasks
 POLL_S = 2.0
 """How often is looked without a hint: a hint that was lost, or a stream that was made again, costs this long."""
 
-READ_EACH_S = 0.02
+READ_EVERY_S = 0.02
 """Reads of one reader are at least so far apart, so that a burst of writes is a few batches, not a read each."""
 
 CATCH_UP_TIMEOUT_S = 30.0
@@ -46,12 +46,12 @@ class OrderedReader:
         place: Place,
         on_record: Callable[[Record], None],
         *,
-        on_made_anew: Callable[[], None] = lambda: None,
+        on_recreated: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._place = place
         self._on_record = on_record
-        self._on_made_anew = on_made_anew
+        self._on_recreated = on_recreated
         self._last_sequence = 0
         self._last_ns = 0
         self._known_until_ns = 0
@@ -112,20 +112,20 @@ class OrderedReader:
                 await self._read()
             except BusError as error:
                 log.debug("reading %s: %s", self._place.stream, error.cause)
-            await asyncio.sleep(READ_EACH_S)
+            await asyncio.sleep(READ_EVERY_S)
 
     async def _check(self) -> None:
         """See whether what was read is still what is stored: a stream that was made again counts from 1, and a server
         that was killed may have lost its last records, whose numbers then come again."""
         now = await generation(self._connection, self._place)
-        made_anew = bool(now) and now != self._generation
-        if made_anew or not await self._is_where_it_was():
+        recreated = bool(now) and now != self._generation
+        if recreated or not await self._is_where_it_was():
             self._last_sequence = 0
             self._known_until_ns = self._last_ns
-        if made_anew:
+        if recreated:
             log.warning("%s was lost and made again: reading it from its start", self._place.stream)
             self._generation = now
-            self._on_made_anew()
+            self._on_recreated()
             self._connection.on_lost(self._place.name)
         self._check_due_s = monotonic() + POLL_S
 

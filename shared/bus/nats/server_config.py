@@ -2,7 +2,7 @@
 docs/nats.md).
 
 Pure: permissions and public keys in, text out. Passwords and seeds are never in it: an nkey user is its public
-key. What it leaves out: clustering, which belongs to a server of one's own (`--nats-url`).
+key. What it leaves out: clustering, which belongs to your own server (`--nats-url`).
 """
 
 from __future__ import annotations

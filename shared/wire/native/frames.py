@@ -7,7 +7,7 @@ Layout:   kind:u8 | rest
     3 ANSWER    msgpack [request_id, answer, body_bytes]
     4 BODY      request_id:16 | offset:u32 | data     in order, until body_bytes have come
     5 FAILED    msgpack [request_id, cause, retry_after_ms]
-    6 CANCEL    request_id:16                  the asker wants no (more of an) answer
+    6 CANCEL    request_id:16                  the caller wants no (more of an) answer
     7 PING      token:u64      8 PONG  token:u64
     9 GOODBYE   (empty)                        draining: open another link
                 the cause's word, ASCII        close this link: there is to be none, for this cause
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import msgspec
 
@@ -47,7 +47,7 @@ _KIND_CANCEL, _KIND_PING, _KIND_PONG, _KIND_GOODBYE, _KIND_ANNOUNCE = 6, 7, 8, 9
 
 
 class RequestFrame(msgspec.Struct, array_like=True, frozen=True):
-    """remaining_ms: time the asker still gives it, relative: peers' clocks are not ours."""
+    """remaining_ms: time the caller still gives it, relative: peers' clocks are not ours."""
 
     request_id: bytes
     request: PeerRequest
@@ -74,7 +74,7 @@ class AckFrame:
 
 @dataclass(frozen=True, slots=True)
 class BodyFrame:
-    """data is a view into the received frame: copy it before the frame is let go."""
+    """data is a view into the received frame: copy it before the frame is released."""
 
     request_id: bytes
     offset: int
@@ -98,7 +98,7 @@ class PongFrame:
 
 @dataclass(frozen=True, slots=True)
 class GoodbyeFrame:
-    """cause: why the link must end, which its receiver does at once; None = we drain, what is under way goes on."""
+    """cause: why the link must end, which its receiver does at once; None = we drain, what is in flight goes on."""
 
     cause: Cause | None = None
 
@@ -150,6 +150,8 @@ def encode_frame(frame: Frame) -> bytes:
             return _PING.pack(_KIND_PONG, frame.token)
         case GoodbyeFrame():
             return bytes((_KIND_GOODBYE,)) + (frame.cause.value.encode() if frame.cause is not None else b"")
+        case _:
+            assert_never(frame)
 
 
 def decode_frame(data: bytes) -> Frame | None:

@@ -131,7 +131,7 @@ class Joiner:
 
     def handle_timer(self, now: float) -> None:
         """Drop what is too old."""
-        # Compared as next_deadline adds it up: the other way round rounding could keep a due one for ever.
+        # Compared as next_deadline adds it up: the other way round rounding could keep a due one indefinitely.
         late = [each for each, join in self._joins.items() if join.started_s + MAX_JOIN_AGE_S <= now]
         for message_id in late:
             del self._joins[message_id]

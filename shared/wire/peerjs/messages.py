@@ -94,7 +94,7 @@ class Open(msgspec.Struct, frozen=True, tag_field="type", tag="OPEN"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="HEARTBEAT"):
-    """Client: still here. Each 5 s, never answered."""
+    """Client: still here. Every 5 s, never answered."""
 
 
 class IdTaken(msgspec.Struct, frozen=True, tag_field="type", tag="ID-TAKEN"):

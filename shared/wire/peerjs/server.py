@@ -6,7 +6,7 @@ States:     of an id: unknown -> registered -> unknown. Registered means: one so
             token on another socket takes its place, without an OPEN; another token gets ID-TAKEN. LEAVE, the
             end of that socket, or ALIVE_TIMEOUT_S of silence end it.
 Invariants: `src` is what we set, never what a client wrote; payloads pass byte for byte; a socket that is
-            told to close gets nothing more.
+            asked to close gets nothing more.
 Absent:     messages to an unknown id wait EXPIRE_AFTER_S from the first of that sender, then the sender gets
             one EXPIRE for them all; LEAVE and EXPIRE never wait.
 Full:       over a limit a message is dropped and counted in `refused` by cause. An OFFER that cannot be passed
@@ -63,9 +63,9 @@ from shared.wire.peerjs.server_commands import (
 )
 
 DEFAULT_KEY = "peerjs"
-"""The API key that every PeerJS client has unless told otherwise; it is no secret."""
+"""The API key that every PeerJS client has by default; it is no secret."""
 ALIVE_TIMEOUT_S = 90.0
-"""docs/peerjs.md: 60-90 s without a HEARTBEAT (each 5 s)."""
+"""docs/peerjs.md: 60-90 s without a HEARTBEAT (every 5 s)."""
 EXPIRE_AFTER_S = 5.0
 """peer's own: how long a message waits for an absent id."""
 OFFERS_PER_SOURCE_S = 10.0
@@ -142,7 +142,7 @@ class PeerServer:
         return len(self._clients)
 
     def open_socket(self, socket: SocketId, key: str, peer_id: str, token: str, now: float) -> None:
-        """A client's socket is up, with what its URL says. It may be told to close at once."""
+        """A client's socket is up, with what its URL says. It may be asked to close at once."""
         if not (key and peer_id and token):
             return self._refuse_socket(socket, Error(ErrorText(_NO_PARAMETERS)), Cause.INVALID)
         if key != self._key:
@@ -156,7 +156,7 @@ class PeerServer:
         return self._admit(socket, peer_id, token, now)
 
     def refuse_socket(self, socket: SocketId, reason: str, cause: Cause) -> None:
-        """The glue will not serve this socket; the client is told why, in the protocol's own words for people."""
+        """The glue will not serve this socket; the client gets the reason, in the protocol's own words for people."""
         self._refuse_socket(socket, Error(ErrorText(reason)), cause)
 
     def _admit(self, socket: SocketId, peer_id: str, token: str, now: float) -> None:
@@ -187,7 +187,7 @@ class PeerServer:
             self.refused[Cause.INVALID] += 1
 
     def close_socket(self, socket: SocketId) -> None:
-        """The socket is gone. Its id is free, unless another socket has taken its place. Nobody is told."""
+        """The socket is gone. Its id is free, unless another socket has taken its place. Nobody is notified."""
         self._claiming.pop(socket, None)
         peer_id = self._ids.pop(socket, None)
         if peer_id is not None:
@@ -224,7 +224,7 @@ class PeerServer:
     def registered_elsewhere(self, peer_id: str, digest: bytes, *, they_keep: bool) -> None:
         """Another instance has registered this id: it gets what waits here, and a double registration ends.
 
-        Args: they_keep: which of the two keeps it, where both have it; both must be told the opposite.
+        Args: they_keep: which of the two keeps it, where both have it; the other instance decides the opposite.
         """
         for source in list(self._senders.get(peer_id, ())):
             texts = self._take_waiting(peer_id, source)

@@ -4,10 +4,10 @@ Driven by:  receive_text for each WebSocket text message; handle_timer at next_d
             either, and after send. The glue opens the socket at `socket_url` and gives every machine one socket.
 States:     CONNECTING -> OPEN -> CLOSED, and CONNECTING -> CLOSED. A refusal closes for good; a lost socket is
             the glue's to replace, with a new machine and the SAME id and token.
-Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT each 5 s.
+Invariants: one Opened at most; nothing is sent or reported after CLOSED; a HEARTBEAT every 5 s.
 
 No OPEN: a server that still has our old socket registered re-attaches the id to the new one and sends no OPEN. So
-does one that accepts sockets and serves nobody. They are told apart by an echo: after OPEN_GRACE_S we send a message
+does one that accepts sockets and serves nobody. An echo distinguishes them: after OPEN_GRACE_S we send a message
 to our own id, which every PeerServer relays. Its return, or any peer's message, means that we are re-attached;
 silence for ECHO_GRACE_S more means that the server is of no use.
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import assert_never
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.peerjs.messages import (
@@ -123,16 +124,9 @@ class MessageRefused:
     cause: Cause
 
 
-SignallingEvent = (
-    Opened
-    | ServerRefused
-    | OfferReceived
-    | AnswerReceived
-    | CandidateReceived
-    | PeerLeft
-    | PeerMissing
-    | MessageRefused
-)
+PeerEvent = OfferReceived | AnswerReceived | CandidateReceived | PeerLeft | PeerMissing | MessageRefused
+"""What a server relays; the others are between it and us."""
+SignallingEvent = Opened | ServerRefused | PeerEvent
 
 
 class SignallingState(Enum):
@@ -282,6 +276,8 @@ class SignallingClient:
                 return [PeerLeft(src)]
             case Expire(src=src):
                 return [PeerMissing(src)]
+            case _:
+                assert_never(message)
 
     def _receive_candidate(self, src: str, payload: CandidatePayload, now: float) -> list[SignallingEvent]:
         connection = (src, payload.connection_id)

@@ -5,7 +5,7 @@ Each end names the ids under which *it* wants to receive: a frame goes out under
 `swarm-space` and comes in under ours. Id 0 in `m` switches an extension off. webtorrent sends no `v`
 (docs/webtorrent.md).
 
-Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are let go.
+Left out: `yourip`, `ipv4`, `ipv6`, `metadata_size`: nobody here uses them; unknown keys are ignored.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Layout:  length:u32 | id:u8 | body:length-1, big-endian.
 
 Our wire moves no pieces: of all messages it acts on `extended` alone. The others are checked for their length
-and let go, so that an ordinary BitTorrent peer can stay polite with us until it hears that we want nothing.
+and ignored, so that an ordinary BitTorrent peer can stay polite with us until it hears that we want nothing.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ _BEFORE_HANDSHAKE = frozenset({_State.AWAIT_HANDSHAKE, _State.AWAIT_PLAINTEXT})
 class PeerWire:
     """See the module. initiator: we opened the stream. infohash, peer_id: ours, 20 bytes.
 
-    listen_port: told to the peer as `p`, 0 = none.
+    listen_port: sent to the peer as `p`, 0 = none.
     """
 
     def __init__(

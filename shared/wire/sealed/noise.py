@@ -35,7 +35,7 @@ _PATTERN: tuple[tuple[str, ...], ...] = (("e",), ("e", "ee", "s", "es"), ("s", "
 
 
 def refused(text: str) -> RemoteProtocolError:
-    """The error of everything that the far end can do wrong on a sealed link (docs/seal.md)."""
+    """The error of everything that the remote peer can do wrong on a sealed link (docs/seal.md)."""
     return RemoteProtocolError(text, Cause.UNAUTHENTICATED)
 
 
@@ -181,7 +181,7 @@ class Handshake:
         return message
 
     def read_message(self, message: bytes) -> bytes:
-        """The payload of the far end's next message.
+        """The payload of the remote peer's next message.
 
         Raises: RemoteProtocolError(UNAUTHENTICATED); LocalProtocolError out of turn.
         """

@@ -35,7 +35,7 @@ ALERT = b"swarmbridge-alert\0" + Cause.CLOCK_SKEW.value.encode()
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """The far end proved this Ed25519 identity key; frames may flow."""
+    """The remote peer proved this Ed25519 identity key; frames may flow."""
 
     identity_key: bytes
 
@@ -64,7 +64,7 @@ class SealedLink:
     States:      dialer    AWAITING_LISTENER -> OPEN
                  listener  AWAITING_HELLO -> AWAITING_DIALER -> OPEN;  any -> CLOSED on a failure, for good.
     Invariants:  Sealed comes once and before any FrameOpened. The dialer's message 3 exists only after the
-                 listener's identity was checked, so that our identity is told to the wanted peer alone.
+                 listener's identity was checked, so that our identity is shown to the wanted peer alone.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.wstracker.codec import decode_response, encode_request
@@ -65,7 +65,7 @@ class AnnounceDue:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The tracker took an announce. complete, incomplete: seeds and others in the swarm, None = not told."""
+    """The tracker took an announce. complete, incomplete: seeds and others in the swarm, None = not said."""
 
     complete: int | None
     incomplete: int | None
@@ -232,6 +232,8 @@ class TrackerClient:
                 return self._receive_answer(response, now)
             case Failure(warning=warning):
                 return [TrackerRefused(warning)]
+            case _:
+                assert_never(response)
 
     def _take_interval(self, interval_s: float | None) -> None:
         if interval_s is None:

@@ -9,7 +9,7 @@ Source: the WebSocket tracker protocol of WebTorrent (bittorrent-tracker 11).
 from __future__ import annotations
 
 import math
-from typing import Any, NoReturn
+from typing import Any, NoReturn, assert_never
 
 import msgspec
 
@@ -206,6 +206,8 @@ def _request_tree(request: Request) -> dict[str, Any]:
             if not 0 < len(request.info_hashes) <= MAX_INFO_HASHES:
                 raise LocalProtocolError(f"a scrape names 1 to {MAX_INFO_HASHES} info hashes")
             return {"action": "scrape", "info_hash": [_latin1(info_hash) for info_hash in request.info_hashes]}
+        case _:
+            assert_never(request)
 
 
 def _response_tree(response: Response) -> dict[str, Any]:
@@ -228,6 +230,8 @@ def _response_tree(response: Response) -> dict[str, Any]:
             return {"action": "scrape", "files": files}
         case Failure():
             return _failure_tree(response)
+        case _:
+            assert_never(response)
 
 
 def _failure_tree(failure: Failure) -> dict[str, Any]:

@@ -25,7 +25,7 @@ MAX_INFO_HASHES = 128
 MAX_EXTRA_BYTES = 4 * 1024
 """Ours: what a peer puts beside its SDP, as JSON."""
 MAX_RESPONSE_BYTES = MAX_MESSAGE_BYTES + MAX_EXTRA_BYTES
-"""A tracker writes what it relays anew: numbers beside an SDP may get longer, nothing else can."""
+"""A tracker encodes what it relays once more: numbers beside an SDP may get longer, nothing else can."""
 MAX_EXTRA_DEPTH = 8
 """Ours: how deep what a peer puts beside its SDP may nest; recursion is bounded when it is passed on."""
 HASH_BYTES = 20
@@ -96,7 +96,7 @@ Request = Announce | SendAnswer | Scrape
 
 @dataclass(frozen=True, slots=True)
 class AnnounceReply:
-    """interval_s: announce again after this. complete, incomplete: seeds and others in the swarm; None = not told."""
+    """interval_s: announce again after this. complete, incomplete: seeds and others in the swarm; None = not said."""
 
     info_hash: bytes
     interval_s: float | None

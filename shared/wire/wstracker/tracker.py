@@ -14,7 +14,7 @@ Full:       a request that is broken or over a limit is answered with a failure 
 Linked:     several instances may serve the same swarms (`linked=True`). Another instance's members are members of
             a socket that is its negative number; what is for one of them leaves by `news` as ToRemote, and what
             comes from one enters by the `remote_` calls. Only swarms with members of our own are shared: SwarmOpened
-            and SwarmClosed tell the glue which.
+            and SwarmClosed say to the glue which.
 
 Left out: the count `downloaded` of a swarm that emptied. Rates are the glue's: it sees addresses.
 Source: the WebSocket tracker protocol of WebTorrent (bittorrent-tracker 11).
@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from shared.errors import Cause, RemoteProtocolError
 from shared.wire.wstracker.codec import decode_request, encode_response, named_failure
@@ -192,6 +192,8 @@ class Tracker:
                 self._answer(socket, request, now)
             case Scrape():
                 self._scrape(socket, request)
+            case _:
+                assert_never(request)
 
     def close_socket(self, socket: SocketId) -> None:
         """The socket is gone, or the instance that is its negative number: so are its members."""
@@ -202,7 +204,7 @@ class Tracker:
     # ── the other instances ──────────────────────────────────────────────────────────────────────────────
 
     def news(self) -> list[News]:
-        """What the other instances are to be told, in order; the caller has it now."""
+        """What the other instances are to hear, in order; the caller has it now."""
         news, self._news = self._news, []
         return news
 
@@ -304,7 +306,7 @@ class Tracker:
         self._members.move_to_end(member)
         swarm = self._swarms.setdefault(info_hash, _Swarm())
         if not swarm.own_count:
-            self._tell(SwarmOpened(info_hash))
+            self._report(SwarmOpened(info_hash))
         swarm.add(member)
         if announce.event == "completed" and member not in swarm.seeds:
             swarm.downloaded += 1
@@ -312,7 +314,7 @@ class Tracker:
             swarm.mark_seed(member, True)
         elif announce.left is not None:
             swarm.mark_seed(member, False)
-        self._tell(MemberJoined(info_hash, announce.peer_id, member in swarm.seeds))
+        self._report(MemberJoined(info_hash, announce.peer_id, member in swarm.seeds))
 
     def _relay_offers(self, swarm: _Swarm, member: MemberKey, offers: tuple[TrackerOffer, ...], now: float) -> None:
         peer_id = member[2]
@@ -361,18 +363,18 @@ class Tracker:
         swarm = self._swarms[info_hash]
         swarm.remove(member)
         if socket >= 0 and not any(each[0] >= 0 for each in swarm.peers.get(peer_id, ())):
-            self._tell(MemberLeft(info_hash, peer_id))
+            self._report(MemberLeft(info_hash, peer_id))
         if socket >= 0 and not swarm.own_count:
             # Others' members of a swarm that nobody here is in are of no use to anybody.
             for other in list(swarm.members):
                 del self._members[other]
                 self._sockets[other[0]].discard(other)
             swarm.members.clear()
-            self._tell(SwarmClosed(info_hash))
+            self._report(SwarmClosed(info_hash))
         if not swarm.members:
             del self._swarms[info_hash]
 
-    def _tell(self, news: News) -> None:
+    def _report(self, news: News) -> None:
         if self._linked:
             self._news.append(news)
 

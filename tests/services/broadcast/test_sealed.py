@@ -45,7 +45,7 @@ async def test_a_chunk_crosses_two_nodes_over_the_mesh(tmp_path: Path) -> None:
         await near.dial(far.token, "broadcast")
         subject = near.subjects.link("broadcast", far.token)
         call = SendRequest(b"r" * 16, "manager-1", 1, RequestChunk("chunk-a"))
-        await near.asker.request(subject, call, Accepted, timeout_s=5.0)
+        await near.caller.request(subject, call, Accepted, timeout_s=5.0)
         await until(lambda: near.answers)
         answer = near.answers[0]
         assert answer.body is not None

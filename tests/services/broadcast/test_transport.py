@@ -110,7 +110,7 @@ async def test_records_before_a_close_arrive(mesh: Mesh) -> None:
     for number in range(WINDOW_RECORDS):
         await near.transport.send(up.link, bytes([number]))
     await near.transport.close(up.link, Cause.DRAINING)
-    await far.until(lambda: bool(far.downs), "the far end is down")
+    await far.until(lambda: bool(far.downs), "the remote peer is down")
     assert far.records[far_up.link] == [bytes([number]) for number in range(WINDOW_RECORDS)]
     assert far.downs[0].cause is Cause.DRAINING
 

@@ -10,7 +10,7 @@ import pytest
 
 from shared.settings.config import ChunkSettings
 from tests.fakes.memory_bus import MemoryHub
-from tests.services.chunk.nodes import Asker, ChunkInstance, FakeManager, FarNode
+from tests.services.chunk.nodes import Caller, ChunkInstance, FakeManager, FarNode
 
 
 class World:
@@ -27,15 +27,15 @@ class World:
     async def chunk_b(self, name: str = "chunk-b1", settings: ChunkSettings | None = None) -> ChunkInstance:
         return await self._started(ChunkInstance(self.hub_b, self.home_b, name, settings))
 
-    async def asker_a(self) -> Asker:
-        asker = await Asker(self.hub_a).start()
-        self._stack.push_async_callback(asker.close)
-        return asker
+    async def caller_a(self) -> Caller:
+        caller = await Caller(self.hub_a).start()
+        self._stack.push_async_callback(caller.close)
+        return caller
 
-    async def asker_b(self) -> Asker:
-        asker = await Asker(self.hub_b).start()
-        self._stack.push_async_callback(asker.close)
-        return asker
+    async def caller_b(self) -> Caller:
+        caller = await Caller(self.hub_b).start()
+        self._stack.push_async_callback(caller.close)
+        return caller
 
     async def manager_b(self, role: str = "member") -> FakeManager:
         """B's manager; what it delivers is answered by A's chunk service."""

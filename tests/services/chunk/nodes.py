@@ -1,4 +1,4 @@
-"""Chunk instances on buses in memory, a manager that carries deliveries between two nodes, and an asker."""
+"""Chunk instances on buses in memory, a manager that carries deliveries between two nodes, and a caller."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class ChunkInstance:
         await self.tasks.close()
 
 
-class Asker:
+class Caller:
     """What a gateway does: holds a source, calls, keeps the updates."""
 
     def __init__(self, hub: Buses, name: str = "gateway-1") -> None:
@@ -83,7 +83,7 @@ class Asker:
         self.updates: list[TransferUpdate] = []
         self.events: list[TransferUpdate] = []
 
-    async def start(self) -> Asker:
+    async def start(self) -> Caller:
         await self.bodies.start()
         await self.calls.start()
         await self.bus.serve(SUBJECTS.event("transfer"), TransferUpdate, self._event)

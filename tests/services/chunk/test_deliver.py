@@ -154,7 +154,7 @@ async def test_no_manager_is_a_timeout_and_a_killed_one_is_replaced(
     assert (await desk.ask()).cause is Cause.TIMEOUT
 
 
-async def test_a_busy_peer_slows_its_asker_and_the_delivery_goes_on(desk: Desk) -> None:
+async def test_a_busy_peer_slows_its_caller_and_the_delivery_goes_on(desk: Desk) -> None:
     async def busy_first(deliver: Deliver) -> tuple[InboundAnswer, bytes]:
         slowed = Slowed(deliver.delivery_id, 250)
         await desk.manager.bus.request(SUBJECTS.reply(deliver.reply_to), slowed, Done, BUS_TIMEOUT_S)

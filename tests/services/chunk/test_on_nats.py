@@ -9,7 +9,7 @@ from shared.bus.contract import Bus
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.layout import ensure_layout
 from tests.fakes.nats_server import NatsServer, nats_server
-from tests.services.chunk.nodes import Asker, ChunkInstance, FakeManager, FarNode
+from tests.services.chunk.nodes import Caller, ChunkInstance, FakeManager, FarNode
 from tests.services.chunk.test_put_fetch import files, read_back
 
 NAMES = ("chunk-1", "gateway-1", "manager-1", "webrtc-member")
@@ -42,16 +42,16 @@ async def test_put_and_get_between_two_nodes(tmp_path: Path) -> None:
         buses_a, buses_b = await NatsBuses.connect(server_a), await NatsBuses.connect(server_b)
         a = await ChunkInstance(buses_a, tmp_path / "a", "chunk-1").start()
         b = await ChunkInstance(buses_b, tmp_path / "b", "chunk-1").start()
-        asker_a, asker_b = await Asker(buses_a).start(), await Asker(buses_b).start()
+        caller_a, caller_b = await Caller(buses_a).start(), await Caller(buses_b).start()
         manager = await FakeManager(buses_b, FarNode(buses_a).forward).start()
 
-        put = await asker_a.put(data)
+        put = await caller_a.put(data)
         assert put.state == "done"
-        got = await asker_b.fetch(put.link)
+        got = await caller_b.fetch(put.link)
         assert (got.state, got.by_transport) == ("done", {"webrtc": len(data) + 32})
-        assert await read_back(asker_b, put.manifest, 2) == data
-        [status] = (await files(asker_b)).files
-        assert (await files(asker_b, status.file_id)).files == [status]
+        assert await read_back(caller_b, put.manifest, 2) == data
+        [status] = (await files(caller_b)).files
+        assert (await files(caller_b, status.file_id)).files == [status]
 
-        for part in (manager, asker_a, asker_b, a, b, buses_a, buses_b):
+        for part in (manager, caller_a, caller_b, a, b, buses_a, buses_b):
             await part.close()

@@ -104,14 +104,14 @@ async def test_a_damaged_manifest_is_as_good_as_absent(store: ChunkStore, tmp_pa
     assert await store.get_manifest(manifest.digest) is None
 
 
-def test_a_store_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for location in (str(tmp_path / "file" / "x"), "nonsense://x"):
         with pytest.raises(ConfigError):
             ChunkStore.open(location, tmp_path)
 
 
-async def test_two_signers_of_one_file_id_are_an_error_and_one_may_write_anew(store: ChunkStore) -> None:
+async def test_two_signers_of_one_file_id_are_an_error_and_one_may_write_again(store: ChunkStore) -> None:
     header, _ = make_chunk()
     async with running_index(MemoryHub(), store) as index:
         mine, newer = make_manifest(header), make_manifest(header, signed_ms=5)
@@ -191,6 +191,32 @@ async def test_another_instance_learns_classes_by_itself(store: ChunkStore) -> N
         await first.add(manifest, complete=True, stored_ms=1)
         await until(lambda: second.files())
         assert await second.class_of(header.ref) is ContentClass.SHARED
+
+
+async def test_what_another_instance_completes_is_here_too(store: ChunkStore, tmp_path: Path) -> None:
+    hub, header = MemoryHub(), make_chunk()[0]
+    manifest, beside = make_manifest(header), ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    async with running_index(hub, store) as one, running_index(hub, beside, "chunk-2") as two:
+        await store.put_manifest(manifest)
+        await one.add(manifest, complete=False, stored_ms=1)
+        await until(lambda: two.is_loaded(manifest.digest))
+        assert header.ref not in beside.holdings
+        await one.add(manifest, complete=True, stored_ms=1)
+        await until(lambda: header.ref in beside.holdings)
+
+
+async def test_our_user_hears_of_a_completed_file_before_the_watch_does(store: ChunkStore, tmp_path: Path) -> None:
+    hub, header = MemoryHub(), make_chunk()[0]
+    manifest, beside = make_manifest(header), ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    async with running_index(hub, store) as one, running_index(hub, beside, "chunk-2") as two:
+        await store.put_manifest(manifest)
+        await one.add(manifest, complete=False, stored_ms=1)
+        await until(lambda: two.is_loaded(manifest.digest))
+        await two.close()  # a watch that lags
+        await one.add(manifest, complete=True, stored_ms=1)
+        found = await two.find(manifest.digest)
+        assert found is not None
+        assert found.complete
 
 
 async def test_entries_that_do_not_decode_are_left_out(store: ChunkStore) -> None:

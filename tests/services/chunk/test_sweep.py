@@ -125,7 +125,7 @@ async def test_what_was_stored_after_the_round_began_is_left_for_the_next(desk: 
 
 async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_swept(world: World) -> None:
     async with AsyncExitStack() as stack:
-        asker = await world.asker_a()
+        caller = await world.caller_a()
         reached, gates = asyncio.Event(), [asyncio.Event()]
 
         async def read(offset: int, length: int) -> bytes:
@@ -134,9 +134,9 @@ async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_sw
                 await gates[-1].wait()
             return bytes(length)
 
-        asker.bodies.hold = lambda data, puller: asker.bodies.hold_reader(4 * MIB, read, puller)  # type: ignore[method-assign]
+        caller.bodies.hold = lambda data, puller: caller.bodies.hold_reader(4 * MIB, read, puller)  # type: ignore[method-assign]
         first = await world.chunk_a()
-        putting = asyncio.create_task(asker.put(b""))
+        putting = asyncio.create_task(caller.put(b""))
         stack.callback(putting.cancel)
         await reached.wait()
         await until(lambda: len(stored_files(world.home_a)) == 3)
@@ -157,7 +157,7 @@ async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_sw
         await until(lambda: not [path for path in stored_files(world.home_a) if path.stat().st_mtime < 2])
         gates[-1].set()
         assert (await putting).state == "done"
-        usage = await asker.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
+        usage = await caller.bus.request(SUBJECTS.chunk("usage"), UsageQuery(), Usage, BUS_TIMEOUT_S)
         assert usage.used_bytes == sum(path.stat().st_size for path in stored_files(world.home_a))
 
 

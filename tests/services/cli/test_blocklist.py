@@ -88,7 +88,7 @@ async def test_a_note_that_cannot_be_kept_is_wrong_usage(gateway: FakeGateway, c
     assert "the note cannot be used; write one line" in result.error_line()
 
 
-async def test_what_the_node_refuses_is_told_in_its_words(gateway: FakeGateway, capsys: Capsys) -> None:
+async def test_what_the_node_refuses_is_reported_in_its_words(gateway: FakeGateway, capsys: Capsys) -> None:
     async def unknown(request: web.Request) -> web.StreamResponse:
         return problem(404, "not_found", "this peer is not blocked", "see `swarmbridge blocklist`")
 

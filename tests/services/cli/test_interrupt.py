@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on a real process: the code, the line, nothing left, and the node told."""
+"""Ctrl-C and SIGTERM on a real process: the code, the line, nothing left, and the node notified."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ async def test_something_else_on_the_port_is_said_so(gateway: FakeGateway, capsy
         assert "no swarmbridge gateway" in result.error_line()
 
 
-async def test_a_problem_of_the_node_is_told_in_its_words(gateway: FakeGateway, capsys: Capsys) -> None:
+async def test_a_problem_of_the_node_is_reported_in_its_words(gateway: FakeGateway, capsys: Capsys) -> None:
     async def busy(request: web.Request) -> web.StreamResponse:
         return problem(503, "unavailable", "the node's bus cannot be reached", "see whether the node is up")
 

@@ -15,8 +15,8 @@ from tests.services.gateway.node import gateway_node
 async def test_a_gateway_says_where_it_is_and_takes_it_back(tmp_path: Path) -> None:
     address = tmp_path / "gateway.json"
     async with gateway_node(tmp_path) as node:
-        told = json.loads(address.read_text())
-        assert told == {"url": node.url, "pid": os.getpid()}
+        found = json.loads(address.read_text())
+        assert found == {"url": node.url, "pid": os.getpid()}
         assert node.url.startswith("http://127.0.0.1:")
     assert not address.exists()
     assert sorted(os.listdir(tmp_path)) == ["gateway.token", "spool"]

@@ -1,4 +1,4 @@
-"""One node in memory around real managers: small fake workers and an asker, which can be killed and frozen."""
+"""One node in memory around real managers: small fake workers and a caller, which can be killed and frozen."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class ManagerProcess:
 
 
 class Node:
-    """Managers, one worker a transport, one asker. `records` and `diagnostics` are what a gateway would see."""
+    """Managers, one worker a transport, one caller. `records` and `diagnostics` are what a gateway would see."""
 
     def __init__(self, clock: Clock = monotonic) -> None:
         self.clock = clock
@@ -176,16 +176,16 @@ class Node:
         self.flags = Flags(FlagSettings())
 
     async def start(self, *, managers: int = 1, linked: tuple[TransportName, ...] = ORDER) -> None:
-        self.asker = self.hub.bus("chunk-1")
-        await self.flags.start(self.asker)
-        self.calls = Calls(self.asker, SUBJECTS, SUBJECTS.manager)
+        self.caller = self.hub.bus("chunk-1")
+        await self.flags.start(self.caller)
+        self.calls = Calls(self.caller, SUBJECTS, SUBJECTS.manager)
         await self.calls.start()
-        await self.asker.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: self.records.append(record))
+        await self.caller.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: self.records.append(record))
 
         async def diagnostic(event: Diagnostic, incoming: Incoming) -> None:
             self.diagnostics.append(event)
 
-        await self.asker.serve(SUBJECTS.event("diagnostic"), Diagnostic, diagnostic)
+        await self.caller.serve(SUBJECTS.event("diagnostic"), Diagnostic, diagnostic)
         for transport in ORDER:
             await self.start_worker(transport, linked=transport in linked)
         for number in range(managers):
@@ -226,13 +226,13 @@ class Node:
     async def deliver(self, timeout_s: float = 5.0, delivery_id: bytes | None = None) -> Receipt:
         """Ask as the chunk service does: judge each answer by `verdicts` (by transport), wait for the receipt."""
         call_id = delivery_id or os.urandom(16)
-        call = Deliver(call_id, self.asker.instance, PEER, RequestManifest("00"), "t1")
+        call = Deliver(call_id, self.caller.instance, PEER, RequestManifest("00"), "t1")
 
         async def on_message(message: ReplyMessage) -> bool:
             if isinstance(message, Answered):
                 self.answers[message.delivery_id] += 1
                 verdict = Verdict(call_id, message.hop, self.verdicts.get(message.transport), BODY_BYTES)
-                await self.asker.publish(SUBJECTS.manager(message.manager), verdict)
+                await self.caller.publish(SUBJECTS.manager(message.manager), verdict)
             elif isinstance(message, Slowed):
                 self.slowed.append(message)
             return isinstance(message, Receipt)

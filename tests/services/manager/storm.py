@@ -2,7 +2,7 @@
 
 Managers are killed, stopped, cut off and started; workers too, and their peers refuse, fall silent, answer late,
 twice or badly; links come and go; flags and the blocklist change; deliveries are asked for all the while. Then all is
-mended. Everything between is the real thing: managers, the asker's stub, bus semantics; see tests/fakes.
+mended. Everything between is the real thing: managers, the caller's stub, bus semantics; see tests/fakes.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from tests.services.manager.node import (
 
 TIMEOUT_S = 5.0
 SLACK_S = 0.05
-"""Of the asker's stub: a delivery is over this soon after its deadline at the latest."""
+"""Of the caller's stub: a delivery is over this soon after its deadline at the latest."""
 RULES_SLACK_S = 0.005
 """A request that left before its manager heard of another flag or block."""
 MAX_MANAGERS = 4
 MENDED_WITHIN_S = 12.0
-"""A probe each 5 s, and the longest back-off that five seconds of storm can bring about."""
+"""A probe every 5 s, and the longest back-off that five seconds of storm can bring about."""
 
 
 async def answer_late(worker: FakeWorker, call: SendRequest) -> None:
@@ -98,9 +98,9 @@ REFUSALS = {
 
 @dataclass
 class Asked:
-    """One delivery. outcome: a Receipt, or what the asker got instead.
+    """One delivery. outcome: a Receipt, or what the caller got instead.
 
-    judged, good_count: answers that were given to the asker, and those that it liked. steady: one manager at least
+    judged, good_count: answers that were given to the caller, and those that it liked. steady: one manager at least
     was well all the while, and none stopped or cut off, so that nothing excuses it from a receipt. without_acks:
     transports whose peer could not ack all the while.
     """
@@ -141,10 +141,10 @@ class Storm:
 
     async def start(self, managers: int, linked: tuple[TransportName, ...]) -> None:
         await self.node.start(managers=0, linked=linked)
-        await self.node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, self._heard)
+        await self.node.caller.serve(SUBJECTS.event("manager"), ManagerStatus, self._heard)
         for worker in self.node.workers.values():
             self._watch(worker)
-        await self.blocklist.start(self.node.asker)
+        await self.blocklist.start(self.node.caller)
         for _ in range(managers):
             await self.start_manager()
 
@@ -301,7 +301,7 @@ class Storm:
         self.statuses[status.manager] = status
 
     async def _ask(self, asked: Asked) -> None:
-        call = Deliver(asked.delivery_id, self.node.asker.instance, PEER, RequestManifest("00"), "t1")
+        call = Deliver(asked.delivery_id, self.node.caller.instance, PEER, RequestManifest("00"), "t1")
 
         async def on_message(message: ReplyMessage) -> bool:
             if isinstance(message, Answered):
@@ -309,7 +309,7 @@ class Storm:
                 asked.judged.append(message)
                 asked.good_count += cause is None
                 verdict = Verdict(asked.delivery_id, message.hop, cause, BODY_BYTES)
-                await self.node.asker.publish(SUBJECTS.manager(message.manager), verdict)
+                await self.node.caller.publish(SUBJECTS.manager(message.manager), verdict)
             return isinstance(message, Receipt)
 
         try:

@@ -140,7 +140,7 @@ async def test_a_bad_answer_goes_on_to_the_next_transport(node: Node) -> None:
     await until(lambda: node.workers[WEBRTC].cancelled)
 
 
-async def test_a_flag_moves_a_delivery_under_way(node: Node) -> None:
+async def test_a_flag_moves_a_delivery_in_flight(node: Node) -> None:
     await node.start()
     await node.warm()
     worker = node.workers[WEBRTC]
@@ -292,7 +292,7 @@ async def test_an_abandoned_delivery_gives_its_hedges_back(node: Node) -> None:
     assert [hop.outcome for hop in (await node.deliver()).hops if hop.hedged] == ["confirmed"]
 
 
-async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> None:
+async def test_the_same_id_asked_again_gets_its_receipt_again(node: Node) -> None:
     await node.start()
     call_id = os.urandom(16)
     first = await node.deliver(delivery_id=call_id)
@@ -302,15 +302,15 @@ async def test_the_same_id_asked_again_is_told_its_receipt_again(node: Node) -> 
     assert len(node.workers[WEBRTC].asked) == 1
 
 
-async def test_ping_tells_which_calls_are_unknown_and_the_asker_may_cancel(node: Node) -> None:
+async def test_ping_says_which_calls_are_unknown_and_the_caller_may_cancel(node: Node) -> None:
     await node.start()
     node.workers[WEBRTC].behave = only_ack
     call_id, strange = os.urandom(16), os.urandom(16)
     delivering = asyncio.create_task(node.deliver(delivery_id=call_id))
     await until(lambda: node.workers[WEBRTC].asked)
-    pong = await node.asker.request(SUBJECTS.manager("manager-1"), Ping([call_id, strange]), Pong, 1.0)
+    pong = await node.caller.request(SUBJECTS.manager("manager-1"), Ping([call_id, strange]), Pong, 1.0)
     assert pong.unknown == [strange]
-    await node.asker.publish(SUBJECTS.manager("manager-1"), CancelDelivery(call_id))
+    await node.caller.publish(SUBJECTS.manager("manager-1"), CancelDelivery(call_id))
     receipt = await delivering
     assert receipt.outcome == "cancelled"
     assert hops(receipt)[0] == ("webrtc", "cancelled", "")
@@ -360,7 +360,7 @@ async def test_counts_agree(node: Node) -> None:
     assert counters.transport(WEBTORRENT).attempts == {"confirmed": 3}
 
 
-async def test_fallbacks_are_not_told_where_the_flag_is_off(node: Node) -> None:
+async def test_fallbacks_are_not_reported_where_the_flag_is_off(node: Node) -> None:
     await node.start()
     await node.flags.set_named("transportFallbackTelemetry", False)
     await until(lambda: not node.managers["manager-1"].process.flags.fallback_telemetry)
@@ -396,10 +396,10 @@ async def test_a_circuit_opens_and_traffic_goes_round_it(node: Node) -> None:
 async def test_handlers_take_any_message_for_unknown_deliveries(node: Node) -> None:
     await node.start()
     subject, strange = SUBJECTS.manager("manager-1"), os.urandom(16)
-    await node.asker.publish(subject, LinkProgress(strange, 1, 0))
-    await node.asker.publish(subject, LinkFailed(strange, 1, Cause.CLOSED))
-    await node.asker.publish(subject, Verdict(strange, 1, None, 0))
-    await node.asker.publish(subject, CancelDelivery(strange))
+    await node.caller.publish(subject, LinkProgress(strange, 1, 0))
+    await node.caller.publish(subject, LinkFailed(strange, 1, Cause.CLOSED))
+    await node.caller.publish(subject, Verdict(strange, 1, None, 0))
+    await node.caller.publish(subject, CancelDelivery(strange))
     worker = node.workers[WEBRTC]
-    await node.asker.publish(subject, LinkAnswer(strange, 1, ANSWER, BodyRef(worker.bus.instance, b"t", 1)))
+    await node.caller.publish(subject, LinkAnswer(strange, 1, ANSWER, BodyRef(worker.bus.instance, b"t", 1)))
     await until(lambda: worker.cancelled == [strange])

@@ -33,7 +33,7 @@ async def heard_statuses(node: Node) -> list[ManagerStatus]:
     async def heard(status: ManagerStatus, incoming: Incoming) -> None:
         statuses.append(status)
 
-    await node.asker.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
+    await node.caller.serve(SUBJECTS.event("manager"), ManagerStatus, heard)
     return statuses
 
 
@@ -55,7 +55,7 @@ async def test_a_delivery_to_a_blocked_peer_ends_at_once(node: Node) -> None:
     assert [len(worker.asked) for worker in node.workers.values()] == asked_before
 
 
-async def test_blocking_withdraws_what_is_under_way_and_unblocking_lets_it_go_on(node: Node) -> None:
+async def test_blocking_withdraws_what_is_in_flight_and_unblocking_lets_it_go_on(node: Node) -> None:
     await node.start()
     await node.warm()
     worker = node.workers[WEBRTC]
@@ -93,7 +93,7 @@ async def test_a_blocked_peer_is_neither_dialled_nor_probed(node: Node) -> None:
     assert [worker.dialled for worker in node.workers.values()] == [0, 0, 0]
 
 
-async def test_a_peer_that_asks_too_fast_is_told_when_to_come_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_asks_too_fast_hears_when_to_come_back(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "MEMBER_BURST", 2.0)
     monkeypatch.setattr(intake, "MEMBER_REQUESTS_PER_S", 0.5)
     await node.start()
@@ -136,12 +136,12 @@ async def test_deliveries_to_one_peer_and_in_all_are_bounded(
     assert not any(b"2" * 16 in worker.asked for worker in node.workers.values())
     for worker in node.workers.values():
         worker.behave = answer
-    await node.asker.publish(SUBJECTS.manager("manager-1"), CancelDelivery(b"1" * 16))
+    await node.caller.publish(SUBJECTS.manager("manager-1"), CancelDelivery(b"1" * 16))
     assert (await first).outcome == "cancelled"
     assert (await second).outcome == "confirmed"
 
 
-async def test_busy_slows_the_asker_before_it_falls_back(node: Node) -> None:
+async def test_busy_slows_the_caller_before_it_falls_back(node: Node) -> None:
     await node.start()
     await node.warm()
     worker = node.workers[WEBRTC]
@@ -156,11 +156,11 @@ async def test_busy_slows_the_asker_before_it_falls_back(node: Node) -> None:
     assert all(isinstance(one, Slowed) for one in node.slowed)
 
 
-async def test_a_manager_tells_what_it_has_and_what_it_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_manager_says_what_it_has_and_what_it_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     await node.start()
-    told = await heard_statuses(node)
+    statuses = await heard_statuses(node)
     monkeypatch.setattr(runs, "MAX_DELIVERIES", 0)
     with pytest.raises(BusTimeout):
         await node.deliver(timeout_s=0.1)
-    await until(lambda: told and told[-1].refused.get("busy", 0) > 0)
-    assert (told[-1].manager, told[-1].deliveries) == ("manager-1", 0)
+    await until(lambda: statuses and statuses[-1].refused.get("busy", 0) > 0)
+    assert (statuses[-1].manager, statuses[-1].deliveries) == ("manager-1", 0)

@@ -29,7 +29,7 @@ async def with_open_circuit(node: Node, transport: TransportName, openings: int 
             f"d{number}", 1, transport.value, peer_name(PEER), "failed", Cause.CLOSED,
             "", None, False, unix_ms(), 1.0, 0, "", "", "another",
         )  # fmt: skip
-        await node.asker.append(SUBJECTS.attempt(transport), failed, f"d{number}")
+        await node.caller.append(SUBJECTS.attempt(transport), failed, f"d{number}")
         await asyncio.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""Each hop is one span in the asker's trace, and says the same as its record."""
+"""Each hop is one span in the caller's trace, and says the same as its record."""
 
 from __future__ import annotations
 

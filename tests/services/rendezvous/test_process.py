@@ -35,7 +35,7 @@ async def end(process: asyncio.subprocess.Process) -> tuple[int, str]:
     return process.returncode, stderr.decode()
 
 
-async def test_it_tells_where_it_is_and_drains_on_sigterm(tmp_path: Path) -> None:
+async def test_it_says_where_it_is_and_drains_on_sigterm(tmp_path: Path) -> None:
     process = await start(tmp_path)
     file = tmp_path / ADDRESS_FILE
     try:

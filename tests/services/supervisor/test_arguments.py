@@ -48,18 +48,18 @@ def test_a_wrong_argument_is_named(arguments: list[str], said: str, capsys: pyte
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert said in told.err
-    assert told.err.startswith("error: ")
-    assert (told.err.count("\n"), told.out) == (1, "")
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.err.startswith("error: ")
+    assert (printed.err.count("\n"), printed.out) == (1, "")
 
 
 def test_a_wrong_argument_is_one_object_with_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(["up", "--port", "x", "--json"])
-    told = capsys.readouterr()
-    assert (ended.value.code, told.err) == (2, "")
-    assert json.loads(told.out)["error"]["hint"] == "see `swarmbridge up --help`"
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.err) == (2, "")
+    assert json.loads(printed.out)["error"]["hint"] == "see `swarmbridge up --help`"
 
 
 def test_a_path_may_start_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,14 +69,14 @@ def test_a_path_may_start_in_the_home_directory(tmp_path: Path, monkeypatch: pyt
     assert (options.home, options.rendezvous) == (tmp_path / "node", tmp_path / "r.json")
 
 
-def test_the_bounds_that_help_tells_are_those_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_bounds_that_help_says_are_those_that_hold(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["demo", "--help"])
     assert f"{MIN_SIZE_MIB} to {MAX_SIZE_MIB}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["up", "demo", "init"])
-def test_help_tells_exit_codes_and_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_says_exit_codes_and_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse([command, "--help"])
     text = capsys.readouterr().out

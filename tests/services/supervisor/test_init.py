@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.init import InitOptions, init, told
+from services.supervisor.init import InitOptions, init, prepared_text
 from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.nats_process import find_binary
@@ -39,7 +39,7 @@ async def test_a_second_call_changes_nothing(tmp_path: Path) -> None:
     assert contents(home) == made
     assert set(first.seeds) == {*SERVICES, "admin", "keeper"}
     assert all((Path(directory) / "bus.seed").is_file() for directory in first.seeds.values())
-    assert first.peer in told(first)
+    assert first.peer in prepared_text(first)
 
 
 async def test_what_is_lost_is_made_again_and_nothing_else(tmp_path: Path) -> None:

@@ -77,8 +77,8 @@ async def test_a_server_that_asks_for_no_tls_hears_nothing(tmp_path: Path) -> No
     ended = asyncio.Event()
 
     async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told = {"server_id": "x", "version": "2.15.1", "max_payload": 1000, "nonce": "a", "tls_required": False}
-        writer.write(b"INFO " + json.dumps(told).encode() + b" \r\n")
+        info = {"server_id": "x", "version": "2.15.1", "max_payload": 1000, "nonce": "a", "tls_required": False}
+        writer.write(b"INFO " + json.dumps(info).encode() + b" \r\n")
         heard.extend(await reader.read(1000))
         writer.close()
         ended.set()

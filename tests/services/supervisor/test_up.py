@@ -1,4 +1,4 @@
-"""One home, one node; the command line goes over the settings; a taken port is told before anything starts."""
+"""One home, one node; the command line goes over the settings; a taken port is reported before anything starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.home_lock import locked_home
 from services.supervisor.machine.ports import check_port, free_port, port_is_free
 from services.supervisor.machine.processes import Children
-from services.supervisor.up import Machine, UpOptions, Whereabouts, told, up, with_options
+from services.supervisor.up import Machine, UpOptions, Whereabouts, up, whereabouts_text, with_options
 from shared.errors import ConfigError
 from shared.ids import member_token
 from shared.settings.config import (
@@ -38,7 +38,7 @@ def test_options_go_over_settings(tmp_path: Path) -> None:
     assert config.rendezvous.document == str(tmp_path / "r.json")
 
 
-def test_a_second_node_in_a_home_is_told_where_the_first_is(tmp_path: Path) -> None:
+def test_a_second_node_in_a_home_hears_where_the_first_is(tmp_path: Path) -> None:
     with locked_home(tmp_path / "home"):
         (tmp_path / "home" / "gateway.json").write_text('{"url": "http://127.0.0.1:1234", "pid": 1}')
         with pytest.raises(CannotStart, match="already runs"), locked_home(tmp_path / "home"):
@@ -53,7 +53,7 @@ def test_a_home_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         pass
 
 
-async def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         with pytest.raises(CannotStart, match=f"port {port} is taken"):
@@ -118,7 +118,7 @@ def test_a_nats_url_is_used_even_where_it_equals_the_default(tmp_path: Path) -> 
     assert with_options(Config(), UpOptions(home=tmp_path, nats_url=DEFAULT_BUS_URL)).bus.url == DEFAULT_BUS_URL
 
 
-def test_what_up_was_told_is_remembered(tmp_path: Path) -> None:
+def test_what_up_was_given_is_remembered(tmp_path: Path) -> None:
     config = Config(node=NodeSettings(home=str(tmp_path)))
     first = prepared(config, UpOptions(members=[MEMBER]))
     assert first.trust.members == [MEMBER]
@@ -138,7 +138,7 @@ def test_members_of_the_settings_are_not_remembered(tmp_path: Path) -> None:
     assert prepared(Config(node=home), UpOptions()).trust.members == []
 
 
-def test_a_broken_memory_is_told_and_kept(tmp_path: Path) -> None:
+def test_a_broken_memory_is_reported_and_kept(tmp_path: Path) -> None:
     (tmp_path / "remembered.json").write_text("[")
     with pytest.raises(CannotStart, match="correct it, or remove it"):
         prepared(Config(node=NodeSettings(home=str(tmp_path))), UpOptions())
@@ -151,14 +151,16 @@ def prepared(config: Config, options: UpOptions) -> Config:
     return machine.config
 
 
-def test_what_is_told_lets_another_node_join() -> None:
+def test_what_is_printed_lets_another_node_join() -> None:
     where = Whereabouts("http://p/#token=t", "http://p", "n", MEMBER, "/h", "/h/run/rendezvous.json")
-    text = told(where, Config())
+    text = whereabouts_text(where, Config())
     assert f"--rendezvous /h/run/rendezvous.json --member {MEMBER}" in text
     assert "trusts nobody" in text
     assert "--nats-url" not in text
     own_server = Config(bus=BusSettings(url="nats://10.0.0.1:4222"))
-    assert "up --home OTHER_HOME --name OTHER_NAME --nats-url nats://10.0.0.1:4222 --rend" in told(where, own_server)
+    assert "up --home OTHER_HOME --name OTHER_NAME --nats-url nats://10.0.0.1:4222 --rend" in whereabouts_text(
+        where, own_server
+    )
 
 
 def test_a_child_inherits_no_setting() -> None:

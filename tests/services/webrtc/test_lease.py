@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,12 +115,12 @@ def test_a_holder_that_was_overtaken_stops() -> None:
     assert not lease.holding(RENEW_EVERY_S)
 
 
-def test_followers_are_told_of_the_socket_at_once() -> None:
+def test_followers_hear_of_the_socket_at_once() -> None:
     lease = held()
     lease.socket_changed(True, 0.3)
     assert lease.signalling_up(0.3)
     assert lease.handle_timer(0.3) == WriteLease(LeaseRecord(ME, open=True), 1, LEASE_TTL_S)
-    lease.socket_changed(False, 0.4)  # while the write is under way
+    lease.socket_changed(False, 0.4)  # while the write is in flight
     lease.lease_written(2, 0.5)
     assert lease.handle_timer(0.5) == WriteLease(LeaseRecord(ME, open=False), 2, LEASE_TTL_S)
 
@@ -214,6 +215,8 @@ def advance(contender: Contender, names: dict[str, Contender], store: Store, now
                 contender.done = ("written", store.write(command, now))
             case PingHolder(holder):
                 contender.done = ("gone" if names[holder].dead else "answered", None)
+            case _:
+                assert_never(command)
     else:
         contender.pending = lease.handle_timer(now)
 

@@ -265,17 +265,17 @@ async def test_a_pages_link_says_its_speech_and_who_the_server_vouches_for() -> 
     await bench.links.close_all()
 
 
-async def test_a_peer_that_leaves_its_link_is_dialled_anew() -> None:
+async def test_a_peer_that_leaves_its_link_is_dialled_again() -> None:
     bench = Bench()
     first = await bench.dialling()
     await bench.answer("open")
     await first
     await bench.links.dial(HINT, 3)
     assert len(bench.sent) == 1
-    anew = asyncio.create_task(bench.links.dial(PeerHint(HINT.key, HINT.peerjs_id, anew=True), 3))
+    dialling = asyncio.create_task(bench.links.dial(PeerHint(HINT.key, HINT.peerjs_id, fresh=True), 3))
     await until(lambda: len(bench.sent) == 2)
     await bench.answer("open")
-    await anew
+    await dialling
     await bench.links.close_all()
 
 

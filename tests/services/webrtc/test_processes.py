@@ -152,7 +152,7 @@ async def test_a_holder_killed_with_sigkill_is_replaced_in_time_and_the_node_can
     await dialer.stop()
 
 
-async def test_a_worker_told_to_stop_hands_over_and_ends_well(machine: Machine) -> None:
+async def test_a_worker_asked_to_stop_hands_over_and_ends_well(machine: Machine) -> None:
     holder = await machine.open_holder()
     process = await holder_process(machine, holder)
     process.terminate()

@@ -46,7 +46,7 @@ async def raw_peer(
 
 
 async def read_all(reader: asyncio.StreamReader) -> bytes:
-    """Everything until the far end closes."""
+    """Everything until the remote peer closes."""
     data = b""
     with suppress(ConnectionError):
         while more := await asyncio.wait_for(reader.read(65536), 10.0):

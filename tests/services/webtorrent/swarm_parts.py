@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 from aiohttp import WSMsgType, web
 
@@ -49,6 +49,8 @@ class Node:
                 self.records.setdefault(event.link, []).append(event.record)
             case StateChanged():
                 self.states.append(event)
+            case _:
+                assert_never(event)
         self._changed.set()
 
     async def start(self) -> None:

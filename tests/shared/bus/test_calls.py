@@ -66,7 +66,7 @@ class FakeManager:
         return Pong([call for call in body.calls if call not in self.taken])
 
 
-class Asker:
+class Caller:
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
         self.messages: list[ReplyMessage] = []
@@ -83,10 +83,10 @@ class Asker:
         return isinstance(message, Receipt) and message.outcome != "running"
 
 
-async def asker_on(bus: CountingBus) -> Asker:
+async def caller_on(bus: CountingBus) -> Caller:
     calls = Calls(bus, SUBJECTS, SUBJECTS.manager)
     await calls.start()
-    return Asker(calls)
+    return Caller(calls)
 
 
 async def manager_on(bus: CountingBus) -> FakeManager:
@@ -97,8 +97,8 @@ async def manager_on(bus: CountingBus) -> FakeManager:
 
 async def test_messages_come_in_order_until_the_final_one(world: World) -> None:
     manager = await manager_on(await world.bus("manager-1"))
-    asker = await asker_on(await world.bus("chunk-1"))
-    task = asker.ask()
+    caller = await caller_on(await world.bus("chunk-1"))
+    task = caller.ask()
     await until(lambda: manager.taken)
     assert 4000 < manager.deadlines_ms[0] - unix_ms() <= 5000
     for _ in range(20):
@@ -107,32 +107,32 @@ async def test_messages_come_in_order_until_the_final_one(world: World) -> None:
     final = await task
     assert isinstance(final, Receipt)
     assert final.outcome == "confirmed"
-    assert [message.outcome for message in asker.messages if isinstance(message, Receipt)] == ["running"] * 20 + [
+    assert [message.outcome for message in caller.messages if isinstance(message, Receipt)] == ["running"] * 20 + [
         "confirmed"
     ]
-    await asker.calls.close()
+    await caller.calls.close()
 
 
-async def test_a_cancelled_call_is_told_to_its_server(world: World) -> None:
+async def test_a_cancelled_call_is_asked_to_its_server(world: World) -> None:
     manager = await manager_on(await world.bus("manager-1"))
-    asker = await asker_on(await world.bus("chunk-1"))
-    task, other = asker.ask(), asker.ask(call_id=b"o" * 16)
+    caller = await caller_on(await world.bus("chunk-1"))
+    task, other = caller.ask(), caller.ask(call_id=b"o" * 16)
     await until(lambda: len(manager.taken) == 2)
-    await until(lambda: asker.calls._calls[CALL_ID].server)
+    await until(lambda: caller.calls._calls[CALL_ID].server)
     task.cancel()
     await until(lambda: manager.cancelled)
     await manager.answer(b"o" * 16)
     await other
     assert manager.cancelled == [CALL_ID]
     assert task.cancelled()
-    await asker.calls.close()
+    await caller.calls.close()
 
 
 async def test_a_killed_server_is_replaced_under_the_same_id_and_answers_once(world: World) -> None:
     first_bus, second_bus = await world.bus("manager-1"), await world.bus("manager-2")
     first = await manager_on(first_bus)
-    asker = await asker_on(await world.bus("chunk-1"))
-    tasks = [asker.ask(call_id=bytes([number]) * 16) for number in range(10)]
+    caller = await caller_on(await world.bus("chunk-1"))
+    tasks = [caller.ask(call_id=bytes([number]) * 16) for number in range(10)]
     await until(lambda: len(first.taken) == 10)
     second = await manager_on(second_bus)
     await world.kill(first_bus)
@@ -143,17 +143,17 @@ async def test_a_killed_server_is_replaced_under_the_same_id_and_answers_once(wo
     finals = await asyncio.gather(*tasks)
     for call_id in second.taken:
         await second.answer(call_id)
-    await until(lambda: asker.calls.late == 10)
-    assert len(asker.messages) == len(finals) == 10
-    assert asker.calls.asked_again == 10
-    await asker.calls.close()
+    await until(lambda: caller.calls.late == 10)
+    assert len(caller.messages) == len(finals) == 10
+    assert caller.calls.asked_again == 10
+    await caller.calls.close()
 
 
 async def test_a_frozen_server_is_given_up_after_two_misses() -> None:
     hub = MemoryHub()
     first = await manager_on(hub.bus("manager-1"))
-    asker = await asker_on(hub.bus("chunk-1"))
-    task = asker.ask()
+    caller = await caller_on(hub.bus("chunk-1"))
+    task = caller.ask()
     await until(lambda: first.taken)
     second = await manager_on(hub.bus("manager-2"))
     await first.taking.close()  # else the queue group goes on choosing it, at random
@@ -163,79 +163,79 @@ async def test_a_frozen_server_is_given_up_after_two_misses() -> None:
     await task
     hub.thaw("manager-1")
     await first.answer(CALL_ID)
-    await until(lambda: asker.calls.late == 1)
-    assert len(asker.messages) == 1
-    await asker.calls.close()
+    await until(lambda: caller.calls.late == 1)
+    assert len(caller.messages) == 1
+    await caller.calls.close()
 
 
 async def test_a_server_that_forgot_the_call_is_asked_again() -> None:
     hub = MemoryHub()
     manager = await manager_on(hub.bus("manager-1"))
-    asker = await asker_on(hub.bus("chunk-1"))
-    task = asker.ask()
+    caller = await caller_on(hub.bus("chunk-1"))
+    task = caller.ask()
     await until(lambda: manager.taken)
     manager.taken.clear()
     await until(lambda: manager.taken)
     assert manager.asked == 2
     await manager.answer(CALL_ID)
     await task
-    await asker.calls.close()
+    await caller.calls.close()
 
 
 async def test_nobody_answers_by_the_deadline() -> None:
     hub = MemoryHub()
-    asker = await asker_on(hub.bus("chunk-1"))
+    caller = await caller_on(hub.bus("chunk-1"))
     started = time.monotonic()
     with pytest.raises(BusTimeout):
-        await asker.ask(0.2)
+        await caller.ask(0.2)
     assert 0.15 < time.monotonic() - started < 1.0
     manager = await manager_on(hub.bus("manager-1"))
     with pytest.raises(BusTimeout):
-        await asker.ask(0.2)
+        await caller.ask(0.2)
     await manager.answer(CALL_ID)
-    await until(lambda: asker.calls.late == 1)
-    await asker.calls.close()
+    await until(lambda: caller.calls.late == 1)
+    await caller.calls.close()
 
 
 async def test_a_server_that_comes_late_takes_the_call() -> None:
     hub = MemoryHub()
-    asker = await asker_on(hub.bus("chunk-1"))
-    task = asker.ask()
+    caller = await caller_on(hub.bus("chunk-1"))
+    task = caller.ask()
     await asyncio.sleep(0.1)
     manager = await manager_on(hub.bus("manager-1"))
     await until(lambda: manager.taken)
     await manager.answer(CALL_ID)
     await task
-    await asker.calls.close()
+    await caller.calls.close()
 
 
 async def test_refusals_are_raised_and_busy_is_asked_again() -> None:
     hub = MemoryHub()
     manager = await manager_on(hub.bus("manager-1"))
-    asker = await asker_on(hub.bus("chunk-1"))
+    caller = await caller_on(hub.bus("chunk-1"))
     manager.refusal = SwarmbridgeError(Cause.INVALID)
     with pytest.raises(RemoteFailure) as failure:
-        await asker.ask()
+        await caller.ask()
     assert failure.value.cause is Cause.INVALID
     manager.refusal = RemoteFailure(Cause.BUSY, 0.02)
-    task = asker.ask()
+    task = caller.ask()
     await until(lambda: manager.asked > 3)
     manager.refusal = None
     await until(lambda: manager.taken)
     await manager.answer(CALL_ID)
     await task
-    await asker.calls.close()
+    await caller.calls.close()
 
 
 async def test_one_id_once_and_close_ends_calls() -> None:
     hub = MemoryHub()
     manager = await manager_on(hub.bus("manager-1"))
-    asker = await asker_on(hub.bus("chunk-1"))
-    task = asker.ask()
+    caller = await caller_on(hub.bus("chunk-1"))
+    task = caller.ask()
     await until(lambda: manager.taken)
     with pytest.raises(LocalProtocolError):
-        await asker.ask()
-    await asker.calls.close()
+        await caller.ask()
+    await caller.calls.close()
     with pytest.raises(BusUnavailable):
         await task
 
@@ -243,15 +243,15 @@ async def test_one_id_once_and_close_ends_calls() -> None:
 async def test_what_on_message_raises_is_raised() -> None:
     hub = MemoryHub()
     manager = await manager_on(hub.bus("manager-1"))
-    asker = await asker_on(hub.bus("chunk-1"))
+    caller = await caller_on(hub.bus("chunk-1"))
 
     async def refuse(message: ReplyMessage) -> bool:
         raise TimeoutError("of its own")
 
     body = Deliver(CALL_ID, "chunk-1", "kpeer", RequestChunk("chunk-00"))
-    task = asyncio.create_task(asker.calls.call(SUBJECTS.deliver, CALL_ID, body, 5.0, refuse))
+    task = asyncio.create_task(caller.calls.call(SUBJECTS.deliver, CALL_ID, body, 5.0, refuse))
     await until(lambda: manager.taken)
     await manager.answer(CALL_ID)
     with pytest.raises(TimeoutError):
         await task
-    await asker.calls.close()
+    await caller.calls.close()

@@ -33,7 +33,7 @@ def attempt(number: int, delivery: str = "d") -> Attempt:
 
 
 async def test_request_reaches_a_server_and_returns_its_answer(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     seen: list[Incoming] = []
 
     async def handler(body: Ping, incoming: Incoming) -> Pong:
@@ -41,31 +41,31 @@ async def test_request_reaches_a_server_and_returns_its_answer(world: World) -> 
         return Pong(body.calls)
 
     await server.serve(ASK, Ping, handler)
-    assert await asker.request(ASK, Ping([b"one"]), Pong, 2.0) == Pong([b"one"])
+    assert await caller.request(ASK, Ping([b"one"]), Pong, 2.0) == Pong([b"one"])
     assert seen[0].subject == ASK
     assert 1.0 < seen[0].remaining_s(unix_ms(), 9.0) <= 2.1
 
 
 async def test_nobody_there_is_known_at_once(world: World) -> None:
-    asker = await world.bus("a1")
+    caller = await world.bus("a1")
     started = time.monotonic()
     with pytest.raises(NoResponders):
-        await asker.request(ASK, Ping(), Pong, 5.0)
+        await caller.request(ASK, Ping(), Pong, 5.0)
     assert time.monotonic() - started < 1.0
 
 
 async def test_interest_is_live_when_serve_returns_and_gone_when_close_does(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     for _ in range(50):
         served = await server.serve(ASK, Ping, pong)
-        assert await asker.request(ASK, Ping(), Pong, 1.0) == Pong()
+        assert await caller.request(ASK, Ping(), Pong, 1.0) == Pong()
         await served.close()
         with pytest.raises(NoResponders):
-            await asker.request(ASK, Ping(), Pong, 1.0)
+            await caller.request(ASK, Ping(), Pong, 1.0)
 
 
 async def test_answers_none_raised_and_crashed(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
 
     async def handler(body: Ping, incoming: Incoming) -> None:
         match body.calls:
@@ -75,28 +75,30 @@ async def test_answers_none_raised_and_crashed(world: World) -> None:
                 raise SwarmbridgeError(Cause.FORBIDDEN)
             case [b"crash"]:
                 raise ValueError("secret text")
+            case _:
+                pass
 
     await server.serve(ASK, Ping, handler)
-    assert await asker.request(ASK, Ping(), Done, 1.0) == Done()
+    assert await caller.request(ASK, Ping(), Done, 1.0) == Done()
     for word, cause, retry_after_s in [
         (b"busy", Cause.BUSY, 1.5),
         (b"refuse", Cause.FORBIDDEN, 0.0),
         (b"crash", Cause.OTHER, 0.0),
     ]:
         with pytest.raises(RemoteFailure) as failure:
-            await asker.request(ASK, Ping([word]), Done, 1.0)
+            await caller.request(ASK, Ping([word]), Done, 1.0)
         assert (failure.value.cause, failure.value.retry_after_s) == (cause, retry_after_s)
 
 
 async def test_a_bug_of_ours_is_logged_by_its_place_and_counted(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
 
     async def handler(body: Ping, incoming: Incoming) -> None:
         raise ValueError("secret text")
 
     await server.serve(ASK, Ping, handler)
     with pytest.raises(RemoteFailure):
-        await asker.request(ASK, Ping(), Done, 1.0)
+        await caller.request(ASK, Ping(), Done, 1.0)
     assert server.counts.crashed == 1
     [record] = [record for record in caplog.records if record.name == "shared.bus.serving"]
     assert "ValueError at tests/shared/bus/test_contract.py:" in record.getMessage()
@@ -104,19 +106,19 @@ async def test_a_bug_of_ours_is_logged_by_its_place_and_counted(world: World, ca
 
 
 async def test_silence_is_a_timeout(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
 
     async def never(body: Ping, incoming: Incoming) -> None:
         await asyncio.Event().wait()
 
     await server.serve(ASK, Ping, never)
     with pytest.raises(BusTimeout):
-        await asker.request(ASK, Ping(), Done, 0.1)
+        await caller.request(ASK, Ping(), Done, 0.1)
     await world.kill(server)
 
 
 async def test_handlers_run_side_by_side_and_one_too_many_is_busy(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     go, running = asyncio.Event(), 0
 
     async def handler(body: Ping, incoming: Incoming) -> None:
@@ -125,10 +127,10 @@ async def test_handlers_run_side_by_side_and_one_too_many_is_busy(world: World) 
         await go.wait()
 
     await server.serve(ASK, Ping, handler, max_concurrent=3)
-    requests = [asyncio.create_task(asker.request(ASK, Ping(), Done, 5.0)) for _ in range(3)]
+    requests = [asyncio.create_task(caller.request(ASK, Ping(), Done, 5.0)) for _ in range(3)]
     await until(lambda: running == 3)
     with pytest.raises(RemoteFailure) as failure:
-        await asker.request(ASK, Ping(), Done, 1.0)
+        await caller.request(ASK, Ping(), Done, 1.0)
     assert failure.value.cause is Cause.BUSY
     assert failure.value.retry_after_s > 0
     assert server.counts.busy == 1
@@ -137,49 +139,49 @@ async def test_handlers_run_side_by_side_and_one_too_many_is_busy(world: World) 
 
 
 async def test_a_wrong_body_is_invalid_and_a_wrong_reply_too(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     await server.serve(ASK, Ping, pong)
     with pytest.raises(RemoteFailure) as failure:
-        await asker.request(ASK, Taken("not a ping"), Pong, 1.0)
+        await caller.request(ASK, Taken("not a ping"), Pong, 1.0)
     assert failure.value.cause is Cause.INVALID
     assert server.counts.undecodable == 1
     with pytest.raises(RemoteFailure) as failure:
-        await asker.request(ASK, Ping([b"x"]), Taken, 1.0)
+        await caller.request(ASK, Ping([b"x"]), Taken, 1.0)
     assert failure.value.cause is Cause.INVALID
 
 
-async def test_unions_are_told_apart_by_their_tags(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+async def test_unions_are_distinguished_by_their_tags(world: World) -> None:
+    server, caller = await world.bus("s1"), await world.bus("a1")
 
     async def handler(body: ManagerMessage, incoming: Incoming) -> Pong:
         return Pong([type(body).__name__.encode()])
 
     await server.serve(ASK, ManagerMessage, handler)
-    assert await asker.request(ASK, Ping(), Pong, 1.0) == Pong([b"Ping"])
-    assert await asker.request(ASK, Verdict(b"d", 1, None, 2), Pong, 1.0) == Pong([b"Verdict"])
+    assert await caller.request(ASK, Ping(), Pong, 1.0) == Pong([b"Ping"])
+    assert await caller.request(ASK, Verdict(b"d", 1, None, 2), Pong, 1.0) == Pong([b"Verdict"])
 
 
 async def test_bytes_arrive_whole_and_too_large_is_said(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     data = bytes(range(256)) * 1024
 
     async def handler(body: Ping, incoming: Incoming) -> Range:
         return Range(memoryview(data if not body.calls else bytes(3_000_000)))
 
     await server.serve(ASK, Ping, handler)
-    answer = await asker.request(ASK, Ping(), Range, 2.0)
+    answer = await caller.request(ASK, Ping(), Range, 2.0)
     assert isinstance(answer.data, memoryview)
     assert bytes(answer.data) == data
     with pytest.raises(RemoteFailure) as failure:
-        await asker.request(ASK, Ping([b"big"]), Range, 2.0)
+        await caller.request(ASK, Ping([b"big"]), Range, 2.0)
     assert failure.value.cause is Cause.TOO_LARGE
     with pytest.raises(SwarmbridgeError) as error:
-        await asker.publish(ASK, Range(memoryview(bytes(3_000_000))))
+        await caller.publish(ASK, Range(memoryview(bytes(3_000_000))))
     assert error.value.cause is Cause.TOO_LARGE
 
 
 async def test_a_queue_group_gets_each_message_once_and_others_all(world: World) -> None:
-    first, second, listener, asker = [await world.bus(name) for name in ("s1", "s2", "l1", "a1")]
+    first, second, listener, caller = [await world.bus(name) for name in ("s1", "s2", "l1", "a1")]
     got: dict[str, int] = {"s1": 0, "s2": 0, "l1": 0}
 
     def counting(name: str) -> object:
@@ -192,14 +194,14 @@ async def test_a_queue_group_gets_each_message_once_and_others_all(world: World)
     await second.serve(ASK, Ping, counting("s2"), queue="q")  # type: ignore[arg-type]
     await listener.serve(SUBJECTS.worker("*"), Ping, counting("l1"))  # type: ignore[arg-type]
     for _ in range(60):
-        await asker.publish(ASK, Ping())
+        await caller.publish(ASK, Ping())
     await until(lambda: got["s1"] + got["s2"] == 60 and got["l1"] == 60)
     assert got["s1"] > 5
     assert got["s2"] > 5
 
 
 async def test_wildcards(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     await server.serve(f"sb.{NODE}.link.*.x", Ping, pong)
     await server.serve(f"sb.{NODE}.event.>", Ping, pong)
     for subject, served in [
@@ -210,7 +212,7 @@ async def test_wildcards(world: World) -> None:
         ("event.a.b", True),
         ("event", False),
     ]:
-        asked = asker.request(f"sb.{NODE}.{subject}", Ping(), Pong, 1.0)
+        asked = caller.request(f"sb.{NODE}.{subject}", Ping(), Pong, 1.0)
         if served:
             assert await asked == Pong()
         else:
@@ -219,7 +221,7 @@ async def test_wildcards(world: World) -> None:
 
 
 async def test_a_killed_server_times_out_then_is_nobody(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     asked = asyncio.Event()
 
     async def never(body: Ping, incoming: Incoming) -> None:
@@ -227,17 +229,17 @@ async def test_a_killed_server_times_out_then_is_nobody(world: World) -> None:
         await asyncio.Event().wait()
 
     await server.serve(ASK, Ping, never)
-    request = asyncio.create_task(asker.request(ASK, Ping(), Pong, 0.5))
+    request = asyncio.create_task(caller.request(ASK, Ping(), Pong, 0.5))
     await asked.wait()
     await world.kill(server)
     with pytest.raises(BusTimeout):
         await request
     with pytest.raises(NoResponders):
-        await asker.request(ASK, Ping(), Pong, 0.5)
+        await caller.request(ASK, Ping(), Pong, 0.5)
 
 
 async def test_close_lets_handlers_finish(world: World) -> None:
-    server, asker = await world.bus("s1"), await world.bus("a1")
+    server, caller = await world.bus("s1"), await world.bus("a1")
     started, go = asyncio.Event(), asyncio.Event()
 
     async def handler(body: Ping, incoming: Incoming) -> None:
@@ -245,7 +247,7 @@ async def test_close_lets_handlers_finish(world: World) -> None:
         await go.wait()
 
     await server.serve(ASK, Ping, handler)
-    request = asyncio.create_task(asker.request(ASK, Ping(), Done, 3.0))
+    request = asyncio.create_task(caller.request(ASK, Ping(), Done, 3.0))
     await started.wait()
     closing = asyncio.create_task(server.close())
     asyncio.get_running_loop().call_later(0.05, go.set)

@@ -78,12 +78,12 @@ async def test_failures_have_one_error_type_on_both_sides(spans: InMemorySpanExp
         raise SwarmbridgeError(Cause.TOO_LARGE, "a text that stays here")
 
     await hub.bus("w1").serve(TRACED, Ping, refuse)
-    asker = hub.bus("m1")
+    caller = hub.bus("m1")
     with TRACER.start_as_current_span("root"):
         with pytest.raises(RemoteFailure):
-            await asker.request(TRACED, Ping(), Pong, 1.0)
+            await caller.request(TRACED, Ping(), Pong, 1.0)
         with pytest.raises(NoResponders):
-            await asker.request(N.link("broadcast", "kabc"), Ping(), Pong, 1.0)
+            await caller.request(N.link("broadcast", "kabc"), Ping(), Pong, 1.0)
     await until(lambda: len(spans.get_finished_spans()) == 4)
     errors = {span.name: dict(span.attributes or {}).get("error.type") for span in spans.get_finished_spans()}
     assert errors == {
@@ -105,14 +105,14 @@ async def test_untraced_subjects_and_callers_make_none(spans: InMemorySpanExport
     async def handler(body: Ping, incoming: Incoming) -> None:
         traces.append(current_trace_id())
 
-    server, asker = hub.bus("w1"), hub.bus("m1")
+    server, caller = hub.bus("w1"), hub.bus("m1")
     with TRACER.start_as_current_span("elsewhere"):
         # What is current where a subject is served must not leak into its handlers.
         await server.serve(TRACED, Ping, handler)
         await server.serve(N.worker("w1"), Ping, handler)
-    await asker.request(TRACED, Ping(), Done, 1.0)
+    await caller.request(TRACED, Ping(), Done, 1.0)
     assert traces == [""]
     with TRACER.start_as_current_span("root") as root:
-        await asker.request(N.worker("w1"), Ping(), Done, 1.0)
+        await caller.request(N.worker("w1"), Ping(), Done, 1.0)
     assert traces[1] == f"{root.get_span_context().trace_id:032x}"
     assert set(by_name(spans)) == {"elsewhere", "root"}

@@ -134,7 +134,7 @@ def test_ours_survives_its_json_and_verifies(content_class: ContentClass) -> Non
     assert raised.value.cause is Cause.INTEGRITY_MISMATCH
 
 
-def test_a_private_manifest_tells_neither_key_nor_name_nor_type() -> None:
+def test_a_private_manifest_says_neither_key_nor_name_nor_type() -> None:
     manifest = sign_manifest(draft(ContentClass.PRIVATE), SEED, 0)
     assert manifest.file_key is None
     assert not any(name.startswith("fileKey") for name in manifest.fields)

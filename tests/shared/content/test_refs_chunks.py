@@ -131,7 +131,7 @@ def test_encrypt_then_decrypt_is_the_identity(plain: bytes, seq: int) -> None:
 
 
 @pytest.mark.parametrize("bad", [{"plain": bytes(CHUNK_BYTES + 1)}, {"iv": b""}, {"key": b""}])
-def test_our_own_mistakes_are_told(bad: dict[str, bytes]) -> None:
+def test_our_own_mistakes_are_reported(bad: dict[str, bytes]) -> None:
     good: dict[str, Any] = {"plain": b"", "key": KEY, "iv": bytes(12)}
     arguments = good | bad
     with pytest.raises(LocalProtocolError):

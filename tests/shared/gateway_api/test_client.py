@@ -168,7 +168,7 @@ async def test_a_node_that_refuses_in_the_middle_of_an_upload_is_heard(
     assert error.value.code == "too_large"
 
 
-async def test_a_download_that_is_cut_short_is_told(gateway: FakeGateway, client: GatewayClient) -> None:
+async def test_a_download_that_is_cut_short_is_reported(gateway: FakeGateway, client: GatewayClient) -> None:
     async def cut(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         response.content_length = 1000

@@ -49,6 +49,6 @@ def test_a_circle_of_spans_ends() -> None:
     assert len(waterfall("t", [_span("t", "a", "b"), _span("t", "b", "a")], fallback=False).rows) == 2
 
 
-def test_a_span_that_two_gateways_tell_is_one_row_and_an_unknown_parent_makes_a_root() -> None:
+def test_a_span_that_two_gateways_hold_is_one_row_and_an_unknown_parent_makes_a_root() -> None:
     drawn = waterfall("t", [_span("t", "a", "elsewhere"), _span("t", "a", "elsewhere")], fallback=False, dropped=2)
     assert ([row.depth for row in drawn.rows], drawn.hidden) == ([0], 2)

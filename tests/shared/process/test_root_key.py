@@ -28,7 +28,7 @@ def test_instances_that_start_together_agree(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [ROOT_FILE]
 
 
-def test_a_key_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_key_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     path = tmp_path / ROOT_FILE
     path.write_bytes(b"short")
     path.chmod(0o600)

@@ -86,6 +86,6 @@ def test_a_dead_backend_holds_nobody_up(backend: object) -> None:
             timeout=60,
             check=True,
         )
-    told = json.loads(done.stdout)
-    assert told["stopped"] < SHUTDOWN_WAIT_S + MARGIN_S
-    assert told["slowest"] < SHUTDOWN_WAIT_S, "a span waited for the backend"
+    report = json.loads(done.stdout)
+    assert report["stopped"] < SHUTDOWN_WAIT_S + MARGIN_S
+    assert report["slowest"] < SHUTDOWN_WAIT_S, "a span waited for the backend"

@@ -66,7 +66,7 @@ async def test_both_ends_know_the_same_fingerprints_dialer_first() -> None:
     await close(dialer, listener)
 
 
-async def test_close_reaches_the_far_end_and_comes_once() -> None:
+async def test_close_reaches_the_remote_peer_and_comes_once() -> None:
     dialer, listener = End(), End()
     await connect(dialer, listener)
     await asyncio.gather(dialer.link.close(Cause.DRAINING), dialer.link.close(Cause.OTHER))
@@ -117,7 +117,7 @@ async def test_an_oversized_record_is_refused_before_it_is_sent() -> None:
     await close(dialer, listener)
 
 
-async def test_an_oversized_record_from_the_far_end_closes_the_link() -> None:
+async def test_an_oversized_record_from_the_remote_peer_closes_the_link() -> None:
     dialer, listener = End(replace(LOOPBACK, max_message_bytes=200_000)), End()
     await connect(dialer, listener)
     await dialer.link.send(bytes(MAX_RECORD_BYTES + 1))

@@ -43,19 +43,19 @@ async def test_each_direction_blocks_what_it_says(direction: Direction, blocked:
     assert not any(blocklist.blocks(GUEST, asked) for asked in Direction)
 
 
-async def test_a_change_reaches_every_process_and_tells_whom_it_is_about() -> None:
+async def test_a_change_reaches_every_process_and_says_whom_it_is_about() -> None:
     hub = MemoryHub()
     one, two = await started(hub.bus("a")), await started(hub.bus("b"))
-    told: list[str] = []
-    two.on_change(told.append)
+    changed: list[str] = []
+    two.on_change(changed.append)
     await one.block(PEER, IN, "too many requests")
-    await until(lambda: told == [PEER])
+    await until(lambda: changed == [PEER])
     assert two.snapshot()[PEER].note == "too many requests"
     await one.block(PEER, ALL)
-    await until(lambda: told == [PEER, PEER])
+    await until(lambda: changed == [PEER, PEER])
     assert two.blocks(PEER, OUT)
     assert await one.unblock(PEER)
-    await until(lambda: two.snapshot() == {} and len(told) == 3)
+    await until(lambda: two.snapshot() == {} and len(changed) == 3)
     assert not await one.unblock(PEER)
 
 

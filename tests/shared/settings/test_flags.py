@@ -176,7 +176,7 @@ async def test_chaos_that_cannot_be_read_is_ignored() -> None:
     assert flags.chaos_snapshot() == {}
 
 
-async def test_openfeature_tells_the_same_and_why() -> None:
+async def test_openfeature_says_the_same_and_why() -> None:
     hub = MemoryHub()
     flags = Flags(FlagSettings(webtorrent=False))
     before = flags.client.get_boolean_details(NAME, True)
@@ -203,17 +203,17 @@ async def test_openfeature_answers_the_default_for_what_is_no_flag() -> None:
     assert client.get_boolean_details("chaos.webrtc", True).error_code is ErrorCode.TYPE_MISMATCH
 
 
-async def test_openfeature_tells_its_subscribers_of_a_change() -> None:
+async def test_openfeature_notifies_its_subscribers_of_a_change() -> None:
     flags = await started(MemoryHub().bus("a"))
-    told: list[list[str] | None] = []
+    changed: list[list[str] | None] = []
     flags.client.add_handler(
-        ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, lambda details: told.append(details.flags_changed)
+        ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, lambda details: changed.append(details.flags_changed)
     )
     await flags.set(WEBTORRENT, False)
-    await until(lambda: told == [[NAME]])
+    await until(lambda: changed == [[NAME]])
     await flags.set(WEBTORRENT, False)
     await flags.set_chaos(WEBTORRENT, ChaosFlag(drop=5))
-    await until(lambda: told[1:] == [["chaos.webtorrent"]])
+    await until(lambda: changed[1:] == [["chaos.webtorrent"]])
 
 
 def test_processes_do_not_share_their_flags() -> None:

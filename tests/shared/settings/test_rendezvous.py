@@ -71,7 +71,7 @@ async def test_the_follower_keeps_the_last_good_one(tmp_path: Path) -> None:
     assert not await follower.reload(), "nothing new"
 
 
-async def test_the_follower_tells_of_changes_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_follower_reports_changes_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RELOAD_EVERY_S", 0.01)
     file = tmp_path / "document.json"
     follower, changed = DocumentFollower(str(file)), asyncio.Event()

@@ -140,7 +140,7 @@ def test_pings_of_a_whole_day_do_not() -> None:
         link.receive_frame(encode_frame(PingFrame(second)), float(second))
 
 
-def test_an_answer_over_the_budget_is_busy_and_the_peer_is_told() -> None:
+def test_an_answer_over_the_budget_is_busy_and_the_peer_is_notified() -> None:
     worker = ByteBudget(100)
     client, server = NativeLink(0.0, ByteBudget(80, worker)), NativeLink(0.0)
     for number in (1, 2):

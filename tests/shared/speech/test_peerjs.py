@@ -213,7 +213,7 @@ def test_the_first_message_decides_and_what_waited_is_said_then(hint: str | None
     assert late[-1] == "pong", "in the dialect that it speaks"
     if hint is None:
         assert late == ["chunk-request", "seeding-available", "pong"]
-    if hint == MANAGER:  # its OFFER told another; the announcement is said again in words that it knows
+    if hint == MANAGER:  # its OFFER named another; the announcement is said again in words that it knows
         assert late == ["seeding-available", "pong"]
 
 

@@ -25,7 +25,7 @@ async def test_closing_cancels_and_waits() -> None:
     assert len(tasks) == 0
 
 
-async def test_a_crash_is_told_and_a_cancellation_is_not() -> None:
+async def test_a_crash_is_reported_and_a_cancellation_is_not() -> None:
     crashed: list[str] = []
     tasks = Tasks(crashed.append)
 

@@ -27,5 +27,5 @@ S = Subjects("n1")
         ("_INBOX.x", None),
     ],
 )
-def test_templates_tell_the_kind_and_nothing_of_the_peer(subject: str, expected: str | None) -> None:
+def test_templates_say_the_kind_and_nothing_of_the_peer(subject: str, expected: str | None) -> None:
     assert template(subject) == expected

@@ -58,4 +58,4 @@ class Couple:
     async def send(self, request_id: bytes = ID, manager: str = "manager-1", ref: str = "chunk-a") -> Accepted:
         subject = self.near.subjects.link("webrtc", self.far.token)
         call = SendRequest(request_id, manager, 1, RequestChunk(ref))
-        return await self.near.asker.request(subject, call, Accepted, timeout_s=5.0)
+        return await self.near.caller.request(subject, call, Accepted, timeout_s=5.0)

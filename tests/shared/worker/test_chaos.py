@@ -78,7 +78,7 @@ async def test_a_dropped_request_is_accepted_and_the_peer_stays_silent(
     assert [answer.request_id for answer in couple.near.answers] == [b"a" * 16]
     assert len(couple.far.asked) == 1
     worker = couple.near.subjects.worker("worker-1")
-    await couple.near.asker.request(worker, CancelRequest(b"d" * 16), Done, timeout_s=5.0)
+    await couple.near.caller.request(worker, CancelRequest(b"d" * 16), Done, timeout_s=5.0)
     await until(lambda: len(requests(exporter)) == 2)
     stamps = {attribute(span, names.CHAOS_INJECTED) for span in requests(exporter)}
     assert stamps == {"drop", None}
@@ -117,7 +117,7 @@ async def test_a_delayed_request_that_is_cancelled_is_never_sent(couple: Couple)
     await couple.near.flags.set_chaos(WEBRTC, ChaosFlag(delay_ms=round(DELAY_S * 1000)))
     await couple.send(b"c" * 16)
     worker = couple.near.subjects.worker("worker-1")
-    await couple.near.asker.request(worker, CancelRequest(b"c" * 16), Done, timeout_s=5.0)
+    await couple.near.caller.request(worker, CancelRequest(b"c" * 16), Done, timeout_s=5.0)
     await couple.send(b"s" * 16)
     await until(lambda: couple.near.answers)
     assert len(couple.far.asked) == 1

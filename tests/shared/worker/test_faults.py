@@ -15,13 +15,13 @@ from shared.ids import LinkId, member_token
 from shared.speech.contract import AnswerProgressed, RequestFailed
 from shared.speech.sealed_native import SealedNative
 from shared.transport.contract import LinkDown, LinkUp, RecordReceived
-from shared.worker import asking, serve, telling
+from shared.worker import asking, notices, serve
 from shared.worker.asking import Asking
+from shared.worker.notices import Notices
 from shared.worker.routes import Routes
 from shared.worker.serve import TransportServer
 from shared.worker.serving import Serving
 from shared.worker.status import StatusTracker
-from shared.worker.telling import Telling
 from tests.fakes import json_speech
 from tests.fakes.json_speech import JSON
 from tests.fakes.loop_transport import LoopTransport
@@ -52,7 +52,7 @@ async def _break(*args: Any) -> None:
         (TransportServer, "_report", "status"),
         (TransportServer, "_renew", "renew"),
         (TransportServer, "_obey_flag", "flag"),
-        (Telling, "run", "tell"),
+        (Notices, "run", "notices"),
         (Asking, "sweep", "sweep"),
     ],
 )
@@ -112,7 +112,7 @@ async def test_a_record_that_we_break_on_costs_its_link_alone(couple: Couple, mo
 
 
 class _Heard:
-    """In the place of Asking: what managers would have been told."""
+    """In the place of Asking: what managers would have heard."""
 
     def __init__(self) -> None:
         self.progress = 0
@@ -130,15 +130,15 @@ class _Heard:
 
 async def test_a_full_queue_drops_progress_and_never_an_end() -> None:
     heard = _Heard()
-    queue = Telling(heard, StatusTracker())  # type: ignore[arg-type]
+    queue = Notices(heard, StatusTracker())  # type: ignore[arg-type]
     session: Any = None
-    for _ in range(telling.MAX_QUEUED + 10):
+    for _ in range(notices.MAX_QUEUED + 10):
         queue.queue(session, AnswerProgressed(ID, 1))
     queue.queue(session, RequestFailed(ID, Cause.BUSY))
     queue.queue(session, LinkDown(LinkId("x"), Cause.CLOSED))
     running = asyncio.create_task(queue.run())
     await until(lambda: heard.ends == [Cause.BUSY, Cause.CLOSED])
-    assert heard.progress == telling.MAX_QUEUED
+    assert heard.progress == notices.MAX_QUEUED
     running.cancel()
 
 
@@ -152,7 +152,7 @@ async def test_a_request_whose_manager_is_gone_is_forgotten_after_its_time(
     couple.far.hub.freeze("chunk-0")
     subject = couple.near.subjects.link("webrtc", couple.far.token)
     call = SendRequest(ID, "manager-1", 1, RequestChunk("chunk-a"))
-    await couple.near.asker.request(subject, call, Accepted, timeout_s=0.5)
+    await couple.near.caller.request(subject, call, Accepted, timeout_s=0.5)
     await until(lambda: [failure.cause for failure in couple.near.failures] == [Cause.TIMEOUT])
     couple.far.hub.thaw("chunk-0")
 
@@ -245,7 +245,7 @@ async def test_clocks_that_differ_are_the_cause_at_both_ends(off_s: int, dials: 
     couple.far.clock_off_s = off_s
     await couple.start()
     dialer, other = (couple.near, couple.far) if dials == "near" else (couple.far, couple.near)
-    # A dialer that is refused by the listener has a link for a moment: its dial may succeed, or tell.
+    # A dialer that is refused by the listener has a link for a moment: its dial may succeed, or say so.
     [outcome] = await asyncio.gather(dialer.dial(other.token), return_exceptions=True)
     assert not isinstance(outcome, RemoteFailure) or outcome.cause is Cause.CLOCK_SKEW
     for node in (couple.near, couple.far):

@@ -63,7 +63,7 @@ async def test_outbound_refuses_our_requests_and_dials_and_nothing_of_the_peers(
     await until(lambda: couple.near.answers)
 
 
-async def test_outbound_withdraws_what_is_under_way(couple: Couple) -> None:
+async def test_outbound_withdraws_what_is_in_flight(couple: Couple) -> None:
     await busy(couple, b"1" * 16, b"2" * 16)
     await block(couple.near, couple.far, OUT)
     await until(lambda: [failure.cause for failure in couple.near.failures] == [Cause.BLOCKED] * 2)
@@ -82,7 +82,7 @@ async def test_inbound_refuses_the_peers_requests_and_keeps_the_link(couple: Cou
     assert couple.far.status.peers, "we may still ask the peer"
 
 
-async def test_all_closes_the_link_and_tells_the_peer_why(couple: Couple) -> None:
+async def test_all_closes_the_link_and_says_why_to_the_peer(couple: Couple) -> None:
     await busy(couple, b"1" * 16)
     await block(couple.far, couple.near, ALL)
     await until(lambda: couple.far.status and not couple.far.status.peers)
@@ -117,7 +117,7 @@ async def test_one_peer_has_so_many_links_and_no_more(couple: Couple, monkeypatc
     await until(lambda: couple.far.status is not None and couple.far.status.peers)  # it may not have reported yet
 
 
-async def test_a_dial_that_the_peer_turns_away_tells_its_cause(couple: Couple) -> None:
+async def test_a_dial_that_the_peer_turns_away_says_its_cause(couple: Couple) -> None:
     """Its interest is held up by the bus: the link is closed again before it is of any use."""
     await block(couple.far, couple.near, ALL)
     causes: list[Cause] = []

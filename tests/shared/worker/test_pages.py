@@ -33,7 +33,7 @@ async def test_a_chunk_crosses_and_its_peer_is_a_guest(couple: Couple) -> None:
     await until(lambda: couple.near.answers)
     body = couple.near.answers[0].body
     assert body is not None
-    assert await bodies.pull(couple.near.asker, couple.near.subjects, body, timeout_s=5.0) == BODY
+    assert await bodies.pull(couple.near.puller, couple.near.subjects, body, timeout_s=5.0) == BODY
     assert couple.far.asked[0].stamp.role == "guest"
 
 
@@ -52,7 +52,7 @@ async def test_a_failure_is_not_found_too(couple: Couple) -> None:
 
 
 async def test_announcements_cross(couple: Couple) -> None:
-    await couple.near.asker.publish(couple.near.subjects.announce, AnnounceManifests(["file-1", "file-2"]))
+    await couple.near.caller.publish(couple.near.subjects.announce, AnnounceManifests(["file-1", "file-2"]))
     await until(lambda: sum(len(heard.manifests) for heard in couple.far.announced) == 2)
 
 

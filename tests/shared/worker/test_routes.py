@@ -56,7 +56,7 @@ async def test_wanted_is_routed_and_dropped_is_not(rig: Rig) -> None:
     assert not rig.interested()
 
 
-async def test_who_waits_for_a_peer_that_is_dropped_is_let_go(rig: Rig) -> None:
+async def test_who_waits_for_a_peer_that_is_dropped_is_released(rig: Rig) -> None:
     rig.routes.want(PEER)
     waiting = asyncio.create_task(rig.routes.routed(PEER))
     await asyncio.sleep(0)
@@ -74,7 +74,7 @@ async def test_dropped_and_wanted_again_at_once_is_routed(rig: Rig) -> None:
     assert rig.interested()
 
 
-async def test_a_subscription_that_is_under_way_when_its_peer_is_dropped_is_no_route(rig: Rig) -> None:
+async def test_a_subscription_that_is_in_flight_when_its_peer_is_dropped_is_no_route(rig: Rig) -> None:
     """Its interest is about to go: whoever dials next must wait for one that stays."""
     serve, reached, go_on = rig.bus.serve, asyncio.Event(), asyncio.Event()
 

@@ -216,7 +216,7 @@ async def test_a_cancel_reaches_the_peer(couple: Couple) -> None:
     couple.far.bodies["chunk-a"] = BODY * 3
     await couple.send()
     worker = couple.near.subjects.worker("worker-1")
-    await couple.near.asker.request(worker, CancelRequest(ID), Done, timeout_s=5.0)
+    await couple.near.caller.request(worker, CancelRequest(ID), Done, timeout_s=5.0)
     await couple.send(b"t" * 16, ref="chunk-b")
     await until(lambda: couple.near.answers)
     assert [answer.request_id for answer in couple.near.answers] == [b"t" * 16]
@@ -250,7 +250,7 @@ async def test_traffic_makes_it_active(couple: Couple) -> None:
     assert couple.far.status.peers[0].startswith("peer-" if couple.sealed else "guest-")
 
 
-async def test_draining_answers_what_is_under_way(couple: Couple) -> None:
+async def test_draining_answers_what_is_in_flight(couple: Couple) -> None:
     await couple.start()
     await couple.link()
     await couple.send()
@@ -277,7 +277,7 @@ async def test_what_a_peer_announces_reaches_the_bus_with_who_said_it(couple: Co
     await couple.start()
     await couple.link()
     for node in (couple.near, couple.far):
-        await node.asker.publish(node.subjects.announce, AnnounceManifests([f"held-by-{node.token[-4:]}"]))
+        await node.caller.publish(node.subjects.announce, AnnounceManifests([f"held-by-{node.token[-4:]}"]))
     await until(lambda: couple.near.announced and couple.far.announced)
     for hears, says in ((couple.near, couple.far), (couple.far, couple.near)):
         [heard] = hears.announced
@@ -287,7 +287,7 @@ async def test_what_a_peer_announces_reaches_the_bus_with_who_said_it(couple: Co
 
 async def test_what_was_announced_is_said_again_on_a_link_that_opens_later(couple: Couple) -> None:
     await couple.start()
-    await couple.far.asker.publish(couple.far.subjects.announce, AnnounceManifests(["held"]))
+    await couple.far.caller.publish(couple.far.subjects.announce, AnnounceManifests(["held"]))
     await couple.link()
     await until(lambda: couple.near.announced)
     assert couple.near.announced[0].manifests == ["held"]

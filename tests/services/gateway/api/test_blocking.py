@@ -1,4 +1,4 @@
-"""The blocklist over HTTP: set, changed, lifted, listed, told to pages and to `why`, whoever changed it."""
+"""The blocklist over HTTP: set, changed, lifted, listed, shown to pages and by `why`, whoever changed it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_only_the_operator_blocks(node: GatewayNode) -> None:
     assert node.process.blocklist.snapshot() == {}
 
 
-async def test_each_change_is_told_whoever_makes_it(node: GatewayNode) -> None:
+async def test_each_change_is_reported_whoever_makes_it(node: GatewayNode) -> None:
     another = Blocklist()
     await another.start(node.bus)
     async with node.session.get(node.url + "/api/events") as stream:

@@ -109,7 +109,7 @@ async def test_an_upload_that_is_too_large_or_broken_off_leaves_nothing(tmp_path
 
         async def broken() -> AsyncIterator[bytes]:
             yield b"x" * 1000
-            raise RuntimeError("the asker goes away")
+            raise RuntimeError("the caller goes away")
 
         with pytest.raises((aiohttp.ClientError, RuntimeError)):
             await node.post("/api/files", 202, data=broken())
@@ -273,7 +273,7 @@ async def test_an_upload_over_its_limit_names_the_setting_that_moves_it(tmp_path
 async def test_a_strangers_name_is_safe_where_the_content_is_saved(node: GatewayNode, name: str) -> None:
     digest = node.chunk.add(name, b"x")
     async with node.session.get(f"{node.url}/api/files/{digest}/content") as response:
-        told = response.headers["Content-Disposition"]
+        disposition = response.headers["Content-Disposition"]
     safe = safe_file_name(name, digest)
-    assert told == f"attachment; filename=\"{safe}\"; filename*=UTF-8''{safe}"
+    assert disposition == f"attachment; filename=\"{safe}\"; filename*=UTF-8''{safe}"
     assert safe[0] not in ".-"

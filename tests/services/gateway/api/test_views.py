@@ -63,7 +63,7 @@ async def test_stats_come_from_heartbeats_and_attempts(node: GatewayNode) -> Non
     assert broadcast["state"] in ("initializing", "error")
 
 
-async def test_stats_tell_of_the_managers(node: GatewayNode) -> None:
+async def test_stats_show_the_managers(node: GatewayNode) -> None:
     status = ManagerStatus("m1", 3, {"busy": 2}, 0.01, 1)
     await node.bus.publish(node.subjects.event("manager"), status)
     stats = await node.once("/api/stats", lambda stats: stats["managers"]["count"])

@@ -78,7 +78,7 @@ def test_bound_to_everything_an_address_is_allowed_and_a_name_is_not() -> None:
     assert not hosts.allows("evil.example:7700")
 
 
-def test_requests_of_other_pages_are_told_apart() -> None:
+def test_requests_of_other_pages_are_distinguished() -> None:
     host = "127.0.0.1:7700"
     assert same_origin(None, None, host)
     assert same_origin("http://127.0.0.1:7700", "same-origin", host)

@@ -20,7 +20,7 @@ NAME = "peer-0123456789abcdef"
 
 
 async def _next(response: aiohttp.ClientResponse, wanted: str) -> Any:
-    """The data of the next `wanted` event; others are let go."""
+    """The data of the next `wanted` event; others are ignored."""
     async with asyncio.timeout(5):
         event = ""
         async for raw in response.content:
@@ -32,14 +32,14 @@ async def _next(response: aiohttp.ClientResponse, wanted: str) -> Any:
     raise AssertionError("the stream ended")
 
 
-async def test_everything_that_happens_is_told(node: GatewayNode) -> None:
+async def test_everything_that_happens_is_reported(node: GatewayNode) -> None:
     event = node.subjects.event
     async with node.session.get(node.url + "/api/events") as response:
         assert response.headers["Content-Type"] == "text/event-stream"
         status = WorkerStatus("w1", "webrtc", "active", Cause.CLOSED, ["peer-a"], True, False, 1)
         await node.bus.publish(event("status"), status)
-        told = await _next(response, "status")
-        assert (told["state"], told["lastError"], told["peers"]) == ("active", "closed", 1)
+        data = await _next(response, "status")
+        assert (data["state"], data["lastError"], data["peers"]) == ("active", "closed", 1)
         assert (await _next(response, "stats"))["transports"][0]["state"] == "active"
 
         update = TransferUpdate(bytes(16), "get", "running", "a", 1, 2, 3, 4, {"webrtc": 3})
@@ -76,7 +76,7 @@ async def test_a_stream_ends_with_the_gateway(node: GatewayNode) -> None:
             await response.read()
 
 
-async def test_a_lost_worker_is_told_without_any_news(node: GatewayNode, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lost_worker_is_reported_without_any_news(node: GatewayNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("services.gateway.model.status.WORKER_EXPIRY_S", 0.2)
     status = WorkerStatus("w1", "webrtc", "ready", None, [], True, False, 1)
     async with node.session.get(node.url + "/api/events") as response:
@@ -87,7 +87,7 @@ async def test_a_lost_worker_is_told_without_any_news(node: GatewayNode, monkeyp
         assert "ready" in states
 
 
-async def test_a_slow_reader_is_told_to_read_again() -> None:
+async def test_a_slow_reader_is_asked_to_read_again() -> None:
     hub = EventHub()
     queue: asyncio.Queue[bytes | None] = asyncio.Queue(3)
     hub._queues.add(queue)  # a stream whose connection takes nothing

@@ -26,7 +26,7 @@ async def _error(response: aiohttp.ClientResponse) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", ["/api/stats", "/api/files", "/api/events", "/metrics", "/api/nothing"])
-async def test_nothing_is_told_without_a_token(node: GatewayNode, stranger: aiohttp.ClientSession, path: str) -> None:
+async def test_nothing_is_said_without_a_token(node: GatewayNode, stranger: aiohttp.ClientSession, path: str) -> None:
     async with stranger.get(node.url + path) as response:
         assert await _error(response) == (401, "unauthorized")
         assert response.headers["WWW-Authenticate"] == "Bearer"

@@ -39,7 +39,7 @@ def _kinds(history: History, *peers: str) -> list[str]:
     return [change.kind for change in history.changes(0, peers)]
 
 
-def test_flags_are_told_when_they_change_and_not_before() -> None:
+def test_flags_are_reported_when_they_change_and_not_before() -> None:
     history = History(0.0, 0)
     transports = {"webrtcTransport": "webrtc"}
     for now_ms, webrtc, telemetry in ((1, True, True), (2, True, True), (3, False, True), (4, True, False)):
@@ -53,7 +53,7 @@ def test_flags_are_told_when_they_change_and_not_before() -> None:
     assert [change.at for change in history.changes(4, ())] == [4, 4]
 
 
-def test_chaos_is_told_even_where_it_was_there_before_us() -> None:
+def test_chaos_is_reported_even_where_it_was_there_before_us() -> None:
     history = History(0.0, 0)
     history.chaos_is({"webrtc": ChaosFlag(drop=20, delay_ms=5, percent=50)}, 1)
     history.chaos_is({"webrtc": ChaosFlag(drop=20, delay_ms=5, percent=50)}, 2)
@@ -67,7 +67,7 @@ def test_chaos_is_told_even_where_it_was_there_before_us() -> None:
     assert len(history.changes(0, ())) == 1  # the rest was for one peer alone
 
 
-def test_blocks_are_told_with_their_own_time_even_where_they_were_there_before_us() -> None:
+def test_blocks_are_reported_with_their_own_time_even_where_they_were_there_before_us() -> None:
     history = History(0.0, 0)
     history.block_is(PEER, Block(Direction.OUTBOUND, "too much", 5), 100)
     history.block_is(PEER, Block(Direction.ALL, "", 110), 120)
@@ -187,7 +187,7 @@ def test_nobody_is_lost_while_we_could_hear_nobody() -> None:
     assert _kinds(history) == [ChangeKind.WORKER_CAME, ChangeKind.BUS_LOST, ChangeKind.BUS_BACK]
 
 
-def test_links_are_told_to_those_who_ask_about_their_peer() -> None:
+def test_links_are_asked_to_those_who_ask_about_their_peer() -> None:
     history = _history()
     history.link_changed(_link("opened"))
     history.link_changed(_link("closed", 6, cause=Cause.SILENT))

@@ -1,4 +1,4 @@
-"""What is known of the managers: live ones, deliveries under way, refusals that never go back."""
+"""What is known of the managers: live ones, deliveries in flight, refusals that never go back."""
 
 from __future__ import annotations
 

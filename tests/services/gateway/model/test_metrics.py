@@ -47,7 +47,7 @@ def test_the_text_that_prometheus_reads() -> None:
         "# TYPE swarmbridge_blocked_peers gauge",
         "swarmbridge_blocked_peers 2.0",
         "swarmbridge_managers 2.0",
-        "swarmbridge_deliveries_under_way 7.0",
+        "swarmbridge_deliveries_in_flight 7.0",
         'swarmbridge_deliveries_refused_total{cause="busy"} 3.0',
     ):
         assert line in lines

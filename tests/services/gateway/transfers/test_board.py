@@ -50,12 +50,12 @@ def test_what_has_ended_stays_ended() -> None:
     assert failed.cause == "timeout"
 
 
-def test_the_event_may_come_before_the_calls_own_message_and_tells_less() -> None:
+def test_the_event_may_come_before_the_calls_own_message_and_says_less() -> None:
     transfers = Transfers()
     transfers.apply(_update("done", 10))
-    told = transfers.apply(_update("done", 10, link="swarmbridge:ab#key", manifest="ab"))
-    assert told is not None
-    assert (told.link, told.manifest) == ("swarmbridge:ab#key", "ab")
+    shown = transfers.apply(_update("done", 10, link="swarmbridge:ab#key", manifest="ab"))
+    assert shown is not None
+    assert (shown.link, shown.manifest) == ("swarmbridge:ab#key", "ab")
     assert transfers.apply(_update("done", 10)) is None
 
 

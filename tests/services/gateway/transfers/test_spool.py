@@ -70,7 +70,7 @@ async def test_an_upload_that_stands_still_ends(spool: Spool, monkeypatch: pytes
     file.close()
 
 
-async def test_closing_waits_for_a_read_under_way(spool: Spool) -> None:
+async def test_closing_waits_for_a_read_in_flight(spool: Spool) -> None:
     file = spool.open()
     await file.write_all(_parts(b"x" * limits.MIB), limits.MIB)
     reading = asyncio.create_task(file.read(0, limits.MIB))

@@ -100,7 +100,7 @@ def test_a_block_of_one_peer_explains_its_own_hops_alone() -> None:
 
 
 @pytest.mark.parametrize("attempts", [[], [hop("d0", "webrtc")], _switched(Cause.SILENT)])
-def test_a_block_is_told_whatever_was_so_before(attempts: list[Attempt]) -> None:
+def test_a_block_is_reported_whatever_was_so_before(attempts: list[Attempt]) -> None:
     block = _block(20_000, "inbound")
     found = _ask(attempts, [block])
     assert found.headline.endswith("; this node has blocked it inbound since @20000")

@@ -79,7 +79,7 @@ def test_every_cause_has_its_sentence() -> None:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_each_cause_is_told_in_the_headline_the_timeline_and_its_sentence(cause: Cause) -> None:
+def test_each_cause_is_reported_in_the_headline_the_timeline_and_its_sentence(cause: Cause) -> None:
     found = _ask(_switched(cause))
     assert (found.verdict, found.transport, found.since) == ("fallback", "webtorrent", START_MS + 100)
     assert found.headline.startswith(
@@ -178,7 +178,7 @@ def test_every_better_transport_has_its_reason() -> None:
     assert [change.kind for change in found.changes] == ["flag_off"]  # however long ago: it still holds
 
 
-def test_a_transport_that_no_hop_tells_of_is_explained_by_how_it_is() -> None:
+def test_a_transport_that_no_hop_names_is_explained_by_how_it_is() -> None:
     found = _ask([hop("d0", "webtorrent")], troubles={"webrtc": Cause.IMPORT_FAILED})
     assert [(reason.transport, reason.cause, reason.tries) for reason in found.reasons] == [
         ("webrtc", "import_failed", 0)
@@ -253,7 +253,7 @@ def test_content_that_nobody_has_is_no_transports_fault() -> None:
     assert [(row.cause, row.count) for row in found.causes] == [("refused", 0)]
 
 
-def test_what_its_asker_gave_up_did_not_fail() -> None:
+def test_what_its_caller_gave_up_did_not_fail() -> None:
     given_up = [hop("d1", "webrtc", "failed", 20, cause=Cause.BUSY), hop("d1", "webtorrent", "cancelled", 30, number=2)]
     assert _ask([hop("d0", "webrtc"), *given_up]).verdict == "direct"
     assert _ask(given_up).verdict == "idle"
@@ -346,7 +346,7 @@ def test_where_nothing_here_explains_it_the_other_end_is_named() -> None:
     assert away not in _ask(_switched(Cause.NO_LINK), known_since_ms=START_MS).headline
 
 
-def test_changes_from_a_minute_before_the_change_on_are_told() -> None:
+def test_changes_from_a_minute_before_the_change_on_are_reported() -> None:
     changes = [_change(ChangeKind.WORKER_CAME, at_ms, "broadcast") for at_ms in (-70_000, -50_000, 200)]
     assert _ask(_switched(Cause.CLOSED), changes).changes == changes[1:]
 
@@ -359,7 +359,7 @@ def test_the_trace_is_of_a_delivery_that_shows_it_and_is_kept_if_one_is() -> Non
     assert (second.trace_id, second.trace_kept) == ("trace-d2", True)
 
 
-def test_times_as_the_askers_clock_shows_them() -> None:
+def test_times_as_the_callers_clock_shows_them() -> None:
     noon_ms = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
     assert clock_text_at(None, noon_ms)(noon_ms) == "22:13:20 UTC"
     assert clock_text_at(-60, noon_ms)(noon_ms) == "21:13:20"

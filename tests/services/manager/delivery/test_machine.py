@@ -67,7 +67,7 @@ def test_a_plain_delivery_is_one_confirmed_hop() -> None:
     rig.happens(HopProgress(1, 0))
     rig.happens(HopAnswered(1, ANSWER, BODY))
     assert rig.last == [GiveAnswer(1, WEBRTC, ANSWER, BODY)]
-    assert rig.finish is None, "nothing is delivered before the asker's word"
+    assert rig.finish is None, "nothing is delivered before the caller's word"
     rig.happens(HopVerdict(1, None, 1000))
     assert rig.finish == ("confirmed", None)
     assert rig.story == [("webrtc", "confirmed", "")]
@@ -133,7 +133,7 @@ def test_a_request_queued_on_a_busy_link_is_not_silent() -> None:
     for _ in range(5):
         rig.passes(0.09)
         rig.routes = with_heard(rig.routes, WEBRTC, rig.now)
-    assert rig.sent[:2] == [(1, WEBRTC), (2, WEBTORRENT)], "but not for ever"
+    assert rig.sent[:2] == [(1, WEBRTC), (2, WEBTORRENT)], "but not indefinitely"
 
 
 def test_a_request_alone_on_a_link_is_hedged_after_the_learnt_delay() -> None:
@@ -415,7 +415,7 @@ def test_the_deadline_is_the_end() -> None:
     assert rig.machine.next_deadline() is None
 
 
-def test_a_dial_that_lasts_to_the_deadline_is_told() -> None:
+def test_a_dial_that_lasts_to_the_deadline_is_reported() -> None:
     rig = Rig(none_linked(), timeout_s=0.2)
     rig.passes(0.2)
     assert rig.story == [("webrtc", "failed", "dial_timeout")]
@@ -438,7 +438,7 @@ def test_a_manager_that_was_stopped_charges_nobody() -> None:
     assert rig.finish == ("failed", Cause.EXPIRED)
 
 
-def test_the_asker_may_cancel() -> None:
+def test_the_caller_may_cancel() -> None:
     rig = Rig(all_linked())
     rig.passes(0.2)
     rig.happens(DeliveryCancelled())
@@ -491,7 +491,7 @@ def test_a_long_busy_with_dials_to_come_does_not_wait_for_either() -> None:
     rig = Rig(none_linked())
     rig.happens(DialSucceeded(WEBRTC))
     rig.happens(HopFailed(1, Cause.BUSY, 3.0))
-    assert rig.dialled == [WEBRTC, WEBTORRENT], "the stagger is for dials under way, not for a failure"
+    assert rig.dialled == [WEBRTC, WEBTORRENT], "the stagger is for dials in flight, not for a failure"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ LINKS = st.sampled_from(list(Known))
 
 
 class DeliveryStory(RuleBasedStateMachine):
-    """Plays the bus, the workers, the asker, the operator and the clock."""
+    """Plays the bus, the workers, the caller, the operator and the clock."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -118,7 +118,7 @@ def test_a_trial_is_one_delivery_at_a_time() -> None:
     assert not stream.is_open
 
 
-def test_a_trial_whose_manager_died_is_not_waited_for_for_ever() -> None:
+def test_a_trial_whose_manager_died_is_not_waited_for_indefinitely() -> None:
     stream = Stream()
     stream.fails(5)
     stream.now_ms += BACKOFF_FIRST_MS

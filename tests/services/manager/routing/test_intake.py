@@ -20,7 +20,7 @@ def burst(taking: Intake, peer: str, role: str, now: float) -> int:
     return count
 
 
-def test_a_guest_has_its_rate_and_is_told_when_to_come_back() -> None:
+def test_a_guest_has_its_rate_and_hears_when_to_come_back() -> None:
     taking = Intake()
     assert burst(taking, "g1", ROLE_GUEST, 0.0) == intake.GUEST_BURST
     refused = taking.refusal("g1", ROLE_GUEST, 0.0)

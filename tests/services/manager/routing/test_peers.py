@@ -59,7 +59,7 @@ def test_the_hedge_delay_is_learnt_from_acks() -> None:
         book.acked(PEER, WEBRTC, 0.002)
     assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S
     book.accepted(PEER, WEBRTC, 5.0, True, 0.0)
-    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S, "timed acks count for more than a told round trip"
+    assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MIN_S, "timed acks count for more than a reported round trip"
     for _ in range(20):
         book.acked(PEER, WEBRTC, 2.0)
     assert book.links(PEER)[WEBRTC].ack_delay_s() == HEDGE_MAX_S
@@ -90,7 +90,7 @@ def test_nobody_dials_a_guest_or_a_peer_that_no_delivery_wants() -> None:
     assert book.due_probes([WEBRTC], 50.0, trusted) == []
 
 
-def test_a_failed_dial_is_told_again_for_a_second() -> None:
+def test_a_failed_dial_is_reported_again_for_a_second() -> None:
     book = PeerBook()
     book.dial_failed(PEER, WEBRTC, Cause.PEER_UNKNOWN, 10.0)
     assert book.recent_dial_failure(PEER, WEBRTC, 10.0 + DIAL_RETRY_S / 2) is Cause.PEER_UNKNOWN

@@ -19,7 +19,7 @@ SIZE_MIB = 12
 
 
 class Recorder:
-    """A view that keeps what it is told."""
+    """A view that keeps what it is shown."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -76,15 +76,15 @@ async def test_the_story_as_it_should_go(world: World, actors: tuple[FakeActor, 
         "revive webrtc b",
         "flag True",
     ]
-    files = story.told.files
+    files = story.happened.files
     assert [file.ended_on for file in files] == ["webrtc", "webrtc", "webtorrent", "broadcast", "webrtc", "webrtc"]
     assert list(files[2].by_transport) == ["webrtc", "webtorrent"]
     assert files[2].by_transport["webrtc"] >= 4 * 2**20
     assert list(files[3].by_transport) == ["webtorrent", "broadcast"]
-    assert all(check.ok for check in checks(files, story.told.faults))
-    assert [(fault.transport, fault.ok) for fault in story.told.faults] == [("webrtc", True), ("webtorrent", True)]
+    assert all(check.ok for check in checks(files, story.happened.faults))
+    assert [(fault.transport, fault.ok) for fault in story.happened.faults] == [("webrtc", True), ("webtorrent", True)]
     assert {"webrtc", "webtorrent", "broadcast"} <= set(view.carriers)
-    assert all(len(attempts) == file.chunks + 1 for file, attempts in zip(files, story.told.attempts, strict=True))
+    assert all(len(attempts) == file.chunks + 1 for file, attempts in zip(files, story.happened.attempts, strict=True))
 
 
 async def test_a_file_that_was_over_too_soon_is_followed_by_one_that_feels_the_fault(
@@ -93,9 +93,9 @@ async def test_a_file_that_was_over_too_soon_is_followed_by_one_that_feels_the_f
     world.chunks_a_poll = 100
     story = Story(*actors, Recorder(), tmp_path, SIZE_MIB, [])
     await story.tell()
-    labels = [file.label for file in story.told.files]
+    labels = [file.label for file in story.happened.files]
     assert labels == ["hello", "file 1", "file 2", "file 2, more 1", "file 3", "file 3, more 1", "file 4"]
-    assert all(check.ok for check in checks(story.told.files, story.told.faults))
+    assert all(check.ok for check in checks(story.happened.files, story.happened.faults))
 
 
 async def test_a_fallback_that_nobody_can_explain_does_not_hold(
@@ -104,7 +104,7 @@ async def test_a_fallback_that_nobody_can_explain_does_not_hold(
     world.cause = "other"
     story = Story(*actors, Recorder(), tmp_path, SIZE_MIB, [])
     await story.tell()
-    failed = [check.name for check in checks(story.told.files, story.told.faults) if not check.ok]
+    failed = [check.name for check in checks(story.happened.files, story.happened.faults) if not check.ok]
     assert len(failed) == 2
     assert "unexplained" in failed[0]
 
@@ -122,14 +122,14 @@ async def test_a_busy_machine_is_said_once_and_judged_alike(
     assert [line for line in view.lines if "busy" in line] == [
         "this machine is busy: work takes 4.0 times its CPU time; everything takes longer and is judged alike"
     ]
-    assert all(check.ok for check in checks(story.told.files, story.told.faults))
+    assert all(check.ok for check in checks(story.happened.files, story.happened.faults))
 
 
 async def test_wrong_content_is_noticed(world: World, actors: tuple[FakeActor, FakeActor], tmp_path: Path) -> None:
     world.corrupt = True
     story = Story(*actors, Recorder(), tmp_path, SIZE_MIB, [])
     await story.tell()
-    assert not any(file.sha256_ok for file in story.told.files)
+    assert not any(file.sha256_ok for file in story.happened.files)
 
 
 async def test_a_refusal_carries_its_code(actors: tuple[FakeActor, FakeActor]) -> None:

@@ -86,7 +86,7 @@ async def test_an_unwanted_restart_does_not_happen(children: Children, tmp_path:
     assert child.start_count == 1
 
 
-async def test_the_first_exit_is_told(children: Children, tmp_path: Path) -> None:
+async def test_the_first_exit_is_reported(children: Children, tmp_path: Path) -> None:
     sleeper = children.start(program(tmp_path, SLEEPER))
     brief = children.start(program(tmp_path / "b", "import time; time.sleep(0.2)", restart=False))
     assert await children.first_exit([sleeper, brief]) is brief

@@ -21,7 +21,7 @@ from tests.services.supervisor.waiting import until
 pytestmark = pytest.mark.skipif(not can_fork(), reason="the nursery is Linux's")
 
 ROOT = Path(__file__).resolve().parents[4]
-TELLS = """
+REPORTS = """
 import json, os, signal, sys
 import tiny_shared
 print(json.dumps({
@@ -44,7 +44,7 @@ STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLEE
 THREADED = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 MODULES = {
     "tiny_shared": "import os\nPID = os.getpid()\n",
-    "tiny_tells": TELLS,
+    "tiny_reports": REPORTS,
     "tiny_sleeps": SLEEPS,
     "tiny_stubborn": STUBBORN,
     "tiny_seven": "import sys, atexit\natexit.register(print, 'bye')\nsys.exit(7)\n",
@@ -84,22 +84,26 @@ async def said_here(child: Child) -> None:
 
 
 async def test_a_child_is_as_if_it_had_been_executed(children: Children, tmp_path: Path) -> None:
-    first = children.start(program(tmp_path, "tells", OWN="first"))
+    first = children.start(program(tmp_path, "reports", OWN="first"))
     assert await first.ended() == 0
-    told = json.loads(first.log_tail()[0])
-    assert told["environment"] == {**first.program.environment}, "nothing of the nursery's, nothing of another's"
-    assert (told["argv"][0].rpartition("/")[2], told["session"], told["stdin"]) == ("tiny_tells.py", True, "/dev/null")
-    assert told["descriptors"] == [0, 1, 2]
-    assert told["command"] == list(first.program.arguments)
-    assert told["comm"] == "tiny_tells"
-    assert told["default"] == [True, True]
-    assert told["interrupt"]
-    assert told["loaded_by"] == told["parent"] == nursery_of(children).pid, "what is shared was loaded before the fork"
-    second = children.start(program(tmp_path, "tells", OWN="second"))
+    own = json.loads(first.log_tail()[0])
+    assert own["environment"] == {**first.program.environment}, "nothing of the nursery's, nothing of another's"
+    assert (own["argv"][0].rpartition("/")[2], own["session"], own["stdin"]) == (
+        "tiny_reports.py",
+        True,
+        "/dev/null",
+    )
+    assert own["descriptors"] == [0, 1, 2]
+    assert own["command"] == list(first.program.arguments)
+    assert own["comm"] == "tiny_reports"
+    assert own["default"] == [True, True]
+    assert own["interrupt"]
+    assert own["loaded_by"] == own["parent"] == nursery_of(children).pid, "what is shared was loaded before the fork"
+    second = children.start(program(tmp_path, "reports", OWN="second"))
     await second.ended()
     other = json.loads(second.log_tail()[0])
     assert other["environment"]["OWN"] == "second"
-    assert other["random"] != told["random"]
+    assert other["random"] != own["random"]
 
 
 async def test_exit_codes_last_words_and_tracebacks_are_the_ones_of_the_child(

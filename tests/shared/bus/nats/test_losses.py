@@ -144,7 +144,7 @@ async def test_what_was_lost_is_made_again_and_known_again(tmp_path: Path, lose:
         assert not world.crashed
 
 
-async def test_a_writer_of_a_lost_bucket_is_told_what_is_missing(tmp_path: Path) -> None:
+async def test_a_writer_of_a_lost_bucket_hears_what_is_missing(tmp_path: Path) -> None:
     async with kept(tmp_path) as world:
         await _eventually(lambda: is_laid_out(world.buses[KEEPER].connection, NODE))
         manifests = await world.buses["chunk"].kv(BUCKET_MANIFESTS)

@@ -221,7 +221,7 @@ def test_the_two_tables_are_the_same() -> None:
         ), (caller, subject, server)
 
 
-async def test_nobody_publishes_what_is_anothers(tmp_path: Path) -> None:
+async def test_nobody_publishes_on_subjects_of_another(tmp_path: Path) -> None:
     """Every user against every subject: what it does not say itself is denied."""
     async with connected(tmp_path) as services:
         for service in SERVICES:
@@ -243,7 +243,7 @@ async def test_nobody_publishes_what_is_anothers(tmp_path: Path) -> None:
             assert bus.counts.denied == len(others), service
 
 
-async def test_nobody_hears_what_is_anothers(tmp_path: Path) -> None:
+async def test_nobody_hears_subjects_of_another(tmp_path: Path) -> None:
     async with connected(tmp_path) as services:
         for service in SERVICES:
             own = {subject for _, subject, server in CONVERSATIONS if server == service}
@@ -307,7 +307,7 @@ async def test_a_service_that_answers_anywhere_is_denied(tmp_path: Path) -> None
 
 
 async def test_jetstream_writes_nowhere_for_anybody(tmp_path: Path) -> None:
-    """JetStream answers with the server's own rights, wherever it is told to: it reaches no bucket and no handler."""
+    """JetStream answers with the server's own rights, wherever it is asked to: it reaches no bucket and no handler."""
     async with connected(tmp_path) as services:
         webrtc = services["webrtc"].connection
         # What a thief would like to have written elsewhere: a deletion, and a message that decodes.

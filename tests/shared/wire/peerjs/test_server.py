@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 from hypothesis import given, settings
@@ -272,6 +272,8 @@ class Instances:
                     other.registered_elsewhere(peer_id, digest, they_keep=number < place)
             case Unregistered():
                 pass
+            case _:
+                assert_never(command)
 
 
 def test_peers_of_two_instances_signal_to_each_other() -> None:

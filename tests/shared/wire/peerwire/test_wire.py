@@ -118,7 +118,7 @@ def test_a_dialer_takes_no_encrypted_answer() -> None:
     assert wire.receive_data(b"\x55" * 96, 0.0) == [Closed(Cause.INVALID)]
 
 
-def test_ordinary_messages_are_let_go() -> None:
+def test_ordinary_messages_are_ignored() -> None:
     wire = opened()
     ordinary = [
         bytes(4),

@@ -190,9 +190,9 @@ def test_both_ends_learn_that_a_clock_is_wrong(offset_s: int, dials: str) -> Non
     assert right.peer_key == identity("bob"), "who it was is proved"
     assert not right.is_open
     [alert] = right.data_to_send()
-    with pytest.raises(RemoteProtocolError) as told:
+    with pytest.raises(RemoteProtocolError) as refused:
         off.receive_record(alert, NOW_S)
-    assert told.value.cause is Cause.CLOCK_SKEW
+    assert refused.value.cause is Cause.CLOCK_SKEW
     assert off.data_to_send() == []
 
 

@@ -75,14 +75,14 @@ def test_announces_at_once_and_then_at_the_trackers_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("said", "kept"),
     [(None, DEFAULT_INTERVAL_S), (0, MIN_INTERVAL_S), (1e9, MAX_INTERVAL_S), (7.5, 7.5)],
 )
-def test_a_tracker_cannot_hurry_or_lose_us(told: float | None, kept: float) -> None:
+def test_a_tracker_cannot_hurry_or_lose_us(said: float | None, kept: float) -> None:
     machine = client()
     machine.handle_timer(0.0)
     machine.announce([], 0.0)
-    machine.receive_text(reply(told), 0.0)
+    machine.receive_text(reply(said), 0.0)
     assert machine.next_deadline() == kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import assert_never
 
 import pytest
 from hypothesis import given, settings
@@ -44,6 +45,7 @@ from shared.wire.wstracker.tracker import (
     MemberJoined,
     MemberLeft,
     News,
+    SwarmClosed,
     SwarmOpened,
     ToRemote,
     Tracker,
@@ -220,11 +222,17 @@ class Instances:
                     tracker.remote_joined(instance, info_hash, peer_id, seed, 0.0)
                 case MemberLeft(info_hash, peer_id):
                     tracker.remote_left(instance, info_hash, peer_id)
-                case ToRemote(target, peer_id, response) if target == -1 - number:
+                case ToRemote(target, peer_id, response):
+                    if target != -1 - number:
+                        continue
                     if isinstance(response, OfferRelayed):
                         tracker.remote_offer(instance, peer_id, response, 0.0)
                     else:
                         tracker.remote_answer(instance, peer_id, response, 0.0)
+                case SwarmClosed():
+                    pass  # nobody listens to a subject here that could be left
+                case _:
+                    assert_never(news)
 
 
 def test_two_instances_introduce_peers_to_each_other() -> None:

@@ -39,8 +39,8 @@ class Order:
     check: Check
 
 
-class Asker:
-    """One asker on one bus. `start` it; `close` leaves the bus open. managers: those that gave answers."""
+class Caller:
+    """One caller on one bus. `start` it; `close` leaves the bus open. managers: those that gave answers."""
 
     def __init__(self, bus: Bus, subjects: Subjects) -> None:
         self._bus = bus

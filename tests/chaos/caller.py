@@ -1,4 +1,4 @@
-"""Asks managers for deliveries as the chunk service does, and remembers what it was told."""
+"""Asks managers for deliveries as the chunk service does, and remembers what it heard."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ VERDICT_TIMEOUT_S = 1.0
 
 
 @dataclass
-class Asker:
+class Caller:
     """By delivery id. receipts: its final answer. taken: the (manager, hop) whose answer was kept; offered: how
     many answers came, those of a second manager or of a late hop included; finals: final answers. elapsed_s: by
-    the asker's own clock, whoever it had to ask again.
+    the caller's own clock, whoever it had to ask again.
     """
 
     bus: Bus
