@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import os
 import secrets
@@ -29,6 +30,7 @@ PUBLIC, TURN, CADDY, HOST = (f"ops/compose/{name}.yaml" for name in ("public", "
 OUTSIDE = "10.77.0.1"
 """This machine, as seen from behind the router (machine/nat.sh)."""
 OPEN_S = 60.0
+SUBNET = "{{(index .IPAM.Config 0).Subnet}}"
 IN_HOME = ("ip", "netns", "exec", "swb-home")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -129,7 +131,13 @@ def _turn(nodes: Nodes) -> str:
     example = (ROOT / "ops/compose/turn/turnserver.conf.example").read_text()
     with behind_router(), tempfile.TemporaryDirectory() as work:
         config = Path(work) / "turnserver.conf"
-        config.write_text(example.replace("user=CHANGE-ME:CHANGE-ME", f"user={user}:{password}"))
+        mesh = ipaddress.ip_network(
+            run(
+                "docker", "network", "inspect", "--format", SUBNET, nodes.a.settings["SWARMBRIDGE_MESH_NETWORK"]
+            ).strip()
+        )
+        text = example.replace("user=CHANGE-ME:CHANGE-ME", f"user={user}:{password}")
+        config.write_text(text.replace("ip=CHANGE-ME", f"ip={mesh[0]}-{mesh[-1]}"))
         # Read by the container's user, as the example says.
         os.chmod(work, 0o755)
         os.chmod(config, 0o600)
