@@ -104,6 +104,8 @@ def _nodes(work: Path) -> Nodes:
                 "SWARMBRIDGE_MESH_NETWORK": NETWORK,
                 "SWARMBRIDGE_TELEMETRY_PROPAGATION": "join",
                 "SWARMBRIDGE_SAMPLE_PERCENT": "100",
+                # Where faults may be made on purpose.
+                "SWARMBRIDGE_NODE_ENVIRONMENT": "development",
             },
             (OVERLAY,),
         )

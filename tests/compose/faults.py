@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tests.compose.moves import SIZE_BYTES, Nodes, Part
-from tests.compose.project import Failed, inspect, run, until
+from tests.compose.project import Failed, Project, inspect, run, until
 
 BACK_S = 90.0
 CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger", "keeper")
@@ -139,6 +139,8 @@ def _down_up(nodes: Nodes) -> str:
     nodes.b.finished(nodes.b.fetch(link), 60.0)
     started_s = time.monotonic()
     for node in (nodes.a, nodes.b):
+        node.compose("stop")
+        _ended_by_themselves(node)
         node.down()
     down_s = time.monotonic() - started_s
     for node in (nodes.a, nodes.b):
@@ -152,6 +154,15 @@ def _down_up(nodes: Nodes) -> str:
         raise Failed(f"{now} files where {files + 1} were")
     nodes.moved()
     return f"down in {down_s:.1f} s; {now} files, peer ids and content as before; a new file moved"
+
+
+def _ended_by_themselves(node: Project) -> None:
+    """Within the grace period, by SIGTERM; 137 would be the engine's SIGKILL."""
+    for service in (*ROLLED, "keeper", "rendezvous"):
+        for container in node.compose("ps", "--all", "--quiet", service).split():
+            code = inspect(container, "{{.State.ExitCode}}")
+            if code != "0":
+                raise Failed(f"{service} ended with {code}")
 
 
 def _amnesia(nodes: Nodes) -> str:

@@ -65,7 +65,9 @@ def _looked(node: Project) -> str:
     # By what the scrape says there is: a counter of something that never happened has no series.
     wanted = {_family(name) for name in NAME.findall(" ".join(queries) + ALERTS.read_text())}
     until(lambda: wanted <= {_family(name) for name in asked("metadata")}, SCRAPED_S, f"metrics {sorted(wanted)}")
-    moved = until(lambda: asked("query", query="sum(swarmbridge_sent_bytes_total) > 0"), SCRAPED_S, "bytes counted")
+    moved = until(
+        lambda: asked("query", query="sum(swarmbridge_sent_bytes_total) > 0")["result"], SCRAPED_S, "bytes counted"
+    )
     return f"{len(rules)} rules, {len(queries)} queries over {len(wanted)} metrics, {moved[0]['value'][1]} bytes sent"
 
 

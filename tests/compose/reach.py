@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import ipaddress
 import json
 import os
 import secrets
@@ -29,6 +30,7 @@ PUBLIC, TURN, CADDY, HOST = (f"ops/compose/{name}.yaml" for name in ("public", "
 OUTSIDE = "10.77.0.1"
 """This machine, as seen from behind the router (machine/nat.sh)."""
 OPEN_S = 60.0
+SUBNET = "{{(index .IPAM.Config 0).Subnet}}"
 IN_HOME = ("ip", "netns", "exec", "swb-home")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -79,7 +81,8 @@ def changed(node: Project, *overlays: str, **settings: str) -> Iterator[None]:
     node.overlays = (*overlays_before, *overlays)
     node.settings.update(settings)
     try:
-        node.up()
+        # A port is published for one container.
+        node.up(**({"webrtc": 1, "webtorrent": 1} if PUBLIC in overlays else {}))
         yield
     finally:
         node.overlays = overlays_before
@@ -124,11 +127,17 @@ def _nat(nodes: Nodes) -> str:
 
 def _turn(nodes: Nodes) -> str:
     run(str(MACHINE / "stand_ins.sh"), "turn", timeout_s=300.0)
-    user, password = "page", secrets.token_hex(16)
+    user, password = "page", secrets.token_hex(16)  # pragma: allowlist secret
     example = (ROOT / "ops/compose/turn/turnserver.conf.example").read_text()
     with behind_router(), tempfile.TemporaryDirectory() as work:
         config = Path(work) / "turnserver.conf"
-        config.write_text(example.replace("user=CHANGE-ME:CHANGE-ME", f"user={user}:{password}"))
+        mesh = ipaddress.ip_network(
+            run(
+                "docker", "network", "inspect", "--format", SUBNET, nodes.a.settings["SWARMBRIDGE_MESH_NETWORK"]
+            ).strip()
+        )
+        text = example.replace("user=CHANGE-ME:CHANGE-ME", f"user={user}:{password}")
+        config.write_text(text.replace("ip=CHANGE-ME", f"ip={mesh[0]}-{mesh[-1]}"))
         # Read by the container's user, as the example says.
         os.chmod(work, 0o755)
         os.chmod(config, 0o600)
@@ -139,7 +148,11 @@ def _turn(nodes: Nodes) -> str:
             "SWARMBRIDGE_PUBLIC_BIND": OUTSIDE,
         }
         with changed(nodes.a, PUBLIC, TURN, **settings):
-            server = {"urls": f"turn:{OUTSIDE}:3478", "username": user, "credential": password}
+            server = {
+                "urls": f"turn:{OUTSIDE}:3478",
+                "username": user,
+                "credential": password,
+            }
             ice = {"iceServers": [server], "iceTransportPolicy": "relay"}
             at = {"host": OUTSIDE, "port": 9000, "secure": False}
             try:
@@ -175,7 +188,7 @@ def _https(nodes: Nodes) -> str:
             raise Failed("the API is another")
         # Chromium knows the server by its key: putting the authority into its store needs a tool of its own.
         server = ssl.get_server_certificate(("localhost", 9443))
-        flag = f"--ignore-certificate-errors-spki-list={_key_hash(server, Path(work))}"
+        flag = f"--ignore-certificate-errors-spki-list={_key_hash(server)}"
         at = {"host": "localhost", "port": 9443, "secure": True}
         found = dialled(nodes.a, Path(work), at=at, ice={"iceServers": []}, home=False, flags=(flag,))
         if not found["secure"]:
@@ -183,12 +196,13 @@ def _https(nodes: Nodes) -> str:
     return f"page and API by HTTPS; a secure page registers by wss and opens a channel after {found['ms']:.0f} ms"
 
 
-def _key_hash(certificate: str, work: Path) -> str:
+def _key_hash(certificate: str) -> str:
     """SHA-256 of a certificate's public key, as Chromium's flag wants it."""
-    path = work / "server.pem"
-    path.write_text(certificate)
-    public = run("openssl", "x509", "-in", str(path), "-pubkey", "-noout")
-    der = base64.b64decode("".join(line for line in public.splitlines() if "-" not in line))
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.x509 import load_pem_x509_certificate
+
+    key = load_pem_x509_certificate(certificate.encode()).public_key()
+    der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(der).digest()).decode()
 
 

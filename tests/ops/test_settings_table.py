@@ -13,7 +13,8 @@ from shared.settings.config import Config
 ROOT = Path(__file__).parents[2]
 ENV_NAME = re.compile(r"\bSWARMBRIDGE_[A-Z_]+\b")
 COMPOSE_ONLY = re.compile(
-    r"SWARMBRIDGE_(\w+_SCALE|\w+_PORT|TAG|BIND|BASE_IMAGE|DOCUMENT|LOG_SIZE|SAMPLE_PERCENT|MAX_TRACES|CACHE)"
+    r"SWARMBRIDGE_(\w+_SCALE|\w+_PORT|TAG|BIND|PUBLIC_BIND|ADVERTISE|SITE|TLS|TURN_CONFIG|"
+    r"BASE_IMAGE|DOCUMENT|HOST_DOCUMENT|MESH_NETWORK|LOG_SIZE|SAMPLE_PERCENT|MAX_TRACES|CACHE)"
 )
 """Of compose.yaml itself: how many, which published port, which image."""
 
@@ -49,5 +50,6 @@ def test_compose_names_no_setting_that_is_none() -> None:
         for section in msgspec.structs.fields(Config)
         for field in msgspec.structs.fields(section.type)
     }
-    named = set(ENV_NAME.findall((ROOT / "compose.yaml").read_text() + (ROOT / ".env.example").read_text()))
+    files = [ROOT / "compose.yaml", ROOT / ".env.example", *(ROOT / "ops/compose").glob("*.yaml")]
+    named = {name for file in files for name in ENV_NAME.findall(file.read_text(encoding="utf-8"))}
     assert not {name for name in named - known if not COMPOSE_ONLY.fullmatch(name)}

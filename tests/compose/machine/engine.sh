@@ -18,8 +18,8 @@ install_engine() {
   }
   echo "engine: installing docker.io" >&2
   apt-get update -qq
-  # iptables is only recommended by the package, and without it no port is published.
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables >/dev/null
+  # iptables is only recommended by the package, and without it no port is published; `ip` is what nat.sh needs.
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends docker.io iptables iproute2 >/dev/null
 }
 
 if ! answers; then

