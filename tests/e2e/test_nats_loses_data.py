@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from shared.gateway_api import calls
+from shared.gateway_api.client import GatewayClient
+from shared.gateway_api.structs import DiagnosticView
 from tests.e2e.leftovers import processes_of
 from tests.e2e.test_up import Running, cli, cli_json, running
 
@@ -40,7 +40,7 @@ def test_the_node_is_whole_again(tmp_path: Path) -> None:
         give_up_s = time.monotonic() + WHOLE_AGAIN_S
         while cli(node, "put", str(second)).returncode != 0:
             assert time.monotonic() < give_up_s, "no put works again"
-        while not [one for one in _diagnostics(node) if one["code"] == "storage-lost"]:
+        while not [one for one in _diagnostics(node) if one.code == "storage-lost"]:
             assert time.monotonic() < give_up_s, "nobody was notified of the loss"
             time.sleep(0.2)
         # What people had set, and what was stored, is known as before.
@@ -50,10 +50,6 @@ def test_the_node_is_whole_again(tmp_path: Path) -> None:
         assert got.read_bytes() == first.read_bytes()
 
 
-def _diagnostics(node: Running) -> list[dict[str, Any]]:
-    request = urllib.request.Request(
-        f"{node.where['url']}/api/diagnostics", headers={"Authorization": f"Bearer {node.where['page'].split('=')[1]}"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: list[dict[str, Any]] = json.loads(answer.read())
-    return found
+def _diagnostics(node: Running) -> list[DiagnosticView]:
+    with GatewayClient(node.where["url"], node.where["page"].split("=")[1]) as client:
+        return client.ask(calls.diagnostics())
