@@ -79,6 +79,11 @@ def hops(transfer_id: str, limit: int) -> Call[list[structs.HopView]]:
     return Call("GET", "/api/hops", list[structs.HopView], query)
 
 
+def diagnostics() -> Call[list[structs.DiagnosticView]]:
+    """The latest, newest first; as many as the gateway gives unasked."""
+    return Call("GET", "/api/diagnostics", list[structs.DiagnosticView])
+
+
 def flags() -> Call[FlagsView]:
     return Call("GET", "/api/flags", FlagsView)
 

@@ -32,7 +32,6 @@ BODY_BYTES = "swarmbridge.body_bytes"
 FOUND = "swarmbridge.found"
 CHAOS_INJECTED = "chaos.injected"
 CHAOS_DELAY_MS = "chaos.delay_ms"
-NODE = "swarmbridge.node"
 
 MESSAGING_SYSTEM = "messaging.system"
 MESSAGING_OPERATION = "messaging.operation.name"

@@ -51,14 +51,30 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jump.now
 
+    def pass_over(self, seconds: float) -> None:
+        """Let time pass in which nothing of this loop runs."""
+        self._jump.now += seconds
+
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]], modules: Iterable[ModuleType] = ()) -> T:
     """Run `main` to its end in virtual time. modules: those that took `monotonic` from shared.clock by name."""
     loop = VirtualLoop()
-    virtual = SimpleNamespace(time_ns=lambda: int(loop.time() * 1e9), monotonic=loop.time)
     with ExitStack() as stack:
-        stack.enter_context(patch.object(clock, "time", virtual))
-        for module in modules:
-            stack.enter_context(patch.object(module, "monotonic", loop.time))
+        clocks_of(loop, modules, stack)
         runner = stack.enter_context(asyncio.Runner(loop_factory=lambda: loop))
         return runner.run(main())
+
+
+def clocks_of(loop: asyncio.AbstractEventLoop, modules: Iterable[ModuleType], stack: ExitStack) -> None:
+    """Until `stack` closes, the clocks of shared.clock show the loop's time. modules: as for `run_virtual`."""
+    virtual = SimpleNamespace(time_ns=lambda: int(loop.time() * 1e9), monotonic=loop.time)
+    stack.enter_context(patch.object(clock, "time", virtual))
+    for module in modules:
+        stack.enter_context(patch.object(module, "monotonic", loop.time))
+
+
+def stand_still(seconds: float) -> None:
+    """The process of the running virtual loop is stopped for so long: time passes, and it notices nothing."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.pass_over(seconds)

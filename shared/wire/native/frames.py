@@ -181,14 +181,6 @@ def decode_frame(data: bytes) -> Frame | None:
     return None
 
 
-def body_frames(request_id: bytes, offset: int, data: memoryview) -> list[BodyFrame]:
-    """Cut `data`, which starts at `offset` of the body, into frames that fit a sealed record."""
-    return [
-        BodyFrame(request_id, offset + start, data[start : start + MAX_BODY_SLICE_BYTES])
-        for start in range(0, len(data), MAX_BODY_SLICE_BYTES)
-    ]
-
-
 def _decode_body(data: bytes) -> BodyFrame:
     if len(data) <= BODY_HEADER.size:
         raise RemoteProtocolError("body frame without data")

@@ -155,10 +155,6 @@ class PeerServer:
             return None
         return self._admit(socket, peer_id, token, now)
 
-    def refuse_socket(self, socket: SocketId, reason: str, cause: Cause) -> None:
-        """The glue will not serve this socket; the client gets the reason, in the protocol's own words for people."""
-        self._refuse_socket(socket, Error(ErrorText(reason)), cause)
-
     def _admit(self, socket: SocketId, peer_id: str, token: str, now: float) -> None:
         if (client := self._clients.get(peer_id)) is None:
             self._register(socket, peer_id, token, now)

@@ -215,14 +215,6 @@ class SignallingClient:
         if not isinstance(message, Leave | Expire):
             self._know(message.dst, message.payload.connection_id)
 
-    def adopt(self, peer: str, connection_id: str) -> list[SignallingEvent]:
-        """Know a connection that was made before this socket, so that its candidates do not wait for an OFFER.
-
-        Returns: the CandidateReceived of those that waited.
-        """
-        self._know(peer, connection_id)
-        return self._release(peer, connection_id)
-
     def data_to_send(self) -> list[str]:
         """Texts for the socket, in order; the caller has them now."""
         texts, self._outbox = self._outbox, []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 
 import pytest
 
@@ -22,9 +21,9 @@ from shared.bus.messages.envelopes import (
     SendRequest,
     Verdict,
 )
-from shared.clock import monotonic
 from shared.errors import Cause, RemoteFailure
 from shared.hops.fold import HopCounters
+from tests.fakes.virtual_time import stand_still
 from tests.fakes.waiting import until
 from tests.services.manager.node import (
     ANSWER,
@@ -40,11 +39,11 @@ from tests.services.manager.node import (
 )
 from tests.services.manager.rig import BROADCAST, WEBRTC, WEBTORRENT
 
-AT_ONCE_MS = 800
-"""Loose, for a busy machine; any of our timeouts is longer."""
+AT_ONCE_MS = 20
+"""Of virtual time, which passes only while everybody waits; any of our timeouts is longer."""
 
-NO_TIMEOUT_MS = 1_800
-"""The same for what takes a hedge or a ping; giving up a silent hop takes 2 s."""
+NO_TIMEOUT_MS = 1_200
+"""The same for what takes a hedge or two missed pings; giving up a silent hop takes 2 s."""
 
 
 async def test_a_plain_delivery(node: Node) -> None:
@@ -227,7 +226,7 @@ class JumpingClock:
         self.jumped_s = 0.0
 
     def __call__(self) -> float:
-        return monotonic() + self.jumped_s
+        return asyncio.get_running_loop().time() + self.jumped_s
 
 
 async def test_a_manager_that_was_stopped_leaves_its_deliveries_to_another(node: Node) -> None:
@@ -377,7 +376,7 @@ async def test_our_own_lag_is_no_links_silence(node: Node) -> None:
 
     async def answer_soon(worker: FakeWorker, call: SendRequest) -> None:
         asyncio.get_running_loop().call_later(0.005, lambda: asyncio.ensure_future(answer(worker, call)))
-        time.sleep(0.3)  # noqa: ASYNC251 - the whole process stands still, longer than this link's hedge delay
+        stand_still(0.3)  # the whole process, for longer than this link's hedge delay
 
     node.workers[WEBRTC].behave = answer_soon
     assert hops(await node.deliver()) == [("webrtc", "confirmed", "")]

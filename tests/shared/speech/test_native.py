@@ -22,6 +22,7 @@ from shared.speech.contract import (
 )
 from shared.speech.native import NativeLink
 from shared.wire.native.frames import (
+    MAX_BODY_SLICE_BYTES,
     AckFrame,
     AnswerFrame,
     BodyFrame,
@@ -30,7 +31,6 @@ from shared.wire.native.frames import (
     Frame,
     PingFrame,
     PongFrame,
-    body_frames,
     encode_frame,
 )
 
@@ -47,7 +47,8 @@ def answer_with(server: NativeLink, client: NativeLink, body: bytes, now: float 
     header = server.answer(ID, DATA, len(body))
     assert header is not None
     events = client.receive_frame(header, now)
-    for frame in body_frames(ID, 0, memoryview(body)):
+    for at in range(0, len(body), MAX_BODY_SLICE_BYTES):
+        frame = BodyFrame(ID, at, memoryview(body)[at : at + MAX_BODY_SLICE_BYTES])
         events += client.receive_frame(encode_frame(frame), now)
     server.finish(ID)
     return events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 
 from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
@@ -176,14 +177,6 @@ def test_candidates_wait_for_their_offer() -> None:
     assert machine.receive_text(text(Candidate(candidate(9), src="a")), 2.0) == [CandidateReceived("a", candidate(9))]
 
 
-def test_a_connection_of_the_last_socket_can_be_adopted() -> None:
-    machine = client()
-    machine.receive_text(OPEN, 0.0)
-    machine.receive_text(text(Candidate(candidate(), src="a")), 1.0)
-    assert machine.adopt("a", "dc_1") == [CandidateReceived("a", candidate())]
-    assert machine.receive_text(text(Candidate(candidate(1), src="a")), 1.0) == [CandidateReceived("a", candidate(1))]
-
-
 def test_waiting_candidates_are_bounded_and_aged() -> None:
     machine = client()
     machine.receive_text(OPEN, 0.0)
@@ -194,7 +187,8 @@ def test_waiting_candidates_are_bounded_and_aged() -> None:
         machine.receive_text(text(Candidate(candidate(0, f"dc_{number + 2}"), src="a")), 1.0)
     assert machine.receive_text(text(Offer(OFFER, src="a")), 1.0) == [OfferReceived("a", OFFER)], "oldest was dropped"
     machine.handle_timer(1.0 + MAX_EARLY_AGE_S)
-    assert machine.adopt("a", "dc_2") == []
+    late = msgspec.structs.replace(OFFER, connection_id="dc_2")
+    assert machine.receive_text(text(Offer(late, src="a")), 1.0 + MAX_EARLY_AGE_S) == [OfferReceived("a", late)]
 
 
 def test_the_queue_is_bounded() -> None:
