@@ -192,7 +192,7 @@ class InTheMiddle(FakePeerServer):
             self._ends += [listening, dialling]
             self._dialling[payload["connectionId"]] = dialling
             answer = {"sdp": {"type": "answer"}, "type": "data", "connectionId": payload["connectionId"]}
-            answer["sdp"]["sdp"] = await listening.link.accept_offer(payload["sdp"]["sdp"])  # type: ignore[index]
+            answer["sdp"]["sdp"] = await listening.link.accept_offer(payload["sdp"]["sdp"])
             offer = {**payload, "sdp": {"type": "offer", "sdp": await dialling.link.offer("swarmbridge")}}
             await self.say(src, {"type": "ANSWER", "src": message["dst"], "dst": src, "payload": answer})
             await self.say(message["dst"], {"type": "OFFER", "src": src, "dst": message["dst"], "payload": offer})
