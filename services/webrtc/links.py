@@ -88,7 +88,7 @@ class _Held:
     """Refused candidates already in the counter."""
 
 
-class Links:
+class WebrtcLinks:
     """Driven by the transport. Not thread-safe; lives for one `run`."""
 
     def __init__(
@@ -118,7 +118,7 @@ class Links:
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
+        """Open a link to the peer; dials of one peer share one try. Raises: TransportError with the cause."""
         if not hint.fresh and any(held.up and _leads_to(held, hint) for held in self._links.values()):
             return
         if not hint.key and PAGE.speech not in self._speeches:
@@ -145,7 +145,7 @@ class Links:
             raise TransportError(cause)
 
     async def _dial(self, held: _Held) -> Cause | None:
-        """One attempt. Returns: None where a link is up, else why none came."""
+        """One try. Returns: None where a link is up, else why none came."""
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 sealed, connection_id = held.asked.sealed, held.connection_id

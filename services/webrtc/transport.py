@@ -22,7 +22,7 @@ from services.webrtc.ice_servers import IceServers
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
-from services.webrtc.links import DIAL_TIMEOUT_S, Links
+from services.webrtc.links import DIAL_TIMEOUT_S, WebrtcLinks
 from services.webrtc.roster_keeper import RosterKeeper
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
@@ -52,7 +52,7 @@ SIGNALLING_GRACE_S = 3.0
 HAND_OVER_S = 2.5
 """How long a draining worker keeps the lease for the sake of its pages: within the drain's grace."""
 SERVE_RETRY_S = 1.0
-"""Between attempts to serve our subjects while the bus is away."""
+"""Between tries to serve our subjects while the bus is away."""
 
 READY = StateChanged(TransportState.READY)
 
@@ -72,7 +72,7 @@ class Timing:
 class _Running:
     """The parts of one `run`."""
 
-    links: Links
+    links: WebrtcLinks
     keeper: LeaseKeeper
     signalling: Signalling
     ice: IceServers
@@ -216,7 +216,7 @@ class WebrtcTransport:
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
         ice = IceServers(lambda: self._document.current.ice_servers, self._clock, self._state_due.set)
-        links = Links(
+        links = WebrtcLinks(
             make, lambda: self._link_settings(ice), self._send_signal, emit, self.refused, self._speeches, self._peer_id
         )
         signalling = Signalling(
@@ -250,7 +250,7 @@ class WebrtcTransport:
         running.ice.reload()
         self._state_due.set()
 
-    def _links(self) -> Links:
+    def _links(self) -> WebrtcLinks:
         if self._running is None:
             raise TransportError(self._broken or Cause.CLOSED)
         return self._running.links

@@ -41,7 +41,7 @@ STOPPED_S = 2.0
 
 
 @asynccontextmanager
-async def far_end(node: Node, server: FakePeerServer, folder: Path, *flags: str) -> AsyncIterator[Far]:
+async def remote_peer(node: Node, server: FakePeerServer, folder: Path, *flags: str) -> AsyncIterator[Far]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "tests.services.webrtc.remote_end", str(folder), str(server.port), node.key.hex(), *flags),
@@ -88,7 +88,7 @@ async def test_a_killed_peer_is_missed(
     """Whether it was quiet or in the middle of sending: consent is what ends its link."""
     node = await make_node("near")
     await ready(node)
-    async with far_end(node, server, tmp_path, *flags) as far:
+    async with remote_peer(node, server, tmp_path, *flags) as far:
         far.signal(signal.SIGKILL)
         started = monotonic()
         await until(lambda: node.worker.downs, timeout_s=DEAD_AFTER_S + SLOW_S)
@@ -134,7 +134,7 @@ async def test_a_stopped_peer_costs_little_memory_and_loses_nothing(
     """Stopped for less than consent lasts: `send` waits, and everything arrives once it goes on. SIZE_MIB a link."""
     node = await make_node("near")
     await ready(node)
-    async with far_end(node, server, tmp_path) as far:
+    async with remote_peer(node, server, tmp_path) as far:
         [up] = [event for event in node.worker.events if isinstance(event, LinkUp)]
         transport, sent = node.worker.transport, 0
         before = most = rss_mib()

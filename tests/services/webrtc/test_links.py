@@ -17,7 +17,7 @@ from services.webrtc.limits import (
     REFUSED_RECORD,
     REFUSED_SPEECH,
 )
-from services.webrtc.links import Links
+from services.webrtc.links import WebrtcLinks
 from services.webrtc.offers import Asked, asked_by, native_offer
 from shared.errors import Cause, RemoteProtocolError, TransportError
 from shared.rtc.contract import LinkEvents, LinkSettings
@@ -101,7 +101,9 @@ class Bench:
 
     def __post_init__(self) -> None:
         speeches = (SEALED_NATIVE, MANAGER, PEERJS) if self.pages else (SEALED_NATIVE,)
-        self.links = Links(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches, "peer-own")
+        self.links = WebrtcLinks(
+            self._make, LinkSettings, self._send, self.events.append, self.refused, speeches, "peer-own"
+        )
 
     def _make(self, settings: LinkSettings, events: LinkEvents) -> FakeChannel:
         self.channels.append(FakeChannel(settings, events))
