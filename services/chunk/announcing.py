@@ -43,12 +43,12 @@ class Announcer:
 
     async def run(self) -> None:
         """Tell workers until cancelled."""
-        told, manifests = -1, list[str]()
+        known, manifests = -1, list[str]()
         rest_s = 0.0
         while True:
-            if told != self._index.changes or rest_s <= 0:
-                if told != self._index.changes:
-                    told, manifests = self._index.changes, self.manifests()
+            if known != self._index.changes or rest_s <= 0:
+                if known != self._index.changes:
+                    known, manifests = self._index.changes, self.manifests()
                 rest_s = ANNOUNCE_EVERY_S
                 try:
                     await self._bus.publish(self._subjects.announce, AnnounceManifests(manifests))

@@ -101,7 +101,7 @@ class RosterKeeper:
         try:
             await self._bus.publish(self._subjects.signal_pages, held)
         except BusError:
-            log.debug("the others were not told: no bus")
+            log.debug("the others were not notified: no bus")
             return False
         return True
 

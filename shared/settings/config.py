@@ -183,9 +183,9 @@ class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class BroadcastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pages join on host:port (0 = any); workers of one port share it. origin, channel: scope of the nodes' own links
-    on the mesh account; the channel is also where a node speaks with pages.
+    """host, port: where pages join, 0 = any port; workers of one port share it.
 
+    origin, channel: the scope of links between nodes on one bus; the channel is also where a node speaks with pages.
     origins: whose pages may join (`https://example.org`); none: no pages are taken, and nothing listens.
     channels: by which names they may, beside `channel`. token_file: holds what they must show, needed off loopback.
     url: where browsers reach host:port, where that is elsewhere (a published port); "" = http://host:port.

@@ -1,4 +1,4 @@
-"""First contact: a page that knows nobody dials a room's beacon, is told the PeerJS id of who holds it, and leaves.
+"""First contact: a page that knows nobody dials a room's beacon, learns the PeerJS id of who holds it, and leaves.
 
     {type: "beacon-exchange", realPeerId}    from both ends, JSON text as a BinaryPack string (or an object)
 

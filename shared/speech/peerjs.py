@@ -248,7 +248,7 @@ class PeerjsSpeech:
         return [self._dialect] if self._dialect is not None else list(self._dialects.values())
 
     def _decide(self, value: object) -> None:
-        """The first message tells the dialect; where that is another than the OFFER's word for it, it is told again."""
+        """The first message shows the dialect; where the OFFER named another, what was said is said again."""
         if not isinstance(value, str | dict):
             return
         self._decided = True

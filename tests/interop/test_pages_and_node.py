@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 
 LONGEST = 4 * 2**20 - 5
 """Bytes whose BinaryPack form is 4 MiB."""
-TOLD_WITHIN_S = 1.0
+LEARNS_WITHIN_S = 1.0
 """How soon a page learns that it is turned away. A PeerServer's own word, for a peer that is not there, takes 5 s."""
 PAGE = "page-one"
 
@@ -213,8 +213,8 @@ async def test_a_reloaded_page_is_back_at_once_under_its_id(
     assert {up.guest for up in node.worker.ups} == {PAGE}
 
 
-TOLD = """([id, options, call]) => new Promise(async (told) => {
-  const start = performance.now(), done = (what) => told([what, performance.now() - start]);
+LEARNS = """([id, options, call]) => new Promise(async (learns) => {
+  const start = performance.now(), done = (what) => learns([what, performance.now() - start]);
   state.peer.once('error', (error) => done(error.type));
   if (call) state.peer.call(id, document.createElement('canvas').captureStream());
   else state.peer.connect(id, options).once('close', () => done('closed'));
@@ -253,10 +253,10 @@ async def test_a_page_that_is_turned_away_learns_it_at_once(
         options = {"serialization": "raw"}
     page = await open_page(browser, site)
     await register(page, place, PAGE)
-    how, after_ms = await page.evaluate(TOLD, [node.peer_id, options, options is None])
+    how, after_ms = await page.evaluate(LEARNS, [node.peer_id, options, options is None])
     print(f"turned away as {counted}: {how} after {after_ms:.0f} ms")
     assert how == "peer-unavailable"
-    assert after_ms / 1000 < TOLD_WITHIN_S * 3, "3: a machine that is busy with other tests"
+    assert after_ms / 1000 < LEARNS_WITHIN_S * 3, "3: a machine that is busy with other tests"
     assert node.worker.transport.refused[counted] >= 1, "counted, with its cause"
     assert "turned away" in caplog.text
     assert node.worker.ups == []

@@ -1,4 +1,4 @@
-"""One PeerJS id, four workers, twelve pages: one worker is killed, one told to stop, and no page misses an answer."""
+"""One PeerJS id, four workers, twelve pages: one worker is killed, one asked to stop, and no page misses an answer."""
 
 from __future__ import annotations
 

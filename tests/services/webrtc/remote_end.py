@@ -30,7 +30,7 @@ async def main(folder: str, port: str, key: str, *flags: str) -> None:
         await asyncio.sleep(0.05)
     print("up", flush=True)
     link = node.worker.ups[0].link
-    received = told = 0
+    received = said = 0
     while not node.worker.downs:
         if "--send" in flags:
             await node.worker.transport.send(link, RECORD)
@@ -38,8 +38,8 @@ async def main(folder: str, port: str, key: str, *flags: str) -> None:
         events = node.worker.events
         received += sum(len(event.record) for event in events if isinstance(event, RecordReceived))
         events[:] = [event for event in events if not isinstance(event, RecordReceived)]
-        if received // MIB > told:
-            told = received // MIB
+        if received // MIB > said:
+            said = received // MIB
             print(received, flush=True)
         await asyncio.sleep(0.02)
 

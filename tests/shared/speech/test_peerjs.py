@@ -214,7 +214,7 @@ def test_the_first_message_decides_and_until_then_both_are_spoken(hint: str | No
     hear(speech, mesh("ping", ts=1))
     late = [json.loads(value)["type"] for value in said(speech)]
     assert late[-1] == "pong", "in the dialect that it speaks"
-    if hint == MANAGER:  # its OFFER told another; it is said again in words that it knows
+    if hint == MANAGER:  # its OFFER named another; it is said again in words that it knows
         assert late == ["chunk-request", "seeding-available", "pong"]
     else:
         assert late == ["pong"]

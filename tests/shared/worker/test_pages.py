@@ -9,8 +9,9 @@ import pytest
 from shared.bus import bodies
 from shared.bus.messages.envelopes import AnnounceManifests
 from shared.content.messages import NotFound
-from shared.errors import Cause
-from shared.speech.peerjs import MANAGER, MESH
+from shared.errors import Cause, RemoteFailure
+from shared.ids import LinkId
+from shared.speech.peerjs import MANAGER, MAX_ASKED, MESH
 from tests.fakes.waiting import until
 from tests.shared.worker.couple import BODY, Couple
 
@@ -61,3 +62,21 @@ async def test_a_page_that_closes_is_gone(couple: Couple) -> None:
     couple.far.serving = None
     await until(lambda: couple.near.status and not couple.near.status.peers)
     assert all(failure.cause is Cause.CLOSED for failure in couple.near.failures)
+
+
+async def test_a_page_that_stands_still_is_asked_so_much_and_then_it_is_busy(
+    couple: Couple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: list[tuple[LinkId, bytes]] = []
+    deliver = couple.far_transport.deliver
+    monkeypatch.setattr(couple.far_transport, "deliver", lambda link, record: records.append((link, record)))
+    for number in range(MAX_ASKED):
+        await couple.send(bytes([number]) * 16, ref=MISSING)
+    with pytest.raises(RemoteFailure) as busy:
+        await couple.send(b"m" * 16, ref=MISSING)
+    assert busy.value.cause is Cause.BUSY
+    assert not couple.near.answers
+    monkeypatch.undo()
+    for record in records:  # it goes on
+        deliver(*record)
+    await until(lambda: len(couple.near.answers) == MAX_ASKED)
