@@ -3,7 +3,7 @@
 Serves the same subjects as services.manager and asks the same workers, so that only the policy differs: transports
 in order; the next one starts `--next-after-ms` after the one before, or at once when nothing is in flight any more.
 Progress does not matter to it, there is no budget, no circuit and nothing learnt. A transport without a link is
-dialled as part of its attempt. `--abandon`: a transport that is left is given up (a timeout), else it goes on beside
+dialled as part of its hop. `--abandon`: a transport that is left is given up (a timeout), else it goes on beside
 the next, and the first answer that passes wins. An explicit failure is left at once under both: that flatters them.
 """
 
@@ -16,7 +16,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import assert_never
 
-from shared.attempts.fold import OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.envelopes import (
     Accepted,
@@ -41,6 +40,7 @@ from shared.bus.messages.envelopes import (
 from shared.bus.messages.subjects import QUEUE_MANAGER, Subjects
 from shared.clock import monotonic, unix_ms
 from shared.errors import BusError, Cause, NoResponders, RemoteFailure
+from shared.hops.fold import OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 from shared.process.run import Process, run
 from shared.tasks.owned import Tasks
 from shared.transports import ORDER

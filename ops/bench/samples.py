@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from shared.attempts.fold import OUTCOME_CONFIRMED, OUTCOME_SKIPPED
 from shared.bus.messages.envelopes import HopReceipt, Receipt
+from shared.hops.fold import OUTCOME_CONFIRMED, OUTCOME_SKIPPED
 from shared.transports import ORDER
 
 

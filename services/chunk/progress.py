@@ -23,7 +23,7 @@ UPDATE_INTERVAL_S = 0.1
 REPEAT_EVERY_S = 1.0
 """A transfer that stands still is reported too: a gateway that was started meanwhile has not heard of it."""
 
-FINAL_ATTEMPTS = 4
+FINAL_TRIES = 4
 FINAL_TIMEOUT_S = 1.0
 
 RUNNING = "running"
@@ -91,7 +91,7 @@ class Progress:
 
     async def repeat_final(self, update: TransferUpdate) -> None:
         """Hand the final update to the caller, acknowledged."""
-        for delay_s, _ in zip(delays_s(UPDATE_INTERVAL_S, FINAL_TIMEOUT_S), range(FINAL_ATTEMPTS), strict=False):
+        for delay_s, _ in zip(delays_s(UPDATE_INTERVAL_S, FINAL_TIMEOUT_S), range(FINAL_TRIES), strict=False):
             try:
                 await self._bus.request(self._subjects.reply(self._reply_to), update, Done, FINAL_TIMEOUT_S)
             except NoResponders:

@@ -14,8 +14,8 @@ from services.manager.report import Report
 from services.manager.routing.facts import Routing
 from services.manager.runs import Runs
 from services.manager.worker_watch import WorkerWatch
-from shared.bus.messages.records import Attempt
-from shared.bus.messages.subjects import STREAM_ATTEMPTS
+from shared.bus.messages.records import HopRecord
+from shared.bus.messages.subjects import STREAM_HOPS
 from shared.clock import Clock, monotonic
 from shared.process.run import Process
 from shared.transports import ORDER
@@ -56,7 +56,7 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
 
     process.flags.on_change(flags_changed)
     process.blocklist.on_change(lambda _: runs.rules_changed())
-    history = await process.bus.follow(STREAM_ATTEMPTS, Attempt, routing.apply)
+    history = await process.bus.follow(STREAM_HOPS, HopRecord, routing.apply)
     try:
         tasks.start(watch.run(tasks), name="watch")
         tasks.start(desk.dialler.keep_warm(), name="warm")

@@ -37,7 +37,6 @@ from services.manager.delivery.steps import (
 from services.manager.desk import Desk
 from services.manager.recorder import DeliveryLabel
 from services.manager.routing.rank import Routes
-from shared.attempts.fold import OUTCOME_CANCELLED
 from shared.bus.messages.envelopes import (
     Accepted,
     Answered,
@@ -52,6 +51,7 @@ from shared.bus.messages.envelopes import (
 )
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure
+from shared.hops.fold import OUTCOME_CANCELLED
 from shared.ids import peer_name
 from shared.telemetry.propagation import attached
 from shared.transports import TransportName

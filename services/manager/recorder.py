@@ -1,7 +1,7 @@
-"""Writes each hop down, once, in all three places: its span, its Attempt record, and a fallback's diagnostic.
+"""Writes each hop down, once, in all three places: its span, its record (`HopRecord`), and a fallback's diagnostic.
 
 They are made here from one Hop, so that the numbers agree wherever they are counted. A *hop* is one transport's
-turn in a delivery; its *attempt* is what is written of it once it has ended.
+turn in a delivery; its *record* is what is written of it once it has ended.
 
 Back-pressure: records wait in a bounded queue while the stream is away; beyond it they are dropped and counted.
 """
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from opentelemetry.trace import Span, Status, StatusCode
 
 from services.manager.delivery.hop import Hop
-from shared.attempts.fold import OUTCOME_FAILED
 from shared.backoff import delays_s
 from shared.bus.contract import Bus
-from shared.bus.messages.records import Attempt, Diagnostic
+from shared.bus.messages.records import Diagnostic, HopRecord
 from shared.bus.messages.subjects import Subjects
 from shared.clock import Clock, unix_ms
 from shared.errors import BusError
+from shared.hops.fold import OUTCOME_FAILED
 from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
 from shared.telemetry import names, tracer
@@ -67,7 +67,7 @@ class Recorder:
         self._subjects = subjects
         self._flags = flags
         self._clock = clock
-        self._queue: asyncio.Queue[tuple[Attempt, Diagnostic | None, float]] = asyncio.Queue(MAX_QUEUED_RECORDS)
+        self._queue: asyncio.Queue[tuple[HopRecord, Diagnostic | None, float]] = asyncio.Queue(MAX_QUEUED_RECORDS)
         self.dropped_count = 0
         for _ in range(WRITERS):
             tasks.start(self._write_forever(), name="recorder")
@@ -75,7 +75,7 @@ class Recorder:
     def hop_started(self, label: DeliveryLabel, transport: TransportName, started_at: float) -> Span:
         """The hop's span, a child of the caller's context; not made current."""
         return tracer().start_span(
-            f"{names.SPAN_TRANSPORT_ATTEMPT} {transport.value}",
+            f"{names.SPAN_TRANSPORT_HOP} {transport.value}",
             context=context_of(label.traceparent),
             start_time=self.wall_ms(started_at) * 1_000_000,
             attributes={names.TRANSPORT: transport.value, names.PEER_NAME: label.peer},
@@ -87,13 +87,13 @@ class Recorder:
             span = self.hop_started(label, hop.transport, hop.started_at)
         _describe(span, hop)
         span.end()
-        attempt = self._attempt(label, hop, span)
-        diagnostic = _diagnostic(attempt) if attempt.fallback_from and self._flags.fallback_telemetry else None
+        record = self._record(label, hop, span)
+        diagnostic = _diagnostic(record) if record.fallback_from and self._flags.fallback_telemetry else None
         try:
-            self._queue.put_nowait((attempt, diagnostic, self._clock() + RECORD_KEPT_S))
+            self._queue.put_nowait((record, diagnostic, self._clock() + RECORD_KEPT_S))
         except asyncio.QueueFull:
             if not self.dropped_count % LOG_EACH:
-                log.error("too many attempts wait to be recorded, %d dropped before this one", self.dropped_count)
+                log.error("too many hops wait to be recorded, %d dropped before this one", self.dropped_count)
             self.dropped_count += 1
 
     def __len__(self) -> int:
@@ -108,9 +108,9 @@ class Recorder:
         """A time of the monotonic clock as wall-clock milliseconds."""
         return unix_ms() - round((self._clock() - at) * 1000)
 
-    def _attempt(self, label: DeliveryLabel, hop: Hop, span: Span) -> Attempt:
+    def _record(self, label: DeliveryLabel, hop: Hop, span: Span) -> HopRecord:
         context = span.get_span_context()
-        return Attempt(
+        return HopRecord(
             delivery=label.delivery,
             number=hop.number,
             transport=hop.transport.value,
@@ -130,23 +130,23 @@ class Recorder:
 
     async def _write_forever(self) -> None:
         while True:
-            attempt, diagnostic, expires_at = await self._queue.get()
+            record, diagnostic, expires_at = await self._queue.get()
             try:
-                if await self._append(attempt, expires_at) and diagnostic is not None:
+                if await self._append(record, expires_at) and diagnostic is not None:
                     await self._bus.publish(self._subjects.event("diagnostic"), diagnostic)
             except BusError as error:
                 log.debug("diagnostic not published: %s", error.cause.value)
             finally:
                 self._queue.task_done()
 
-    async def _append(self, attempt: Attempt, expires_at: float) -> bool:
+    async def _append(self, record: HopRecord, expires_at: float) -> bool:
         # The manager's name is part of the id: one that takes a delivery over counts its hops from 1 again,
         # and both managers' hops really happened.
-        message_id = f"{attempt.delivery}.{attempt.number}.{attempt.manager}"
+        message_id = f"{record.delivery}.{record.number}.{record.manager}"
         for delay_s in delays_s(RETRY_FIRST_S, RETRY_CAP_S):
             try:
                 async with asyncio.timeout(APPEND_TIMEOUT_S):
-                    await self._bus.append(self._subjects.attempt(attempt.transport), attempt, message_id)
+                    await self._bus.append(self._subjects.hop(record.transport), record, message_id)
             except (BusError, TimeoutError):
                 if self._clock() + delay_s >= expires_at:
                     break
@@ -154,15 +154,15 @@ class Recorder:
             else:
                 return True
         if not self.dropped_count % LOG_EACH:
-            log.error("attempts are not recorded, %d before this one", self.dropped_count)
+            log.error("hops are not recorded, %d before this one", self.dropped_count)
         self.dropped_count += 1
         return False
 
 
 def _describe(span: Span, hop: Hop) -> None:
-    span.set_attribute(names.ATTEMPT_NUMBER, hop.number)
-    span.set_attribute(names.ATTEMPT_OUTCOME, hop.outcome)
-    span.set_attribute(names.ATTEMPT_HEDGED, hop.hedged)
+    span.set_attribute(names.HOP_NUMBER, hop.number)
+    span.set_attribute(names.HOP_OUTCOME, hop.outcome)
+    span.set_attribute(names.HOP_HEDGED, hop.hedged)
     span.set_attribute(names.BODY_BYTES, hop.bytes)
     if hop.fallback_from is not None and hop.fallback_cause is not None:
         span.set_attribute(names.FALLBACK_FROM, hop.fallback_from.value)
@@ -174,21 +174,21 @@ def _describe(span: Span, hop: Hop) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-def _diagnostic(attempt: Attempt) -> Diagnostic:
-    cause = attempt.fallback_cause.value if attempt.fallback_cause is not None else ""
+def _diagnostic(record: HopRecord) -> Diagnostic:
+    cause = record.fallback_cause.value if record.fallback_cause is not None else ""
     return Diagnostic(
-        id=f"{attempt.delivery}.{attempt.number}",
+        id=f"{record.delivery}.{record.number}",
         level=LEVEL_WARN,
         source=SOURCE,
         code=names.DIAGNOSTIC_FALLBACK,
-        message=f"{attempt.fallback_from} left for {attempt.transport} ({cause}): {attempt.outcome}",
-        timestamp_ms=attempt.started_ms,
+        message=f"{record.fallback_from} left for {record.transport} ({cause}): {record.outcome}",
+        timestamp_ms=record.started_ms,
         context={
-            "from": attempt.fallback_from,
-            "to": attempt.transport,
+            "from": record.fallback_from,
+            "to": record.transport,
             "cause": cause,
-            "outcome": attempt.outcome,
-            "elapsedMs": str(attempt.elapsed_ms),
-            "transfer": attempt.transfer,
+            "outcome": record.outcome,
+            "elapsedMs": str(record.elapsed_ms),
+            "transfer": record.transfer,
         },
     )

@@ -87,7 +87,7 @@ class _Held:
         return self.expected_key is not None
 
 
-class Links:
+class WebrtcLinks:
     """Driven by the transport. Not thread-safe; lives for one `run`."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Links:
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def dial(self, hint: PeerHint, timeout_s: float) -> None:
-        """Open a link to the peer; dials of one peer share one attempt. Raises: TransportError with the cause."""
+        """Open a link to the peer; dials of one peer share one try. Raises: TransportError with the cause."""
         if not hint.fresh and any(held.up and held.expected_key == hint.key for held in self._links.values()):
             return
         dialling = self._dials.get(hint.peerjs_id)
@@ -138,7 +138,7 @@ class Links:
             raise TransportError(cause)
 
     async def _dial(self, held: _Held) -> Cause | None:
-        """One attempt. Returns: None where a link is up, else why none came."""
+        """One try. Returns: None where a link is up, else why none came."""
         try:
             async with asyncio.timeout(DIAL_TIMEOUT_S):
                 sdp = await held.link.offer(LABEL)

@@ -22,6 +22,7 @@ from typing import Any, assert_never
 
 import aiohttp
 
+from services.webrtc.connection_owners import ConnectionOwners
 from services.webrtc.limits import (
     EXPIRE_BURST,
     EXPIRES_PER_S,
@@ -30,7 +31,6 @@ from services.webrtc.limits import (
     REFUSED_NO_WORKER,
     OfferLimiter,
 )
-from services.webrtc.routes import Routes
 from services.webrtc.server_socket import ServerSocket
 from services.webrtc.tokens import ServerTokens
 from shared.bus.contract import Bus, Incoming, Subscription
@@ -88,7 +88,7 @@ class Signalling:
         self._refused = refused
         self._clock = clock
         self._tokens = ServerTokens(bus, subjects)
-        self._routes = Routes()
+        self._owners = ConnectionOwners()
         self._limiters: dict[str, OfferLimiter] = {}
         self._expires: dict[str, TokenBucket] = {}
         self._sockets: dict[PeerServer, ServerSocket] = {}
@@ -134,7 +134,7 @@ class Signalling:
         await asyncio.gather(*(socket.close() for socket in sockets))
         await self._tasks.close()
         await http.close()
-        self._routes = Routes()
+        self._owners = ConnectionOwners()
         self.on_change()
 
     def reload(self) -> None:
@@ -196,7 +196,7 @@ class Signalling:
                 self._pass_on(Candidate(candidate, src=src), now)
             case PeerMissing(peer):
                 raw = encode_message(Expire(src=peer)).encode()
-                for worker in {worker for worker, _ in self._routes.unreachable(peer, server, now)}:
+                for worker in {worker for worker, _ in self._owners.unreachable(peer, server, now)}:
                     self._start(self._to_worker(worker, raw))
             case MessageRefused():
                 self._refused[REFUSED_MESSAGE] += 1
@@ -207,7 +207,7 @@ class Signalling:
 
     def _pass_on(self, message: Answer | Candidate, now: float) -> None:
         raw = encode_message(message).encode()
-        worker = self._routes.worker_for(message.src, message.payload.connection_id, raw, now)
+        worker = self._owners.worker_for(message.src, message.payload.connection_id, raw, now)
         if worker is not None:
             self._start(self._to_worker(worker, raw))
 
@@ -216,7 +216,7 @@ class Signalling:
         if refusal is not None:
             self._refused[refusal] += 1
             self._turn_away(server, offer.src, now)
-        elif self._routes.offered(offer.src, offer.payload.connection_id, server, now):
+        elif self._owners.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
             self._start(self._hand_over(offer.src, offer.payload.connection_id, SignalOffer(raw, server)))
 
@@ -231,10 +231,10 @@ class Signalling:
     async def _hand_over(self, peer: str, connection_id: str, offer: SignalOffer) -> None:
         worker = await self._find_worker(offer)
         if worker is None:
-            self._routes.forget(peer, connection_id)
+            self._owners.forget(peer, connection_id)
             self._turn_away(offer.server, peer, self._clock())
             return
-        for message in self._routes.taken(peer, connection_id, worker, self._clock()):
+        for message in self._owners.taken(peer, connection_id, worker, self._clock()):
             await self._to_worker(worker, message)
 
     async def _find_worker(self, offer: SignalOffer) -> str | None:
@@ -282,12 +282,12 @@ class Signalling:
         sockets = {socket.server.url: socket for socket in self._sockets.values() if socket.is_open}
         now = self._clock()
         if isinstance(message, Offer):
-            self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
+            self._owners.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
         else:
-            known = self._routes.servers_of(message.dst, call.connection_id, now)
+            known = self._owners.servers_of(message.dst, call.connection_id, now)
             sockets = {url: socket for url, socket in sockets.items() if url in known} or sockets
             if not known:  # its OFFER came through a holder before us
-                self._routes.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
+                self._owners.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)
         sending = {self._tasks.start(socket.send(message), name="send") for socket in sockets.values()}
         while sending:
             # The first that takes it is enough: a server that does not read must not hold up the others' answer.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from services.webrtc.lease import LEASE_TTL_S, WATCH_EVERY_S, SignalLease
 from services.webrtc.lease_keeper import LeaseKeeper
 from services.webrtc.limits import REFUSED_MESSAGE
-from services.webrtc.links import Links
+from services.webrtc.links import WebrtcLinks
 from services.webrtc.signalling import Signalling
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import SignalOffer, SignalSend, SignalTaken
@@ -46,7 +46,7 @@ SIGNALLING_GRACE_S = 3.0
 """Signalling may be down this long before the state says so: a killed holder is replaced within 3 s
 (docs/architecture.md)."""
 SERVE_RETRY_S = 1.0
-"""Between attempts to serve our subjects while the bus is away."""
+"""Between hops to serve our subjects while the bus is away."""
 
 READY = StateChanged(TransportState.READY)
 
@@ -66,7 +66,7 @@ class Timing:
 class _Running:
     """The parts of one `run`."""
 
-    links: Links
+    links: WebrtcLinks
     keeper: LeaseKeeper
     signalling: Signalling
     emit: Emit
@@ -196,7 +196,7 @@ class WebrtcTransport:
     # ── one run ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _assemble(self, make: LinkFactory, emit: Emit) -> _Running:
-        links = Links(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
+        links = WebrtcLinks(make, self._link_settings, self._send_signal, emit, self.refused, self._speeches)
         signalling = Signalling(
             self._bus,
             self._subjects,
@@ -219,7 +219,7 @@ class WebrtcTransport:
         running.signalling.reload()
         self._state_due.set()
 
-    def _links(self) -> Links:
+    def _links(self) -> WebrtcLinks:
         if self._running is None:
             raise TransportError(self._broken or Cause.CLOSED)
         return self._running.links

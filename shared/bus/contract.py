@@ -108,7 +108,7 @@ class Bus(Protocol):
         """Open a bucket, made with this project's settings where it does not exist."""
 
     async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
-        """Append to the attempts stream; the same message_id within its window is stored once."""
+        """Append to the hops stream; the same message_id within its window is stored once."""
 
     async def follow(
         self, stream: str, body_type: type[T] | UnionType, on_record: Callable[[T, int], None]

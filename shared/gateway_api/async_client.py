@@ -21,7 +21,7 @@ from shared.gateway_api.address import read_address, read_token
 from shared.gateway_api.calls import Call
 from shared.gateway_api.client import GatewayClient
 from shared.gateway_api.errors import BrokenOff, GatewayError
-from shared.gateway_api.structs import AttemptView, NodeView, Transfer, TransportStats
+from shared.gateway_api.structs import HopView, NodeView, Transfer, TransportStats
 from shared.gateway_api.traces import SpanView
 
 MAX_THREADS = 8
@@ -100,9 +100,9 @@ class AsyncGatewayClient:
 
         return await self._in_thread(read)
 
-    async def attempts(self, transfer_id: str, limit: int) -> list[AttemptView]:
+    async def hops(self, transfer_id: str, limit: int) -> list[HopView]:
         """The latest `limit` hops of a transfer."""
-        return await self.ask(calls.attempts(transfer_id, limit))
+        return await self.ask(calls.hops(transfer_id, limit))
 
     async def spans(self, trace_id: str) -> list[SpanView]:
         """This node's spans of a trace; empty where it has none."""

@@ -73,10 +73,10 @@ def cancel(transfer_id: str) -> Call[structs.Transfer]:
     return Call("DELETE", f"/api/transfers/{_part(transfer_id)}", structs.Transfer)
 
 
-def attempts(transfer_id: str, limit: int) -> Call[list[structs.AttemptView]]:
+def hops(transfer_id: str, limit: int) -> Call[list[structs.HopView]]:
     """The latest `limit` hops of a transfer, newest first."""
     query = {"transfer": transfer_id, "limit": str(limit)}
-    return Call("GET", "/api/attempts", list[structs.AttemptView], query)
+    return Call("GET", "/api/hops", list[structs.HopView], query)
 
 
 def flags() -> Call[FlagsView]:

@@ -182,11 +182,11 @@ class WorkerView(ApiStruct, frozen=True):
 
 
 class TransportStats(ApiStruct, frozen=True):
-    """One transport. attempts: by outcome. workers: live ones.
+    """One transport. hops: by outcome. workers: live ones.
 
     last_error is gone once it has recovered. confirmed_bytes: verified answers that this node got. received_bytes,
     sent_bytes: all that its workers moved, either way, whoever asked. counted_since: from when on all of these count,
-    which switching the transport off begins again; None where that is as long as attempts are kept.
+    which switching the transport off begins again; None where that is as long as hops are kept.
     """
 
     id: str
@@ -198,7 +198,7 @@ class TransportStats(ApiStruct, frozen=True):
     last_error: str | None
     connected_peers: int
     fallback_causes: dict[str, int]
-    attempts: dict[str, int]
+    hops: dict[str, int]
     workers: int
     draining: int = 0
     confirmed_bytes: int = 0
@@ -239,8 +239,8 @@ class Stats(ApiStruct, frozen=True):
     chunk_transfers: dict[str, int] = msgspec.field(default_factory=dict)
 
 
-class AttemptView(ApiStruct, frozen=True):
-    """One hop, as its record in the attempts stream is."""
+class HopView(ApiStruct, frozen=True):
+    """One hop, as its record in the hops stream is."""
 
     delivery: str
     number: int

@@ -55,7 +55,7 @@ class TraceSummary(ApiStruct, frozen=True):
     duration_ms: float
     spans: int
     dropped: int
-    attempts: int
+    hops: int
     services: list[str]
     nodes: list[str]
 
@@ -90,7 +90,7 @@ class WaterfallRow(ApiStruct, frozen=True):
     offset_ms: float
     duration_ms: float
     status: str
-    attempt: bool
+    hop: bool
     outcome: str | None
     cause: str | None
     fallback_reason: str | None
@@ -139,17 +139,17 @@ def waterfall(
     )
 
 
-def is_attempt(span: Span) -> bool:
+def is_hop(span: Span) -> bool:
     """Span names are `transport.attempt <transport>`."""
-    return span.name.startswith(names.SPAN_TRANSPORT_ATTEMPT)
+    return span.name.startswith(names.SPAN_TRANSPORT_HOP)
 
 
 def _fallen_back(spans: Mapping[str, Span]) -> Span | None:
-    """The span over the latest delivery whose attempts show a fallback."""
-    for attempt in sorted(filter(is_attempt, spans.values()), key=lambda span: span.start_ns, reverse=True):
-        outcome = attempt.attributes.get(names.ATTEMPT_OUTCOME)
-        if outcome == FAILED or (outcome != SKIPPED and attempt.attributes.get(names.FALLBACK_REASON)):
-            return spans.get(attempt.parent_id, attempt)
+    """The span over the latest delivery whose hops show a fallback."""
+    for hop in sorted(filter(is_hop, spans.values()), key=lambda span: span.start_ns, reverse=True):
+        outcome = hop.attributes.get(names.HOP_OUTCOME)
+        if outcome == FAILED or (outcome != SKIPPED and hop.attributes.get(names.FALLBACK_REASON)):
+            return spans.get(hop.parent_id, hop)
     return None
 
 
@@ -176,8 +176,8 @@ def _row(span: Span, depth: int, start_ns: int) -> WaterfallRow:
         offset_ms=(span.start_ns - start_ns) / NS_PER_MS,
         duration_ms=(span.end_ns - span.start_ns) / NS_PER_MS,
         status=span.status,
-        attempt=is_attempt(span),
-        outcome=_text(span, names.ATTEMPT_OUTCOME),
+        hop=is_hop(span),
+        outcome=_text(span, names.HOP_OUTCOME),
         cause=_text(span, names.ERROR_TYPE),
         fallback_reason=_text(span, names.FALLBACK_REASON),
         transport=_text(span, names.TRANSPORT),

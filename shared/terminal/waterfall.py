@@ -1,4 +1,4 @@
-"""A waterfall drawn with text: one line a span, bars to scale, outcome and cause beside each attempt. Pure."""
+"""A waterfall drawn with text: one line a span, bars to scale, outcome and cause beside each hop. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(found: Waterfall, width: int) -> Text:
     whole_ms = max(found.duration_ms, 0.001)
     lines = [_heading(found), Text()]
     for row, name, note in zip(rows, names, notes, strict=True):
-        line = Text(_fitted(name, name_chars), "bold" if row.attempt else "")
+        line = Text(_fitted(name, name_chars), "bold" if row.hop else "")
         line.append("  ")
         line.append(_bar(row, whole_ms, bar_chars))
         line.append(f" {_duration(row.duration_ms):>{DURATION_CHARS}}  ", "dim")
@@ -54,8 +54,8 @@ def _heading(found: Waterfall) -> Text:
 
 def _name(row: WaterfallRow, several_nodes: bool) -> str:
     indent = "  " * min(row.depth, MAX_DEPTH)
-    # Every subject begins alike and every attempt says so: what differs must not be what is cut off.
-    short = NODE_PREFIX.sub("", row.name).replace("transport.attempt", "attempt")
+    # Every subject begins alike and every hop says so: what differs must not be what is cut off.
+    short = NODE_PREFIX.sub("", row.name).replace("transport.attempt", "hop")
     place = f"{row.node}/{row.service}" if several_nodes else row.service
     return indent + printable(f"{short} ({place})")
 

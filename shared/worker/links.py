@@ -51,10 +51,10 @@ from shared.worker.chaos import Chaos
 from shared.worker.dials import Dials
 from shared.worker.gate import Gate
 from shared.worker.identity import LinkIdentity
+from shared.worker.interest import PeerInterest
 from shared.worker.notices import Notices
+from shared.worker.peer_requests import PeerRequests
 from shared.worker.publishing import Publishing
-from shared.worker.routes import Routes
-from shared.worker.serving import Serving
 from shared.worker.session import LinkSession
 from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 from shared.worker.status import StatusTracker
@@ -97,10 +97,10 @@ class Links:
         name = transport.name.value
         self.chaos = Chaos(transport.name, process.flags, tasks, allowed=chaos_allowed(process.config.node))
         self.asking = Asking(self._bus, self._subjects, holder, name, clock, propagation != "off", self.chaos)
-        self.serving = Serving(self._bus, self._subjects, name, propagation, tasks, self.status.refuse)
+        self.serving = PeerRequests(self._bus, self._subjects, name, propagation, tasks, self.status.refuse)
         self._gate = Gate(process.blocklist, self.status)
         process.blocklist.on_change(self._block_changed)
-        self._routes = Routes(
+        self._interest = PeerInterest(
             self._bus, self._subjects, name, self._handler_for, lambda work, task: tasks.start(work, name=task)
         )
         self._live: dict[LinkId, _Live] = {}
@@ -171,7 +171,7 @@ class Links:
                 if opened is None:
                     hint = self._hint(peer, call)
                     opened = await self._dials.wait(peer, lambda: self._transport.dial(hint, timeout_s))
-                await self._routes.routed(peer)
+                await self._interest.routed(peer)
         except TimeoutError:
             raise TransportError(Cause.DIAL_TIMEOUT) from None
         session = self._usable(peer)
@@ -188,12 +188,12 @@ class Links:
 
     async def drain(self, grace_s: float) -> None:
         """Ask peers to open another link, take no more requests, let answers in flight end."""
-        self._routes.drop_all()
+        self._interest.drop_all()
         for session in self._open_sessions():
             session.goodbye()
         try:
             async with asyncio.timeout(grace_s):
-                await self._routes.settled()
+                await self._interest.settled()
                 await self.serving.idle()
                 await self.asking.idle()
                 for session in self._open_sessions():
@@ -212,7 +212,7 @@ class Links:
         for link in list(self._live):
             self._link_down(LinkDown(link, cause))
         await self.asking.all_failed(cause)
-        await self._routes.settled()
+        await self._interest.settled()
 
     # ── within ──
 
@@ -289,7 +289,7 @@ class Links:
             self._tasks.start(session.dismiss(refusal), name="dismiss")
             return
         self._by_peer.setdefault(peer, []).append(session)
-        self._routes.want(peer)
+        self._interest.want(peer)
         self._dials.settle(peer, session)
         self._publish_link(session, "opened", None)
         session.announce(self._announced)
@@ -329,7 +329,7 @@ class Links:
     def _settle_route(self, peer: PeerToken) -> None:
         """Requests reach us while some link of the peer takes new ones; else a manager has another one dialled."""
         if self._usable(peer) is None:
-            self._routes.drop(peer)
+            self._interest.drop(peer)
 
     def _session_event(self, session: LinkSession, event: Event) -> None:
         if isinstance(event, PeerProved):

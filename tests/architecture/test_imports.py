@@ -10,7 +10,7 @@ from tests.architecture.imports import Module, arrows, circles, is_within, modul
 
 MODULES = modules()
 
-PURE_PACKAGES = ("shared.wire", "shared.speech", "shared.content", "shared.attempts")
+PURE_PACKAGES = ("shared.wire", "shared.speech", "shared.content", "shared.hops")
 PURE_MODULES = (
     "services.manager.delivery",
     "services.manager.routing",

@@ -5,6 +5,7 @@ All that is written is looked at: code with its names and comments, documents, t
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.imports import ROOT
+from tests.architecture.imports import ROOT, is_within, modules
 
 WORDS = {
     r"far[ -]ends?": "remote peer",
@@ -58,3 +59,38 @@ def test_one_word_a_thing(word: str, instead: str) -> None:
         if wanted.search(line.replace("_", " "))
     ]
     assert not found, f"write: {instead}"
+
+
+OF_A_PROTOCOL = ("shared.wire", "shared.speech")
+"""What two ends say to each other has the same names in every protocol: an offer is an offer."""
+
+TWICE = {
+    "Answer": "NATS's answer to a request, PeerJS's to an OFFER",
+    "CannotStart": "of a service, of a whole node: both end with exit code 3",
+    "Certificate": "on the bus and on the wire",
+    "Fault": "made by the demo, by chaos flags, found in the rendezvous document",
+    "Machine": "what the bounded server drives, what `up` starts",
+    "Nursery": "both ends of one pipe",
+    "Opening": "of a socket, of a speech",
+    "PeerServer": "the protocol, and where one is",
+    "Refusal": "of a request, of a socket",
+    "Rendezvous": "the service, and its process",
+    "Report": "a manager's, the demo's",
+    "Row": "of a table of the demo, of the table of conversations",
+    "Admission": "of wires, of sockets",
+}
+"""A class name that two rooms have -> what each means. Everything else is one name, one meaning."""
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    homes: dict[str, set[str]] = {}
+    for module in modules():
+        for node in module.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, set()).add(module.name)
+    twice = {
+        name
+        for name, places in homes.items()
+        if len(places) > 1 and not all(any(is_within(place, room) for room in OF_A_PROTOCOL) for place in places)
+    }
+    assert twice == TWICE.keys()

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.supervisor.machine.node import Node
 from shared.bus.messages.envelopes import HopReceipt, Receipt
-from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord
+from shared.bus.messages.records import Diagnostic, HopRecord, SpanRecord
 from shared.telemetry import names
 
 Counts = Counter[tuple[str, str]]
@@ -32,8 +32,8 @@ def in_receipts(receipts: Iterable[Receipt], wanted: Callable[[Receipt, HopRecei
     )
 
 
-def in_attempts(records: Iterable[Attempt]) -> Counts:
-    """As the attempts stream holds them."""
+def in_hops(records: Iterable[HopRecord]) -> Counts:
+    """As the hops stream holds them."""
     return Counter(
         (record.fallback_from, record.fallback_cause.value)
         for record in records
@@ -42,11 +42,11 @@ def in_attempts(records: Iterable[Attempt]) -> Counts:
 
 
 def in_spans(spans: Iterable[SpanRecord]) -> Counts:
-    """By the attributes of attempts' spans."""
+    """By the attributes of hops' spans."""
     return Counter(
         (str(span.attributes[names.FALLBACK_FROM]), str(span.attributes[names.FALLBACK_REASON]))
         for span in spans
-        if span.name.startswith(names.SPAN_TRANSPORT_ATTEMPT) and names.FALLBACK_FROM in span.attributes
+        if span.name.startswith(names.SPAN_TRANSPORT_HOP) and names.FALLBACK_FROM in span.attributes
     )
 
 

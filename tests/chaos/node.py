@@ -11,8 +11,8 @@ from pathlib import Path
 from services.supervisor.machine.node import lay_out
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Ping, Pong, Receipt
-from shared.bus.messages.records import Attempt
-from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import HopRecord
+from shared.bus.messages.subjects import STREAM_HOPS, Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.content.messages import RequestManifest
 from shared.errors import BusError
@@ -36,14 +36,14 @@ POLL_S = 0.01
 
 @dataclass
 class ChaosNode:
-    """records: the attempts stream as it grows, from its beginning. flags: of a process that is connected."""
+    """records: the hops stream as it grows, from its beginning. flags: of a process that is connected."""
 
     managers: Managers
     flags: Flags
     bus: Bus
     workers: dict[TransportName, FakeWorker] = field(default_factory=dict)
     callers: list[Caller] = field(default_factory=list)
-    records: list[Attempt] = field(default_factory=list)
+    records: list[HopRecord] = field(default_factory=list)
 
     async def deliver(self, timeout_s: float = DEADLINE_S) -> Receipt:
         return await self.callers[0].deliver(PEER, REQUEST, timeout_s)
@@ -100,7 +100,7 @@ async def chaos_node(directory: Path, *, managers: int, callers: int) -> AsyncIt
         processes = Managers(directory, NODE, server.url)
         stack.push_async_callback(processes.close)
         node = ChaosNode(processes, flags, watching)
-        await watching.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: node.records.append(record))
+        await watching.follow(STREAM_HOPS, HopRecord, lambda record, _: node.records.append(record))
         for transport in ORDER:
             worker = FakeWorker(await connected(f"{transport.value}-1"), SUBJECTS, transport, PEER)
             await worker.start()

@@ -1,6 +1,6 @@
 """Circuits on real managers: both agree on an open one, a new one knows it, and the transport comes back once.
 
-The failures are a fake worker's; what is recorded of them goes through the real attempts stream.
+The failures are a fake worker's; what is recorded of them goes through the real hops stream.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A node as its operator's own bus user sees it: attempts, spans, diagnostics, and a caller of its own."""
+"""A node as its operator's own bus user sees it: hops, spans, diagnostics, and a caller of its own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from services.supervisor.machine.node import Node
 from shared.bus.contract import Bus, Incoming
 from shared.bus.messages.conversations import ADMIN
-from shared.bus.messages.records import Attempt, Diagnostic, SpanRecord, Spans
-from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import Diagnostic, HopRecord, SpanRecord, Spans
+from shared.bus.messages.subjects import STREAM_HOPS, Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.content.link import ContentLink, parse_link
 from shared.gateway_api.async_client import AsyncGatewayClient
@@ -34,7 +34,7 @@ class Watch:
     bus: Bus
     caller: Caller
     flags: Flags
-    records: list[Attempt] = field(default_factory=list)
+    records: list[HopRecord] = field(default_factory=list)
     spans: list[SpanRecord] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     stored_ms: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -46,13 +46,13 @@ class Watch:
         async def diagnostic(event: Diagnostic, incoming: Incoming) -> None:
             self.diagnostics.append(event)
 
-        def attempt(record: Attempt, stored_ms: int) -> None:
+        def hop(record: HopRecord, stored_ms: int) -> None:
             self.records.append(record)
             self.stored_ms[record.delivery, record.number] = stored_ms
 
         await self.bus.serve(subjects.event("spans"), Spans, spans)
         await self.bus.serve(subjects.event("diagnostic"), Diagnostic, diagnostic)
-        await self.bus.follow(STREAM_ATTEMPTS, Attempt, attempt)
+        await self.bus.follow(STREAM_HOPS, HopRecord, hop)
 
 
 @asynccontextmanager

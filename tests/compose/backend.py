@@ -79,7 +79,7 @@ def _look(nodes: Nodes) -> Seen:
     took = [
         float(attempt["elapsedMs"])
         for transfer in transfers
-        for attempt in nodes.b.api(f"attempts?limit=200&transfer={transfer}")
+        for attempt in nodes.b.api(f"hops?limit=200&transfer={transfer}")
         if attempt["outcome"] == "confirmed"
     ]
     mib = sum(_memory_mib(nodes, service) for service in ("manager", "chunk"))

@@ -76,7 +76,7 @@ def _fallback(nodes: Nodes) -> str:
     for _ in range(TRIES):
         nodes.moved_while(lambda: nodes.a.crash("webrtc"), 4 * LOAD_BYTES, timeout_s=120.0)
         until(nodes.a.all_healthy, SAMPLED_WITHIN_S, "the worker back")
-        if any(a["outcome"] == "failed" for a in nodes.b.api("attempts?limit=200")):
+        if any(a["outcome"] == "failed" for a in nodes.b.api("hops?limit=200")):
             break
     jaeger = jaeger_of(nodes.b)
 

@@ -28,8 +28,8 @@ from shared.transports import TransportName
 from tests.chaos.fallbacks import (
     Counts,
     Page,
-    in_attempts,
     in_diagnostics,
+    in_hops,
     in_metrics,
     in_receipts,
     in_spans,
@@ -119,7 +119,7 @@ class Stage:
         watch = self.watch
         total = {
             "receipts": in_receipts(self.receipts, lambda receipt, hop: True),
-            "attempts": in_attempts(watch.records),
+            "hops": in_hops(watch.records),
             "spans": in_spans(watch.spans),
             "metrics": in_metrics(await self.pair.b.api.metrics()),
             "diagnostics": in_diagnostics(watch.diagnostics),

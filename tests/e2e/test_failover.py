@@ -60,7 +60,7 @@ async def ended(api: AsyncGatewayClient, transfer: str) -> Transfer:
 
 async def confirmed_chunks(api: AsyncGatewayClient, transfer: str, count: int) -> None:
     """Wait until so many are confirmed. Fails where the transfer was over before we looked."""
-    while len({one.delivery for one in await api.attempts(transfer, 1000) if one.outcome == "confirmed"}) <= count:
+    while len({one.delivery for one in await api.hops(transfer, 1000) if one.outcome == "confirmed"}) <= count:
         assert (await api.transfer(transfer)).state == "running"
         await asyncio.sleep(POLL_S)
 

@@ -1,7 +1,7 @@
 """The primary comes back: after its workers were killed, and after its circuit had opened. On real workers.
 
 One pair of nodes, with two managers each; deliveries go on one after another all the time, so
-that each transport change is one in what the attempts stream says was confirmed.
+that each transport change is one in what the hops stream says was confirmed.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e
 
 SIZE_MIB = 12
 VIEWS = ("diagnostic", "link", "spans", "status", "transfer")
-ATTEMPTS = "attempt"
+HOPS = "hop"
 PATTERNS = {
     "a hash or an infohash": re.compile(rb"[0-9a-f]{40}"),
     "a ref": re.compile(rb"chunk-[0-9a-f]{16}"),
@@ -89,7 +89,7 @@ async def listen(pair: Pair, collected: Collected) -> list[NatsConnection]:
         subjects = Subjects(node)
         for what in VIEWS:
             await connection.subscribe(subjects.event(what), collected.hearing(what))
-        await connection.subscribe(subjects.attempt("*"), collected.hearing(ATTEMPTS))
+        await connection.subscribe(subjects.hop("*"), collected.hearing(HOPS))
     return connections
 
 
@@ -125,7 +125,7 @@ async def test_telemetry_views_and_logs_hold_no_secret(
         await pair.clear(keep=True)
     for log in work.glob(OWN_LOGS):
         collected.add("logs", log.read_bytes())
-    assert {*VIEWS, ATTEMPTS, "OTLP", "metrics", "logs"} <= set(collected.by_source)
+    assert {*VIEWS, HOPS, "OTLP", "metrics", "logs"} <= set(collected.by_source)
     digests = [path.stem for path in (work / "node-b" / "store").rglob("*") if DIGEST.fullmatch(path.stem)]
     assert len(digests) >= SIZE_MIB
     secrets = known_secrets(work, digests)

@@ -60,7 +60,7 @@ async def our_worker_is_killed(scene: Scene) -> None:
     assert "the webrtc worker was lost" in found["headline"]
     assert "webrtc was tried again" in found["headline"]
     assert found["traceKept"]
-    assert "attempt webtorrent" in await scene.cli("trace", found["traceId"])
+    assert "hop webtorrent" in await scene.cli("trace", found["traceId"])
     shown = await scene.cli("why", transfer[:8])
     for words in (found["headline"], "WHAT CHANGED", "was lost", "webtorrent", f"swarmbridge trace {found['traceId']}"):
         assert words in shown

@@ -20,7 +20,7 @@ import msgspec
 from shared.bus.contract import Handler, KeyValue, KvEntry, Subscription
 from shared.bus.messages.codec import decode_envelope, decode_reply, encode_envelope
 from shared.bus.messages.conversations import matches
-from shared.bus.messages.subjects import STREAM_ATTEMPTS
+from shared.bus.messages.subjects import STREAM_HOPS
 from shared.bus.serving import BusCounts, Respond, Serving, send_span
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
@@ -141,7 +141,7 @@ class MemoryHub:
     def __init__(self) -> None:
         self.interests: set[_Interest] = set()
         self.buckets: dict[str, _Bucket] = {}
-        self.streams: dict[str, _Stream] = {STREAM_ATTEMPTS: _Stream()}
+        self.streams: dict[str, _Stream] = {STREAM_HOPS: _Stream()}
         self.buses: dict[str, MemoryBus] = {}
 
     def bus(self, instance: str) -> MemoryBus:
@@ -301,7 +301,7 @@ class MemoryBus:
     async def append(self, subject: str, body: msgspec.Struct, message_id: str) -> None:
         await self.ready()
         # Through bytes, as on the wire.
-        self.hub.streams[STREAM_ATTEMPTS].append(encode_envelope(body, 0, current_traceparent()), message_id)
+        self.hub.streams[STREAM_HOPS].append(encode_envelope(body, 0, current_traceparent()), message_id)
 
     async def follow(
         self, stream: str, body_type: type[T] | UnionType, on_record: Callable[[T, int], None]

@@ -15,7 +15,7 @@ from services.gateway.http.answers import json_answer
 from services.gateway.http.bodies import json_request
 from services.gateway.http.problems import ApiProblem, invalid, not_found
 from services.gateway.transfers import limits
-from services.gateway.transfers.board import Transfers
+from services.gateway.transfers.board import TransferBoard
 from services.gateway.transfers.calls import TransferCalls
 from services.gateway.transfers.spool import Spool, SpoolFile
 from shared.content.link import parse_link
@@ -34,7 +34,7 @@ _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+-]{1,64}(; ?[A
 class TransferRoutes:
     """Starts, shows and cancels transfers."""
 
-    def __init__(self, calls: TransferCalls, transfers: Transfers, spool: Spool, max_upload_bytes: int) -> None:
+    def __init__(self, calls: TransferCalls, transfers: TransferBoard, spool: Spool, max_upload_bytes: int) -> None:
         self._calls = calls
         self._transfers = transfers
         self._spool = spool

@@ -44,7 +44,7 @@ class ViewRoutes:
             web.get("/api/stats", self._stats),
             web.get("/api/flags", self._flag_list),
             web.put("/api/flags/{name}", self._set_flag),
-            web.get("/api/attempts", self._attempts),
+            web.get("/api/hops", self._hops),
             web.get("/api/traces", self._traces),
             web.get("/api/traces/{trace_id}", self._spans),
             web.get("/api/traces/{trace_id}/waterfall", self._waterfall),
@@ -77,9 +77,9 @@ class ViewRoutes:
     async def _flag_list(self, request: web.Request) -> web.Response:
         return json_answer(flags_view(self._flags))
 
-    async def _attempts(self, request: web.Request) -> web.Response:
-        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_ATTEMPTS)
-        return json_answer(self._feed.recent_attempts(request.query.get("transfer", ""), limit))
+    async def _hops(self, request: web.Request) -> web.Response:
+        limit = whole_number(request, "limit", DEFAULT_ROWS, 1, limits.MAX_HOPS)
+        return json_answer(self._feed.recent_hops(request.query.get("transfer", ""), limit))
 
     async def _traces(self, request: web.Request) -> web.Response:
         only = request.query.get("fallback", "") in ("1", "true")

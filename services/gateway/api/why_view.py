@@ -18,7 +18,7 @@ from services.gateway.http.queries import whole_number
 from services.gateway.model.feed import Feed
 from services.gateway.why.verdict import Facts, why
 from services.gateway.why.words import PEER, TRANSFER
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.clock import unix_ms
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
@@ -56,19 +56,19 @@ class WhyRoutes:
         )
 
     def _peer(self, name: str, clock_text: Callable[[int], str]) -> Facts:
-        attempts = [record for record in self._feed.attempts if record.peer == name]
+        hops = [record for record in self._feed.hops if record.peer == name]
         links = next((peer.transports for peer in self._feed.peers() if peer.peer == name), [])
-        if not attempts and not links and not self._feed.history.knows_peer(name):
+        if not hops and not links and not self._feed.history.knows_peer(name):
             raise not_found("nothing is known of this peer", "see `swarmbridge peers`")
-        return self._facts(PEER, name, name, None, attempts, links, {name}, clock_text)
+        return self._facts(PEER, name, name, None, hops, links, {name}, clock_text)
 
     def _transfer(self, transfer_id: str, clock_text: Callable[[int], str]) -> Facts:
         transfer = self._feed.transfers.get(transfer_id)
-        attempts = [record for record in self._feed.attempts if record.transfer == transfer_id]
-        peers = {record.peer for record in attempts}
+        hops = [record for record in self._feed.hops if record.transfer == transfer_id]
+        peers = {record.peer for record in hops}
         links = {name for peer in self._feed.peers() if peer.peer in peers for name in peer.transports}
         in_order = [row.id for row in self._feed.transports() if row.id in links]
-        return self._facts(TRANSFER, transfer_id, _called(transfer), transfer, attempts, in_order, peers, clock_text)
+        return self._facts(TRANSFER, transfer_id, _called(transfer), transfer, hops, in_order, peers, clock_text)
 
     def _facts(
         self,
@@ -76,7 +76,7 @@ class WhyRoutes:
         subject_id: str,
         who: str,
         transfer: Transfer | None,
-        attempts: list[Attempt],
+        hops: list[HopRecord],
         links: list[str],
         peers: set[str],
         clock_text: Callable[[int], str],
@@ -87,7 +87,7 @@ class WhyRoutes:
             id=subject_id,
             who=who,
             transfer=transfer,
-            attempts=attempts,
+            hops=hops,
             links=links,
             troubles=self._troubles(),
             changes=history.changes(0, peers),
@@ -109,7 +109,7 @@ class WhyRoutes:
 
     def _full_id(self, prefix: str) -> str:
         known = {transfer.id for transfer in self._feed.transfers.newest_first()}
-        known |= {record.transfer for record in self._feed.attempts}
+        known |= {record.transfer for record in self._feed.hops}
         found = [transfer_id for transfer_id in known if transfer_id.startswith(prefix)]
         if not found:
             raise not_found("nothing is known of this transfer", "it may have made room for newer ones")

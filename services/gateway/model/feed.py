@@ -1,4 +1,4 @@
-"""What the gateway knows of its node: bus events and the attempts stream into the views' models, and on to SSE.
+"""What the gateway knows of its node: bus events and the hops stream into the views' models, and on to SSE.
 
 *Back-pressure*: handlers only fold and queue, so the bus is never kept waiting; every model is bounded.
 *Cancellation*: `close` ends the subscriptions; `run` is a task of the process.
@@ -19,14 +19,14 @@ from services.gateway.model.managers import ManagerBoard
 from services.gateway.model.metrics import MetricTotals
 from services.gateway.model.status import StatusBoard, stats_of
 from services.gateway.model.traces import TraceStore
-from services.gateway.transfers.board import Transfers
-from shared.attempts.fold import AttemptCounters
+from services.gateway.transfers.board import TransferBoard
 from shared.bus.contract import Bus, Incoming, Subscription
 from shared.bus.messages.envelopes import TransferUpdate
-from shared.bus.messages.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
-from shared.bus.messages.subjects import STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import Diagnostic, HopRecord, LinkChanged, ManagerStatus, Spans, WorkerStatus
+from shared.bus.messages.subjects import STREAM_HOPS, Subjects
 from shared.clock import Clock, monotonic, unix_ms
-from shared.gateway_api.structs import AttemptView, DiagnosticView, PeerView, Stats, Transfer, TransportStats
+from shared.gateway_api.structs import DiagnosticView, HopView, PeerView, Stats, Transfer, TransportStats
+from shared.hops.fold import HopCounters
 from shared.settings.blocklist import Blocklist
 from shared.settings.flags import FLAG_NAMES, Flags
 from shared.transports import ORDER
@@ -58,16 +58,16 @@ class Feed:
         self._publish = publish
         self._clock = clock
         self._subscriptions: list[Subscription] = []
-        self._counters = AttemptCounters(flags.counters_since_ms)
+        self._counters = HopCounters(flags.counters_since_ms)
         self._roles: dict[str, str] = {}
         self._last_stats: Stats | None = None
         self.board = StatusBoard(clock())
         self.managers = ManagerBoard()
         self.history = History(clock(), unix_ms())
-        self.transfers = Transfers()
+        self.transfers = TransferBoard()
         self.traces = TraceStore()
         self.totals = MetricTotals()
-        self.attempts: deque[Attempt] = deque(maxlen=limits.MAX_ATTEMPTS)
+        self.hops: deque[HopRecord] = deque(maxlen=limits.MAX_HOPS)
         self.diagnostics: deque[DiagnosticView] = deque(maxlen=limits.MAX_DIAGNOSTICS)
 
     async def start(self) -> None:
@@ -79,7 +79,7 @@ class Feed:
             await bus.serve(event("transfer"), TransferUpdate, self._on_transfer),
             await bus.serve(event("diagnostic"), Diagnostic, self._on_diagnostic),
             await bus.serve(event("spans"), Spans, self._on_spans),
-            await bus.follow(STREAM_ATTEMPTS, Attempt, self._on_attempt),
+            await bus.follow(STREAM_HOPS, HopRecord, self._on_hop),
         ]
         self._note_flags()
         self._flags.on_change(self._on_flags)
@@ -122,14 +122,14 @@ class Feed:
     def blocked_count(self) -> int:
         return len(self._blocklist.snapshot())
 
-    def recent_attempts(self, transfer: str, limit: int) -> list[AttemptView]:
+    def recent_hops(self, transfer: str, limit: int) -> list[HopView]:
         """Newest first; of one transfer, or of all for ""."""
-        found: list[AttemptView] = []
-        for record in reversed(self.attempts):
+        found: list[HopView] = []
+        for record in reversed(self.hops):
             if len(found) == limit:
                 break
             if not transfer or record.transfer == transfer:
-                found.append(_attempt_view(record))
+                found.append(_hop_view(record))
         return found
 
     def transfer_changed(self, transfer: Transfer) -> None:
@@ -195,9 +195,9 @@ class Feed:
         for trace_id in self.traces.add(spans.spans):
             self._publish("trace", {"traceId": trace_id})
 
-    def _on_attempt(self, record: Attempt, stored_ms: int) -> None:
-        self.attempts.append(record)
-        self.totals.apply_attempt(record, stored_ms)
+    def _on_hop(self, record: HopRecord, stored_ms: int) -> None:
+        self.hops.append(record)
+        self.totals.apply_hop(record, stored_ms)
         self._counters.apply(record, stored_ms)
 
     def _note_flags(self) -> None:
@@ -220,8 +220,8 @@ class Feed:
             self._publish("stats", stats)
 
 
-def _attempt_view(record: Attempt) -> AttemptView:
-    return AttemptView(
+def _hop_view(record: HopRecord) -> HopView:
+    return HopView(
         delivery=record.delivery,
         number=record.number,
         transport=record.transport,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MAX_ATTEMPTS = 5000
+MAX_HOPS = 5000
 MAX_DIAGNOSTICS = 200
 MAX_TRACES = 400
 MAX_SPANS = 60_000

@@ -1,6 +1,6 @@
 """GET /metrics: the models as metric families, which prometheus-client writes.
 
-Counters never go back while the process lives: they are folded from every attempt in the stream, not from the
+Counters never go back while the process lives: they are folded from every hop in the stream, not from the
 status counters that switching a transport off resets. After a restart they start from what the capped stream
 still holds, which Prometheus takes for the counter reset that it is. A counter of hops has the trace of its latest hop
 as its exemplar, in the OpenMetrics format, which is the one that has any.
@@ -16,9 +16,9 @@ from prometheus_client.exposition import generate_latest as plain_text
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 from prometheus_client.registry import Collector
 
-from shared.attempts.fold import OTHER_CAUSE, AttemptCounters, TransportCounters
-from shared.bus.messages.records import Attempt, WorkerStatus
+from shared.bus.messages.records import HopRecord, WorkerStatus
 from shared.gateway_api.structs import ManagersView, TransportStats
+from shared.hops.fold import OTHER_CAUSE, HopCounters, TransportCounters
 from shared.telemetry import names
 from shared.transports import TransportState
 
@@ -34,10 +34,10 @@ _Samples = Iterable[tuple[tuple[str, ...], int]]
 
 
 class MetricTotals:
-    """What only ever grows. attempts: the fold without its resets."""
+    """What only ever grows. hops: the fold without its resets."""
 
     def __init__(self) -> None:
-        self.attempts = AttemptCounters()
+        self.hops = HopCounters()
         self.refused: Counter[tuple[str, str]] = Counter()
         self.chaos: Counter[tuple[str, str]] = Counter()
         self.received_bytes: Counter[str] = Counter()
@@ -45,13 +45,13 @@ class MetricTotals:
         self._exemplars: dict[_Key, Exemplar] = {}
         self._last: dict[str, WorkerStatus] = {}
 
-    def apply_attempt(self, record: Attempt, stored_ms: int) -> None:
-        self.attempts.apply(record, stored_ms)
+    def apply_hop(self, record: HopRecord, stored_ms: int) -> None:
+        self.hops.apply(record, stored_ms)
         if not record.trace_id:
             return
         # Keys are transports, outcomes and causes: closed sets, so that this is bounded.
         exemplar = Exemplar({"trace_id": record.trace_id}, 1.0, stored_ms / MS_PER_S)
-        self._exemplars[names.METRIC_ATTEMPTS, record.transport, record.outcome] = exemplar
+        self._exemplars[names.METRIC_HOPS, record.transport, record.outcome] = exemplar
         if record.fallback_from:
             cause = record.fallback_cause.value if record.fallback_cause is not None else OTHER_CAUSE
             self._exemplars[names.METRIC_FALLBACKS, record.fallback_from, cause] = exemplar
@@ -105,12 +105,12 @@ class Metrics(Collector):
             lambda counters: counters.fallback_causes,
         )
         yield self._by_transport(
-            names.METRIC_ATTEMPTS,
+            names.METRIC_HOPS,
             "Hops by how they ended.",
             ("transport", "outcome"),
-            lambda counters: counters.attempts,
+            lambda counters: counters.hops,
         )
-        confirmed = {(name.value,): counters.confirmed_bytes for name, counters in self._totals.attempts}
+        confirmed = {(name.value,): counters.confirmed_bytes for name, counters in self._totals.hops}
         yield _counter(names.METRIC_CONFIRMED_BYTES, "Bytes of verified answers.", ("transport",), confirmed.items())
 
     def _of_workers(self) -> Iterator[Metric]:
@@ -144,7 +144,7 @@ class Metrics(Collector):
         self, name: str, text: str, labels: tuple[str, str], counts: Callable[[TransportCounters], Mapping[str, int]]
     ) -> CounterMetricFamily:
         family = CounterMetricFamily(name, text, labels=labels)
-        for transport, counters in self._totals.attempts:
+        for transport, counters in self._totals.hops:
             for key, count in sorted(counts(counters).items()):
                 exemplar = self._totals.exemplar(name, transport.value, key)
                 family.add_metric((transport.value, key), count, exemplar=exemplar)

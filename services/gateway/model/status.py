@@ -1,4 +1,4 @@
-"""Heartbeats of the workers and the fold of the attempts stream into the node's status (docs/swarm-space.md's
+"""Heartbeats of the workers and the fold of the hops stream into the node's status (docs/swarm-space.md's
 names). Pure.
 
 A worker that has not been heard of for WORKER_EXPIRY_S is gone. A transport's state is the best of its
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shared.attempts.fold import TransportCounters
 from shared.bus.messages.records import WorkerStatus
 from shared.errors import Cause
 from shared.gateway_api.structs import ManagersView, PlaceView, Stats, TransportStats, WorkerView
+from shared.hops.fold import TransportCounters
 from shared.transports import LABELS, ORDER, TransportName, TransportState
 
 WORKER_EXPIRY_S = 3.0
@@ -99,7 +99,7 @@ class StatusBoard:
             last_error_at=(last_error_ms if last_error else counters.last_error_ms) or None,
             connected_peers=len({peer for worker in workers for peer in worker.peers}) if enabled else 0,
             fallback_causes=dict(counters.fallback_causes),
-            attempts=dict(counters.attempts),
+            hops=dict(counters.hops),
             workers=len(workers),
             draining=draining,
             confirmed_bytes=counters.confirmed_bytes,

@@ -2,7 +2,7 @@
 
 A trace with a fallback is what people look for: it is kept while plain successes go first, oldest first
 (limits.MAX_TRACES, MAX_SPANS). A long transfer is one trace of thousands of spans; over MAX_SPANS_A_TRACE only
-spans of attempts and failures are taken, the rest is counted as dropped.
+spans of hops and failures are taken, the rest is counted as dropped.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import msgspec
 
 from services.gateway.model import limits
 from shared.bus.messages.records import SpanRecord
-from shared.gateway_api.traces import FAILED, NS_PER_MS, SKIPPED, SpanView, TraceSummary, is_attempt
+from shared.gateway_api.traces import FAILED, NS_PER_MS, SKIPPED, SpanView, TraceSummary, is_hop
 from shared.telemetry import names
 
 
 @dataclass(slots=True)
 class Trace:
-    """The spans of one trace as they arrived. groups: attempt numbers that were started, by parent span."""
+    """The spans of one trace as they arrived. groups: hop numbers that were started, by parent span."""
 
     trace_id: str
     spans: list[SpanRecord] = field(default_factory=list)
@@ -31,26 +31,26 @@ class Trace:
 
     def add(self, span: SpanRecord) -> bool:
         """Returns: whether it was kept."""
-        attempt = is_attempt(span)
-        if len(self.spans) >= limits.MAX_SPANS_A_TRACE and not attempt and span.status != "error":
+        hop = is_hop(span)
+        if len(self.spans) >= limits.MAX_SPANS_A_TRACE and not hop and span.status != "error":
             self.dropped += 1
             return False
         if len(self.spans) >= 2 * limits.MAX_SPANS_A_TRACE:
             self.dropped += 1
             return False
         self.spans.append(span)
-        if attempt:
+        if hop:
             self.fallback = self.fallback or self._shows_fallback(span)
         return True
 
     def _shows_fallback(self, span: SpanRecord) -> bool:
-        """A failed attempt, one that says what it replaces, or a second one that was started under one parent."""
+        """A failed hop, one that says what it replaces, or a second one that was started under one parent."""
         attributes = span.attributes
-        outcome = attributes.get(names.ATTEMPT_OUTCOME)
+        outcome = attributes.get(names.HOP_OUTCOME)
         if outcome == SKIPPED:
             return False
         started = self.groups.setdefault(span.parent_id, set())
-        started.add(int(attributes.get(names.ATTEMPT_NUMBER, 0)))
+        started.add(int(attributes.get(names.HOP_NUMBER, 0)))
         return (
             outcome == FAILED
             or bool(attributes.get(names.FALLBACK_REASON) or attributes.get(names.FALLBACK_FROM))
@@ -69,7 +69,7 @@ class Trace:
             duration_ms=(max(span.end_ns for span in self.spans) - start_ns) / NS_PER_MS,
             spans=len(self.spans),
             dropped=self.dropped,
-            attempts=sum(is_attempt(span) for span in self.spans),
+            hops=sum(is_hop(span) for span in self.spans),
             services=sorted({span.service for span in self.spans}),
             nodes=sorted({span.node for span in self.spans}),
         )

@@ -65,10 +65,10 @@ function draw(found) {
   byId("trace").replaceChildren(scale, list, note);
 }
 
-/** Every subject begins alike and every attempt says so: what differs must not be what is cut off. */
+/** Every subject begins alike and every hop says so: what differs must not be what is cut off. */
 function shortName(row) {
   const name = row.name.replace("sb.{node}.", "");
-  return row.attempt ? name.replace("transport.attempt", "attempt") : name;
+  return row.hop ? name.replace("transport.attempt", "hop") : name;
 }
 
 function drawRow(row, whole) {
@@ -79,7 +79,7 @@ function drawRow(row, whole) {
   const reason = row.fallbackReason ? `after ${words(row.fallbackReason)}` : "";
   verdict.textContent = [[row.outcome, row.cause && words(row.cause)].filter(Boolean).join(": "), reason].filter(Boolean).join(", ");
   verdict.title = verdict.textContent;
-  const name = el("span", { class: row.attempt ? "span-name attempt" : "span-name" }, el("span", { text: shortName(row), attrs: { title: row.name } }), el("small", { class: "muted", text: row.service }));
+  const name = el("span", { class: row.hop ? "span-name hop" : "span-name" }, el("span", { text: shortName(row), attrs: { title: row.name } }), el("small", { class: "muted", text: row.service }));
   name.style.paddingInlineStart = `${Math.min(row.depth, 8) * 0.75}rem`;
   return el(
     "li",

@@ -125,7 +125,7 @@ function makeCard(row) {
     setText(fields.activity, ago(now.lastActivityAt));
     const at = now.lastErrorAt ? `, ${ago(now.lastErrorAt)}` : "";
     setText(fields.error, now.lastError ? `${words(now.lastError)}${at}` : "none");
-    setText(fields.since, now.countedSince ? ago(now.countedSince) : "the oldest attempt kept");
+    setText(fields.since, now.countedSince ? ago(now.countedSince) : "the oldest hop kept");
     parts.tick(now);
   }
 

@@ -19,7 +19,7 @@ DONE = "done"
 FAILED = "failed"
 
 
-class Transfers:
+class TransferBoard:
     """The latest state of each transfer, by id (its call id in hex)."""
 
     def __init__(self, capacity: int = limits.MAX_TRANSFERS) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from opentelemetry.context import Context
 
 from services.gateway.transfers import limits
-from services.gateway.transfers.board import RUNNING, Transfers
+from services.gateway.transfers.board import RUNNING, TransferBoard
 from services.gateway.transfers.spool import SpoolFile
 from shared.bus.bodies import BodyHolder
 from shared.bus.calls import Calls
@@ -43,7 +43,7 @@ class TransferCalls:
         bus: Bus,
         subjects: Subjects,
         tasks: Tasks,
-        transfers: Transfers,
+        transfers: TransferBoard,
         on_change: Callable[[Transfer], None],
     ) -> None:
         self._bus = bus

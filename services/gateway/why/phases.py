@@ -1,4 +1,4 @@
-"""Attempts put together: into deliveries, into phases carried by one transport, into rows to read. Pure.
+"""Hops put together: into deliveries, into phases carried by one transport, into rows to read. Pure.
 
 A transfer is thousands of hops; what people want to know is which transport carried it from when to when, and
 which hops made it change. A hedge that happens to win is no change of transport: only STRAY_RUN in a row are, or
@@ -14,10 +14,10 @@ from statistics import median
 
 import msgspec
 
-from shared.attempts.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED, OUTCOME_SKIPPED
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.why import TimelineRow
+from shared.hops.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED, OUTCOME_SKIPPED
 from shared.transports import ORDER
 
 STRAY_RUN = 3
@@ -37,8 +37,8 @@ _NOT_USED = (OUTCOME_FAILED, OUTCOME_SKIPPED)
 class DeliveryHops:
     """The hops of one delivery, as its managers numbered them. winner: what carried it, None for nothing."""
 
-    hops: tuple[Attempt, ...]
-    winner: Attempt | None
+    hops: tuple[HopRecord, ...]
+    winner: HopRecord | None
 
     @property
     def at_ms(self) -> int:
@@ -58,7 +58,7 @@ class DeliveryHops:
         """Whether its caller did not want it any more: only then is a hop cancelled without a winner or a cause."""
         return self.winner is None and any(hop.outcome == OUTCOME_CANCELLED and hop.cause is None for hop in self.hops)
 
-    def unused(self, transport: str) -> list[Attempt]:
+    def unused(self, transport: str) -> list[HopRecord]:
         """Its hops on a transport that did not carry it, for a reason: failed, skipped, or silent beside a hedge."""
         return [hop for hop in self.hops if hop.transport == transport and _shows_cause(hop)]
 
@@ -86,9 +86,9 @@ class Phase:
         return max(delivery.ended_ms for delivery in self.deliveries)
 
 
-def deliveries_of(records: Iterable[Attempt]) -> list[DeliveryHops]:
+def deliveries_of(records: Iterable[HopRecord]) -> list[DeliveryHops]:
     """Records in any order. Returns: deliveries by `at_ms`; a record that came twice counts once."""
-    hops: dict[str, dict[tuple[str, int], Attempt]] = {}
+    hops: dict[str, dict[tuple[str, int], HopRecord]] = {}
     for record in records:
         hops.setdefault(record.delivery, {})[(record.manager, record.number)] = record
     made = []
@@ -141,11 +141,11 @@ def timeline(deliveries: Sequence[DeliveryHops], max_rows: int = MAX_ROWS) -> tu
     return [row for of_group in reversed(rows) for row in of_group], left_out
 
 
-def ended_ms(hop: Attempt) -> int:
+def ended_ms(hop: HopRecord) -> int:
     return hop.started_ms + round(hop.elapsed_ms)
 
 
-def _in_order(hops: Collection[Attempt]) -> list[Attempt]:
+def _in_order(hops: Collection[HopRecord]) -> list[HopRecord]:
     """By number, a manager after the other: one that takes a delivery over counts from 1 again.
 
     Not by their starts: those are rounded to milliseconds, and a skip takes none.
@@ -156,7 +156,7 @@ def _in_order(hops: Collection[Attempt]) -> list[Attempt]:
     return sorted(hops, key=lambda hop: (began[hop.manager], hop.manager, hop.number))
 
 
-def _with_what_was_left(hop: Attempt, winner: Attempt | None) -> Attempt:
+def _with_what_was_left(hop: HopRecord, winner: HopRecord | None) -> HopRecord:
     """A hop that lost to the hedge which its silence had started: why is in the hedge's record alone, where the hop
     had been acked."""
     lost = hop.outcome == OUTCOME_CANCELLED and hop.cause is None
@@ -175,11 +175,11 @@ def _course(delivery: DeliveryHops) -> tuple[tuple[str, str, Cause | None], ...]
     return tuple((hop.transport, hop.outcome, hop.cause) for hop in delivery.hops)
 
 
-def _shows_cause(hop: Attempt) -> bool:
+def _shows_cause(hop: HopRecord) -> bool:
     return hop.cause is not None and (hop.outcome in _NOT_USED or hop.outcome == OUTCOME_CANCELLED)
 
 
-def _row(hops: Sequence[Attempt]) -> TimelineRow:
+def _row(hops: Sequence[HopRecord]) -> TimelineRow:
     first = hops[0]
     times = [hop.elapsed_ms for hop in hops]
     return TimelineRow(

@@ -13,10 +13,10 @@ from typing import assert_never
 
 from services.gateway.model.history import DIRECTION_WORDS, ChangeKind
 from services.gateway.why.cause_words import because
-from shared.attempts.fold import OUTCOME_SKIPPED
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.why import Change
+from shared.hops.fold import OUTCOME_SKIPPED
 from shared.settings.blocklist import Direction
 
 LOOK_BACK_MS = 60_000
@@ -86,7 +86,7 @@ class Reason:
 
     transport: str
     cause: Cause
-    hops: tuple[Attempt, ...]
+    hops: tuple[HopRecord, ...]
     change: Change | None
 
     @property
@@ -167,7 +167,7 @@ class Reason:
                 assert_never(kind)
 
 
-def reason_of(transport: str, hops: Sequence[Attempt], at_ms: int, changes: Iterable[Change]) -> Reason | None:
+def reason_of(transport: str, hops: Sequence[HopRecord], at_ms: int, changes: Iterable[Change]) -> Reason | None:
     """The reason in a transport's unused hops around a moment; None where there are none.
 
     hops: with a cause, in the order of their starts. at_ms: when the transport stopped carrying it.

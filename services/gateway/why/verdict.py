@@ -1,6 +1,6 @@
 """The verdict on a peer or a transfer: over which transport it goes, since when, and why not over a better one. Pure.
 
-Everything is derived from what really happened: attempts (the one source of every number), the changes that the
+Everything is derived from what really happened: hops (the one source of every number), the changes that the
 gateway remembers, and how the transports are now. What is not known is said to be unknown.
 
     verdict     means
@@ -26,7 +26,7 @@ from services.gateway.why.cause_words import CAUSE_WORDS
 from services.gateway.why.phases import DeliveryHops, Phase, deliveries_of, phases_of, timeline
 from services.gateway.why.reasons import LOOK_BACK_MS, SWITCH_MS, Reason, blocks_at, explaining, reason_of
 from services.gateway.why.words import BLOCKED_THERE, PEER, Headlines
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
 from shared.gateway_api.why import CauseView, Change, ReasonView, Why
@@ -59,7 +59,7 @@ class Outcome(StrEnum):
 class Facts:
     """What is known of one subject. who: its peer name, or how its transfer is called.
 
-    attempts: its own, in any order. links: transports with a live link to the peer (for a transfer: to any of its
+    hops: its own, in any order. links: transports with a live link to the peer (for a transfer: to any of its
     peers). troubles: transports that cannot serve now, and why. changes: oldest first. known_since_ms: from when
     on changes were remembered. has_trace: whether a trace is still kept. clock_text: ms of the wall clock as people
     read it.
@@ -69,7 +69,7 @@ class Facts:
     id: str
     who: str
     transfer: Transfer | None
-    attempts: Sequence[Attempt]
+    hops: Sequence[HopRecord]
     links: Sequence[str]
     troubles: Mapping[str, Cause]
     changes: Sequence[Change]
@@ -93,7 +93,7 @@ class _Finding:
 
 def why(facts: Facts) -> Why:
     """The verdict on a subject."""
-    deliveries = deliveries_of(facts.attempts)
+    deliveries = deliveries_of(facts.hops)
     words = Headlines(facts.kind, facts.who, facts.transfer, facts.clock_text)
     found = _find(facts, words, deliveries)
     blocks = _blocks_beside(facts, found)
@@ -114,7 +114,7 @@ def why(facts: Facts) -> Why:
         omitted=omitted,
         changes=changes,
         changes_known_since=facts.known_since_ms,
-        peers=sorted({record.peer for record in facts.attempts}),
+        peers=sorted({record.peer for record in facts.hops}),
         links=list(facts.links),
         trace_id=trace_id or None,
         trace_kept=bool(trace_id) and facts.has_trace(trace_id),
@@ -206,7 +206,7 @@ def _reasons_of(
     return tuple(found)
 
 
-def _first_tried_ms(hops: Sequence[Attempt], at_ms: int) -> int:
+def _first_tried_ms(hops: Sequence[HopRecord], at_ms: int) -> int:
     """The moment; where the transport was only spared then, for what others had met, when it was next tried."""
     spared = [hop.cause is Cause.CIRCUIT_OPEN for hop in hops if hop.started_ms <= at_ms + SWITCH_MS]
     if not spared or not all(spared):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from services.manager.delivery.course import Turn
 from services.manager.delivery.hop import PENDING, Hop, HopState
 from services.manager.routing.rank import Routes
-from shared.attempts.fold import OUTCOME_FAILED
 from shared.errors import Cause
+from shared.hops.fold import OUTCOME_FAILED
 from shared.transports import ORDER, TransportName
 
 

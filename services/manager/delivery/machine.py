@@ -60,14 +60,14 @@ from services.manager.delivery.steps import (
     WorkerLost,
 )
 from services.manager.routing.rank import HEDGE_MAX_S, MIN_RETRY_S, RECHECK_S, Routes
-from shared.attempts.fold import (
+from shared.errors import Cause
+from shared.hops.fold import (
     OUTCOME_ACCEPTED,
     OUTCOME_CANCELLED,
     OUTCOME_CONFIRMED,
     OUTCOME_FAILED,
     OUTCOME_SKIPPED,
 )
-from shared.errors import Cause
 from shared.transports import TransportName
 
 MAX_BUSY_RETRIES = 3

@@ -153,7 +153,7 @@ class GiveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RecordHop:
-    """The hop has ended: write its attempt down in span, stream and diagnostics."""
+    """The hop has ended: write it down in span, stream and diagnostics."""
 
     hop: Hop
 

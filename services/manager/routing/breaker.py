@@ -1,4 +1,4 @@
-"""Circuit breakers a (peer, transport), folded from the attempts stream: all managers agree, a new one knows.
+"""Circuit breakers a (peer, transport), folded from the hops stream: all managers agree, a new one knows.
 
     CLOSED      ── 5 failures in a row, or half of the last 20 ──▶ OPEN   (traffic goes elsewhere)
     OPEN        ── back-off over, or the link was proved good ──▶ one trial delivery at a time
@@ -20,16 +20,16 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from shared.attempts.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
+from shared.hops.fold import OUTCOME_ACCEPTED, OUTCOME_CANCELLED, OUTCOME_CONFIRMED, OUTCOME_FAILED
 
 FAILURES_TO_OPEN = 5
 """In a row (swarm-space's circuit)."""
 
 BUDGET_WINDOW = 20
 BUDGET_FAILURES = 10
-"""The error budget: half of the last BUDGET_WINDOW attempts, in a row or not."""
+"""The error budget: half of the last BUDGET_WINDOW hops, in a row or not."""
 
 BACKOFF_FIRST_MS = 2_000
 BACKOFF_CAP_MS = 300_000
@@ -90,7 +90,7 @@ class Breakers:
     def __init__(self) -> None:
         self._circuits: OrderedDict[tuple[str, str], _Circuit] = OrderedDict()
 
-    def apply(self, record: Attempt, stored_ms: int) -> None:
+    def apply(self, record: HopRecord, stored_ms: int) -> None:
         """Fold one record of the stream in."""
         good = record.outcome in (OUTCOME_CONFIRMED, OUTCOME_ACCEPTED)
         charged = record.outcome in (OUTCOME_FAILED, OUTCOME_CANCELLED) and record.cause in CHARGEABLE
@@ -136,7 +136,7 @@ class Breakers:
             circuit.proved_ms = now_ms
             circuit.trial_granted = True
 
-    def _end_trial(self, key: tuple[str, str], record: Attempt) -> None:
+    def _end_trial(self, key: tuple[str, str], record: HopRecord) -> None:
         circuit = self._circuits.get(key)
         if circuit is not None and circuit.opened_ms and record.started_ms >= circuit.opened_ms:
             circuit.trial_until_ms = 0

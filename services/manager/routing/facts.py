@@ -6,7 +6,7 @@ from services.manager.routing.breaker import Breakers
 from services.manager.routing.budget import HedgeBudget
 from services.manager.routing.peers import LinkFacts, PeerBook
 from services.manager.routing.rank import Route, Routes
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.settings.blocklist import Blocklist, Direction
 from shared.settings.flags import Flags
@@ -23,8 +23,8 @@ class Routing:
         self._flags = flags
         self._blocklist = blocklist
 
-    def apply(self, record: Attempt, stored_ms: int) -> None:
-        """One record of the attempts stream."""
+    def apply(self, record: HopRecord, stored_ms: int) -> None:
+        """One record of the hops stream."""
         self.breakers.apply(record, stored_ms)
         self.book.apply(record, stored_ms)
 

@@ -20,9 +20,9 @@ from services.manager.routing.rank import (
     hedge_delay_s,
     stall_delay_s,
 )
-from shared.attempts.fold import OUTCOME_CONFIRMED
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
+from shared.hops.fold import OUTCOME_CONFIRMED
 from shared.ids import peer_name, token_key
 from shared.transports import ORDER, TransportName
 
@@ -37,7 +37,7 @@ DIAL_RETRY_S = 1.0
 that was not there: the bus says so in a millisecond, and a new one may have come up meanwhile."""
 
 RECENT_CONFIRMED_MS = 60_000
-"""A confirmed attempt this young shows a new manager that the link is there."""
+"""A confirmed hop this young shows a new manager that the link is there."""
 
 MAX_PEERS = 4_096
 MAX_REMEMBERED_LINKS = 8_192
@@ -196,7 +196,7 @@ class PeerBook:
         link = self._peer(peer).links[transport]
         link.known, link.dial_failed_at, link.dial_cause = Known.UNLINKED, now, cause
 
-    def apply(self, record: Attempt, stored_ms: int) -> None:
+    def apply(self, record: HopRecord, stored_ms: int) -> None:
         """Remember which links worked lately, also for peers that this manager has not met."""
         key = (record.peer, record.transport)
         if record.outcome == OUTCOME_CONFIRMED:

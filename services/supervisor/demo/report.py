@@ -1,4 +1,4 @@
-"""What the demo found: hops, throughput, checks and a verdict, all derived from the attempts stream. Pure.
+"""What the demo found: hops, throughput, checks and a verdict, all derived from the hops stream. Pure.
 
 Nothing here can name content or a place: files are called by their part in the story, never by hash or link.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from shared.errors import Cause
-from shared.gateway_api.structs import AttemptView
+from shared.gateway_api.structs import HopView
 from shared.gateway_api.traces import Waterfall
 from shared.transports import ORDER, TransportName
 
@@ -92,11 +92,11 @@ class Report(Row):
     checks: list[Check]
 
 
-def hop_rows(label: str, attempts: Iterable[AttemptView]) -> list[HopRow]:
-    """Attempts of one file, those that ended alike together, in the transports' order, most frequent first."""
-    groups: dict[tuple[str, str, str], list[AttemptView]] = defaultdict(list)
-    for attempt in attempts:
-        groups[attempt.transport, attempt.outcome, attempt.cause or ""].append(attempt)
+def hop_rows(label: str, hops: Iterable[HopView]) -> list[HopRow]:
+    """Hops of one file, those that ended alike together, in the transports' order, most frequent first."""
+    groups: dict[tuple[str, str, str], list[HopView]] = defaultdict(list)
+    for hop in hops:
+        groups[hop.transport, hop.outcome, hop.cause or ""].append(hop)
     rows = [
         HopRow(
             label,
@@ -113,26 +113,26 @@ def hop_rows(label: str, attempts: Iterable[AttemptView]) -> list[HopRow]:
     return sorted(rows, key=lambda row: (order.get(row.transport, len(order)), -row.count, row.outcome, row.cause))  # type: ignore[call-overload]
 
 
-def ended_on(attempts: Iterable[AttemptView]) -> str:
+def ended_on(hops: Iterable[HopView]) -> str:
     """The transport that carried the end of a file: most bytes of its last confirmed hops; "" where none was.
 
     Not the very last hop alone: a hedge may carry a single chunk over another transport at any time.
     """
-    confirmed = [attempt for attempt in attempts if attempt.outcome == CONFIRMED]
-    confirmed.sort(key=lambda attempt: attempt.started_ms + attempt.elapsed_ms)
+    confirmed = [hop for hop in hops if hop.outcome == CONFIRMED]
+    confirmed.sort(key=lambda hop: hop.started_ms + hop.elapsed_ms)
     carried: dict[str, int] = defaultdict(int)
-    for attempt in confirmed[-max(END_HOPS, len(confirmed) // END_SHARE) :]:
-        carried[attempt.transport] += attempt.bytes
+    for hop in confirmed[-max(END_HOPS, len(confirmed) // END_SHARE) :]:
+        carried[hop.transport] += hop.bytes
     return max(carried, key=lambda name: carried[name], default="")
 
 
-def throughput_mb_per_s(files: Iterable[Sequence[AttemptView]]) -> dict[str, float]:
+def throughput_mb_per_s(files: Iterable[Sequence[HopView]]) -> dict[str, float]:
     """Confirmed megabytes a second by transport, over the time in which a confirmed hop of it was in flight."""
     moved: dict[str, int] = defaultdict(int)
     spans_ms: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for attempt in (attempt for attempts in files for attempt in attempts if attempt.outcome == CONFIRMED):
-        moved[attempt.transport] += attempt.bytes
-        spans_ms[attempt.transport].append((attempt.started_ms, attempt.started_ms + attempt.elapsed_ms))
+    for hop in (hop for hops in files for hop in hops if hop.outcome == CONFIRMED):
+        moved[hop.transport] += hop.bytes
+        spans_ms[hop.transport].append((hop.started_ms, hop.started_ms + hop.elapsed_ms))
     return {
         str(name): round(moved[name] / BYTES_A_MB / (_covered(spans_ms[name]) / 1000), 1)
         for name in ORDER
@@ -150,7 +150,7 @@ def _covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def answer_to(fault: str, transport: TransportName, since_ms: int, attempts: Iterable[AttemptView]) -> FaultAnswer:
+def answer_to(fault: str, transport: TransportName, since_ms: int, hops: Iterable[HopView]) -> FaultAnswer:
     """How a fault that struck a transport at `since_ms` (wall clock) was answered.
 
     A hop that was on its way when the fault struck ends with it: what counts is the hop that took over, which
@@ -158,7 +158,7 @@ def answer_to(fault: str, transport: TransportName, since_ms: int, attempts: Ite
     """
     causes = Counter(
         one.fallback_cause or ""
-        for one in attempts
+        for one in hops
         if one.fallback_from == transport and one.outcome == CONFIRMED and one.started_ms >= since_ms
     )
     explained = {cause: count for cause, count in causes.most_common() if cause in _EXPLAINING}
@@ -183,13 +183,13 @@ def _answer_in_words(fault: FaultAnswer) -> str:
     return f"{fault.transport} lost: fallbacks took over and say why ({causes_text})"
 
 
-def fallback_traces(attempts: Iterable[AttemptView]) -> list[str]:
+def fallback_traces(hops: Iterable[HopView]) -> list[str]:
     """The trace ids of deliveries that a fallback saved, those with most hops first."""
-    hops: dict[str, int] = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
     saved: set[str] = set()
-    for attempt in attempts:
-        hops[attempt.trace_id] += 1
-        if attempt.fallback_from and attempt.outcome == CONFIRMED:
-            saved.add(attempt.trace_id)
+    for hop in hops:
+        counts[hop.trace_id] += 1
+        if hop.fallback_from and hop.outcome == CONFIRMED:
+            saved.add(hop.trace_id)
     saved.discard("")
-    return sorted(saved, key=lambda trace: (hops[trace], trace), reverse=True)
+    return sorted(saved, key=lambda trace: (counts[trace], trace), reverse=True)

@@ -110,11 +110,9 @@ async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | Non
         files=happened.files,
         faults=happened.faults,
         hops=[
-            row
-            for file, attempts in zip(happened.files, happened.attempts, strict=True)
-            for row in hop_rows(file.label, attempts)
+            row for file, hops in zip(happened.files, happened.hops, strict=True) for row in hop_rows(file.label, hops)
         ],
-        throughput_mb_per_s=throughput_mb_per_s(happened.attempts),
+        throughput_mb_per_s=throughput_mb_per_s(happened.hops),
         trace=trace,
         checks=found,
     )
@@ -125,7 +123,7 @@ async def _trace(pair: Pair, happened: Happened) -> Waterfall | None:
 
     It is shown and not judged: a queue of spans may drop some where there is no time to send them.
     """
-    candidates = fallback_traces([attempt for attempts in happened.attempts for attempt in attempts])
+    candidates = fallback_traces([hop for hops in happened.hops for hop in hops])
     give_up_s = time.monotonic() + TRACE_SETTLE_S
     best: tuple[str, list[SpanView]] = ("", [])
     while candidates:

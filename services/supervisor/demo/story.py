@@ -20,7 +20,7 @@ from services.supervisor.demo.report import CONFIRMED, SLOW_FACTOR, FaultAnswer,
 from services.supervisor.demo.view import View
 from shared.clock import unix_ms
 from shared.gateway_api.async_client import AsyncGatewayClient
-from shared.gateway_api.structs import AttemptView, Transfer, TransportStats
+from shared.gateway_api.structs import HopView, Transfer, TransportStats
 from shared.transports import TransportName
 
 MIB = 2**20
@@ -33,10 +33,10 @@ GIVE_UP_S = 180.0
 """For what takes some seconds on an idle machine: the primary's return, an answer to a fault."""
 CHUNKS_BEFORE_KILL = 8
 AGAIN_SIZE_MIB = 8
-MAX_ATTEMPTS = 5_000
+MAX_HOPS = 5_000
 """The gateway keeps no more."""
-ATTEMPTS_SETTLE_S = 3.0
-"""The attempts stream is written behind the receipts: its last records have come where none came for so long."""
+HOPS_SETTLE_S = 3.0
+"""The hops stream is written behind the receipts: its last records have come where none came for so long."""
 FLAG_WEBTORRENT = "webTorrentTransport"
 
 
@@ -95,7 +95,7 @@ class Happened:
     """What the story found so far, in order; also where it failed in the middle."""
 
     files: list[FileResult] = field(default_factory=list)
-    attempts: list[list[AttemptView]] = field(default_factory=list)
+    hops: list[list[HopView]] = field(default_factory=list)
     faults: list[FaultAnswer] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
 
@@ -146,12 +146,12 @@ class Story:
         One may not be enough: on a fast machine it is over before the fault strikes, on a slow one a hedge has
         everything in flight on another transport at that moment.
         """
-        struck_ms, attempts = await self._move(part)
+        struck_ms, hops = await self._move(part)
         carried = set(self.happened.files[-1].by_transport)
         give_up_s = time.monotonic() + GIVE_UP_S
         number = 0
         while True:
-            found = answer_to(fault.text, fault.lost, struck_ms, attempts)
+            found = answer_to(fault.text, fault.lost, struck_ms, hops)
             seen = found.explained or found.unexplained
             if seen and (fault.taken_over_by is None or fault.taken_over_by in carried):
                 break
@@ -159,7 +159,7 @@ class Story:
                 break  # the checks say what is missing
             number += 1
             _, more = await self._move(self._once_more(part.label, number))
-            attempts = [*attempts, *more]
+            hops = [*hops, *more]
             carried |= set(self.happened.files[-1].by_transport)
         self.happened.faults.append(found)
 
@@ -218,7 +218,7 @@ class Story:
     async def _webrtc(self) -> list[TransportStats]:
         return [(await node.api.transports())[TransportName.WEBRTC] for node in (self._a, self._b)]
 
-    async def _move(self, part: Part) -> tuple[int, list[AttemptView]]:
+    async def _move(self, part: Part) -> tuple[int, list[HopView]]:
         """Put a file on A, get it on B, and keep what is to be known of it.
 
         Returns: when its fault struck, in ms of the wall clock (0 where it has none), and its hops on B.
@@ -229,7 +229,7 @@ class Story:
         done, struck_ms = await self._fetch(part, link)
         seconds = time.monotonic() - started_s
         assert done.manifest
-        attempts = await self._attempts(done)
+        hops = await self._hops(done)
         content_sha256 = await self._b.api.content_sha256(done.manifest)
         result = FileResult(
             label=part.label,
@@ -237,13 +237,13 @@ class Story:
             seconds=round(seconds, 2),
             chunks=done.chunks_total,
             by_transport={name: count for name, count in done.by_transport.items() if count},
-            ended_on=ended_on(attempts),
+            ended_on=ended_on(hops),
             sha256_ok=content_sha256 == source_sha256,
         )
         self.happened.files.append(result)
-        self.happened.attempts.append(attempts)
+        self.happened.hops.append(hops)
         self._view.moved(result)
-        return struck_ms, attempts
+        return struck_ms, hops
 
     async def _sha256(self, path: Path) -> str:
         """Of a file; and a look at the clocks, to say once when the machine has other things to do."""
@@ -260,12 +260,12 @@ class Story:
         return digest
 
     async def _confirmed_chunks(self, transfer_id: str) -> int:
-        """Chunks that the attempts stream says are confirmed; progress is reported ten times a second only.
+        """Chunks that the hops stream says are confirmed; progress is reported ten times a second only.
 
         Over TCP that would be too late: all of a file may be on its way by then. One delivery is the manifest's.
         """
-        attempts = await self._b.api.attempts(transfer_id, MAX_ATTEMPTS)
-        return len({one.delivery for one in attempts if one.outcome == CONFIRMED}) - 1
+        hops = await self._b.api.hops(transfer_id, MAX_HOPS)
+        return len({one.delivery for one in hops if one.outcome == CONFIRMED}) - 1
 
     async def _put(self, part: Part) -> str:
         transfer_id = await self._a.api.put(part.source, part.source.name)
@@ -313,16 +313,16 @@ class Story:
                 raise StoryFailed(f"{what} stalled for {STALLED_AFTER_S:.0f} s at {now.chunks_done} chunks")
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _attempts(self, done: Transfer) -> list[AttemptView]:
+    async def _hops(self, done: Transfer) -> list[HopView]:
         """B's hops of the transfer, once those of every chunk are there, or no more come."""
         count, last_s = -1, time.monotonic()
         while True:
-            attempts = await self._b.api.attempts(done.id, MAX_ATTEMPTS)
-            confirmed = {one.delivery for one in attempts if one.outcome == CONFIRMED}
-            if len(attempts) != count:
-                count, last_s = len(attempts), time.monotonic()
-            if len(confirmed) >= done.chunks_total or time.monotonic() - last_s > ATTEMPTS_SETTLE_S:
-                return attempts
+            hops = await self._b.api.hops(done.id, MAX_HOPS)
+            confirmed = {one.delivery for one in hops if one.outcome == CONFIRMED}
+            if len(hops) != count:
+                count, last_s = len(hops), time.monotonic()
+            if len(confirmed) >= done.chunks_total or time.monotonic() - last_s > HOPS_SETTLE_S:
+                return hops
             await asyncio.sleep(SLOW_POLL_INTERVAL_S)
 
     def _random_file(self, label: str, size_mib: int) -> Path:

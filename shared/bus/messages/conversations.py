@@ -1,7 +1,7 @@
 """Who asks whom on the bus: the one table that permissions, inboxes and the check of a reply's place come from.
 
 A row is a subject, the services that publish on it and the one that serves it. What is not here is not said on the
-bus, apart from buckets, the attempts stream and NATS micro (`shared.bus.nats.permissions`).
+bus, apart from buckets, the hops stream and NATS micro (`shared.bus.nats.permissions`).
 
 *Inboxes by name.* The answer to a request goes to `_INBOX.<caller>.<server>.<connection>.<random>`: only the caller's
 service hears it, only the server's may publish there, and its last token is new with each request. NATS delivers a

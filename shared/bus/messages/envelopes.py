@@ -119,7 +119,7 @@ class HopReceipt(msgspec.Struct, array_like=True, frozen=True):
 
     outcome: confirmed, accepted, failed, cancelled or skipped. cause: why it failed or was skipped.
     started_ms: wall clock. accepted_after_ms: -1 = never accepted. bytes: answer body bytes that arrived.
-    fallback_from, fallback_cause: as in Attempt; "" and None for a hop that is no fallback.
+    fallback_from, fallback_cause: as in HopRecord; "" and None for a hop that is no fallback.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What is recorded of the past: attempts in their stream, and events for views. Never for decisions, attempts apart.
+"""What is recorded of the past: hops in their stream, and events for views. Never for decisions, hops apart.
 
 Nothing here names content or a place: peers by name, causes by code (docs/trust.md#what-stays-in-the-process).
 """
@@ -10,7 +10,7 @@ import msgspec
 from shared.errors import Cause
 
 
-class Attempt(msgspec.Struct, array_like=True, frozen=True):
+class HopRecord(msgspec.Struct, array_like=True, frozen=True):
     """One hop, as it ended: the one source of every counter, breaker and verdict (Nats-Msg-Id delivery.hop).
 
     peer: peer *name*, never a token. outcome, cause: as in HopReceipt. fallback_from: the transport whose

@@ -22,7 +22,7 @@ BUCKET_BLOCKLIST = "blocklist"
 BUCKET_LEASES = "leases"
 BUCKET_MANIFESTS = "manifests"
 BUCKET_LAYOUT = "layout"
-STREAM_ATTEMPTS = "attempts"
+STREAM_HOPS = "hops"
 
 CHUNK_CALLS = ("put", "get", "fetch", "status", "remove", "usage")
 """The chunk service's local API."""
@@ -126,9 +126,9 @@ class Subjects:
         spans."""
         return f"{self._prefix}.event.{what}"
 
-    def attempt(self, transport: str) -> str:
-        """Publish into the attempts stream: one Attempt record a hop."""
-        return f"{self._prefix}.attempt.{transport}"
+    def hop(self, transport: str) -> str:
+        """Publish into the hops stream: one HopRecord a hop."""
+        return f"{self._prefix}.hop.{transport}"
 
 
 def _named(instance: str) -> str:

@@ -471,7 +471,7 @@ def kind_of(subject: str) -> str:
     """The words of a subject without the names in it: those may hold keys and hashes."""
     parts = subject.split(".")
     if parts[0] == "sb":
-        named = {"link": 2, "dial": 2, "inbound": 2, "attempt": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
+        named = {"link": 2, "dial": 2, "inbound": 2, "hop": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
         return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
     return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2, INBOX: 3}.get(parts[0], 1)])
 

@@ -6,7 +6,7 @@ process with that user runs this for as long as the node runs: the supervisor (`
 are started by something else, `python -m services.supervisor keep`.
 
 What was in them comes back from those who know it: a bucket's writers put back what their watches hold
-(`KeyValue.watch(restore=True)`), leases are taken again, and the attempts begin again.
+(`KeyValue.watch(restore=True)`), leases are taken again, and the hops begin again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What JetStream holds for a node: five KV buckets and the attempts stream, made and kept by the `keeper`.
+"""What JetStream holds for a node: five KV buckets and the hops stream, made and kept by the `keeper`.
 
 Services only use them, and wait a while for a layout that is still being made. Making it again changes what
 differs and nothing else. The bucket `layout` says for each when it was made: by that a reader knows that its stream
@@ -18,7 +18,7 @@ from shared.bus.messages.subjects import (
     BUCKET_LAYOUT,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
-    STREAM_ATTEMPTS,
+    STREAM_HOPS,
     Subjects,
     stored,
 )
@@ -27,9 +27,9 @@ from shared.bus.nats.jetstream import JetStreamError, StreamGone, api, append, g
 from shared.clock import monotonic
 from shared.errors import BusError, Cause
 
-MAX_ATTEMPTS = 100_000
-MAX_ATTEMPTS_BYTES = 32 * 2**20
-"""Older attempts are dropped: counters derive from those that are stored. One is about 300 B with what NATS adds."""
+MAX_HOPS = 100_000
+MAX_HOPS_BYTES = 32 * 2**20
+"""Older hops are dropped: counters derive from those that are stored. One is about 300 B with what NATS adds."""
 
 DEDUPE_WINDOW_S = 120.0
 """How long the same `Nats-Msg-Id` is stored once: far longer than a delivery may last."""
@@ -49,7 +49,7 @@ MAX_BUCKET_BYTES = {
     BUCKET_MANIFESTS: 64 * 2**20,
 }
 """NATS reserves these bytes when a stream is made, out of three quarters of what is free on its disk: 101 MiB with the
-attempts. 4,096 blocks with the longest notes are 3 MiB; a file's summary and alias are about 600 B, so that the index
+hops. 4,096 blocks with the longest notes are 3 MiB; a file's summary and alias are about 600 B, so that the index
 holds 50,000 files and more."""
 
 WAIT_FOR_LAYOUT_S = 10.0
@@ -82,7 +82,7 @@ class Place:
 
     @property
     def stream(self) -> str:
-        return self.scoped if self.name == STREAM_ATTEMPTS else f"KV_{self.scoped}"
+        return self.scoped if self.name == STREAM_HOPS else f"KV_{self.scoped}"
 
     @property
     def prefix(self) -> str:
@@ -213,8 +213,8 @@ async def wait_for_stream(connection: NatsConnection, place: Place, timeout_s: f
 def streams(node: str, scope: str = "") -> list[tuple[Place, dict[str, Any]]]:
     """Every bucket and stream of a node, that of the generations first, in the words of JetStream's API."""
     buckets = [Place(bucket, scope) for bucket in MAX_BUCKET_BYTES]
-    attempts = Place(STREAM_ATTEMPTS, scope)
-    return [*((place, _bucket(place)) for place in buckets), (attempts, _attempts(attempts, node))]
+    hops = Place(STREAM_HOPS, scope)
+    return [*((place, _bucket(place)) for place in buckets), (hops, _hops(hops, node))]
 
 
 def _bucket(place: Place) -> dict[str, Any]:
@@ -241,16 +241,16 @@ def _bucket(place: Place) -> dict[str, Any]:
     }
 
 
-def _attempts(place: Place, node: str) -> dict[str, Any]:
-    subjects = Subjects(node).attempt(">")
+def _hops(place: Place, node: str) -> dict[str, Any]:
+    subjects = Subjects(node).hop(">")
     return {
         "name": place.stream,
         "subjects": [subjects],
         "storage": "file",
         "retention": "limits",
         "discard": "old",
-        "max_msgs": MAX_ATTEMPTS,
-        "max_bytes": MAX_ATTEMPTS_BYTES,
+        "max_msgs": MAX_HOPS,
+        "max_bytes": MAX_HOPS_BYTES,
         "max_consumers": -1,
         "max_age": 0,
         "num_replicas": 1,

@@ -41,7 +41,7 @@ from shared.bus.messages.subjects import (
     BUCKET_LAYOUT,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
-    STREAM_ATTEMPTS,
+    STREAM_HOPS,
     Subjects,
     stored,
 )
@@ -62,7 +62,7 @@ READERS: dict[str, tuple[str, ...]] = {
     BUCKET_LAYOUT: SERVICES,
     BUCKET_LEASES: (TransportName.WEBRTC,),
     BUCKET_MANIFESTS: (CHUNK,),
-    STREAM_ATTEMPTS: (MANAGER, GATEWAY),
+    STREAM_HOPS: (MANAGER, GATEWAY),
 }
 WRITERS: dict[str, tuple[str, ...]] = {
     BUCKET_FLAGS: SETTINGS_WRITERS,
@@ -70,7 +70,7 @@ WRITERS: dict[str, tuple[str, ...]] = {
     BUCKET_LAYOUT: (),
     BUCKET_LEASES: (TransportName.WEBRTC,),
     BUCKET_MANIFESTS: (CHUNK,),
-    STREAM_ATTEMPTS: (MANAGER,),
+    STREAM_HOPS: (MANAGER,),
 }
 """Who may write into which bucket or stream; BUCKET_LAYOUT is the keeper's, who is in its account."""
 
@@ -156,17 +156,17 @@ def _conversations(service: str, rows: Sequence[Row]) -> tuple[list[str], list[s
 
 
 def _stream(name: str) -> str:
-    return name if name == STREAM_ATTEMPTS else f"KV_{name}"
+    return name if name == STREAM_HOPS else f"KV_{name}"
 
 
 def _stored_under(name: str, node: str) -> str:
-    return Subjects(node).attempt("*") if name == STREAM_ATTEMPTS else f"$KV.{name}.>"
+    return Subjects(node).hop("*") if name == STREAM_HOPS else f"$KV.{name}.>"
 
 
 def _reads(name: str) -> list[str]:
     """Read one bucket or stream: a key of it, or many records after one."""
     stream = _stream(name)
-    by_key = [] if name == STREAM_ATTEMPTS else [f"$JS.API.DIRECT.GET.{stream}.>"]
+    by_key = [] if name == STREAM_HOPS else [f"$JS.API.DIRECT.GET.{stream}.>"]
     return [f"$JS.API.DIRECT.GET.{stream}", *by_key]
 
 

@@ -31,7 +31,7 @@ def _row(name: str, depth: int = 0, offset: float = 0, length: float = 10, **cha
         "offsetMs": offset,
         "durationMs": length,
         "status": "unset",
-        "attempt": False,
+        "hop": False,
         "outcome": None,
         "cause": None,
         "fallbackReason": None,
@@ -49,8 +49,8 @@ WATERFALL: dict[str, Any] = {
     "durationMs": 100.0,
     "rows": [
         _row("process sb.{node}.route.deliver", 0, 0, 100),
-        _row("transport.attempt webrtc", 1, 0, 40, attempt=True, outcome="failed", cause="closed", status="error"),
-        _row("transport.attempt webtorrent", 1, 40, 60, attempt=True, outcome="confirmed", fallbackReason="closed"),
+        _row("transport.attempt webrtc", 1, 0, 40, hop=True, outcome="failed", cause="closed", status="error"),
+        _row("transport.attempt webtorrent", 1, 40, 60, hop=True, outcome="confirmed", fallbackReason="closed"),
         _row("x" * 300, 30, 99, 0),
     ],
 }
@@ -71,7 +71,7 @@ STATS: dict[str, Any] = {
             "connectedPeers": 1,
             "fallbackCauses": {"closed": 2},
             "sentBytes": 4 << 30,
-            "attempts": {},
+            "hops": {},
             "workers": 1,
         },
         {
@@ -84,7 +84,7 @@ STATS: dict[str, Any] = {
             "lastError": None,
             "connectedPeers": 0,
             "fallbackCauses": {},
-            "attempts": {},
+            "hops": {},
             "workers": 1,
         },
     ],
@@ -163,7 +163,7 @@ async def test_trace_draws_the_last_fallback(gateway: FakeGateway, capsys: Capsy
         f"GET /api/traces/{'ab' * 16}/waterfall": WATERFALL,
     }
     shown = await run_cli(capsys, "trace", *home)
-    for words in ("attempt webrtc (manager)", "failed closed", "confirmed, after closed", "3 more spans", "━"):
+    for words in ("hop webrtc (manager)", "failed closed", "confirmed, after closed", "3 more spans", "━"):
         assert words in shown.out
     assert ("GET /api/traces", {"fallback": "1", "limit": "1"}) in gateway.asked
     assert (await run_cli(capsys, "trace", "ab" * 16, "--json", *home)).json == WATERFALL
@@ -186,7 +186,7 @@ async def test_trace_list(gateway: FakeGateway, capsys: Capsys) -> None:
         "fallback": True,
         "failed": False,
         "dropped": 0,
-        "attempts": 2,
+        "hops": 2,
         "services": ["chunk"],
         "nodes": ["n"],
     }

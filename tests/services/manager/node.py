@@ -32,8 +32,8 @@ from shared.bus.messages.envelopes import (
     Verdict,
     WorkerCommand,
 )
-from shared.bus.messages.records import Attempt, Diagnostic
-from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import Diagnostic, HopRecord
+from shared.bus.messages.subjects import QUEUE_DIAL, QUEUE_LINK, STREAM_HOPS, Subjects
 from shared.clock import Clock, monotonic
 from shared.content.messages import ManifestData, RequestManifest
 from shared.errors import Cause, RemoteFailure
@@ -168,7 +168,7 @@ class Node:
         self.hub = MemoryHub()
         self.workers: dict[TransportName, FakeWorker] = {}
         self.managers: dict[str, ManagerProcess] = {}
-        self.records: list[Attempt] = []
+        self.records: list[HopRecord] = []
         self.diagnostics: list[Diagnostic] = []
         self.answers: Counter[bytes] = Counter()
         self.slowed: list[Slowed] = []
@@ -180,7 +180,7 @@ class Node:
         await self.flags.start(self.caller)
         self.calls = Calls(self.caller, SUBJECTS, SUBJECTS.manager)
         await self.calls.start()
-        await self.caller.follow(STREAM_ATTEMPTS, Attempt, lambda record, _: self.records.append(record))
+        await self.caller.follow(STREAM_HOPS, HopRecord, lambda record, _: self.records.append(record))
 
         async def diagnostic(event: Diagnostic, incoming: Incoming) -> None:
             self.diagnostics.append(event)

@@ -10,7 +10,6 @@ import pytest
 
 from services.manager.routing.budget import EXPECTED_ANSWER_BYTES, START_ALLOWANCE_BYTES
 from services.manager.routing.peers import PROBE_INTERVAL_S
-from shared.attempts.fold import AttemptCounters
 from shared.bus.messages.envelopes import (
     BodyRef,
     CancelDelivery,
@@ -25,6 +24,7 @@ from shared.bus.messages.envelopes import (
 )
 from shared.clock import monotonic
 from shared.errors import Cause, RemoteFailure
+from shared.hops.fold import HopCounters
 from tests.fakes.waiting import until
 from tests.services.manager.node import (
     ANSWER,
@@ -350,14 +350,14 @@ async def test_counts_agree(node: Node) -> None:
     before = 2
     await until(lambda: len(node.records) == before + sum(len(receipt.hops) for receipt in receipts))
     await until(lambda: len(node.diagnostics) == 3)
-    counters = AttemptCounters()
+    counters = HopCounters()
     for record in node.records:
         counters.apply(record, record.started_ms)
     assert sum(one.fallback_count for _, one in counters) == 3
     assert counters.transport(WEBRTC).fallback_causes == {"closed": 1, "silent": 1, "refused": 1}
     assert sorted(event.context["cause"] for event in node.diagnostics) == ["closed", "refused", "silent"]
-    assert counters.transport(BROADCAST).attempts == {}
-    assert counters.transport(WEBTORRENT).attempts == {"confirmed": 3}
+    assert counters.transport(BROADCAST).hops == {}
+    assert counters.transport(WEBTORRENT).hops == {"confirmed": 3}
 
 
 async def test_fallbacks_are_not_reported_where_the_flag_is_off(node: Node) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from services.manager.routing.breaker import BACKOFF_CAP_MS
 from shared.bus import calls
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.clock import unix_ms
 from shared.errors import Cause
 from shared.ids import peer_name
@@ -25,11 +25,11 @@ PACE_S = 1.0
 async def with_open_circuit(node: Node, transport: TransportName, openings: int = 10) -> None:
     """By records of another manager: it has failed again and again, so that its back-off is long."""
     for number in range(openings * 5):
-        failed = Attempt(
+        failed = HopRecord(
             f"d{number}", 1, transport.value, peer_name(PEER), "failed", Cause.CLOSED,
             "", None, False, unix_ms(), 1.0, 0, "", "", "another",
         )  # fmt: skip
-        await node.caller.append(SUBJECTS.attempt(transport), failed, f"d{number}")
+        await node.caller.append(SUBJECTS.hop(transport), failed, f"d{number}")
         await asyncio.sleep(0.02)
 
 

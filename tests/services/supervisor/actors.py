@@ -12,7 +12,7 @@ from aiohttp import web
 
 from shared.clock import unix_ms
 from shared.gateway_api.async_client import AsyncGatewayClient
-from shared.gateway_api.structs import AttemptView, Started, Stats, Transfer, TransportStats
+from shared.gateway_api.structs import HopView, Started, Stats, Transfer, TransportStats
 from tests.fakes.gateway import fake_gateway, json_answer, problem
 
 CHUNK_BYTES = 2**20
@@ -26,7 +26,7 @@ class World:
         self.on = dict.fromkeys(ORDER, True)
         self.contents: dict[str, bytes] = {}
         self.transfers: dict[str, Transfer] = {}
-        self.attempts: dict[str, list[AttemptView]] = {}
+        self.hops: dict[str, list[HopView]] = {}
         self.chunks_a_poll = 1
         self.corrupt = False
         self.cause = "no_link"
@@ -76,7 +76,7 @@ class _Handlers:
             "POST /api/fetches": self._fetch,
             "GET /api/transfers/*": self._transfer,
             "GET /api/files/*/content": self._content,
-            "GET /api/attempts": self._attempts,
+            "GET /api/hops": self._hops,
             "GET /api/stats": self._stats,
             "PUT /api/flags/*": self._flag,
         }
@@ -90,7 +90,7 @@ class _Handlers:
     async def _fetch(self, request: web.Request) -> web.Response:
         digest = (await request.json())["link"].removeprefix("swarmbridge:")
         transfer = f"get-{digest}"
-        self._world.attempts[transfer] = [self._attempt("manifest")]
+        self._world.hops[transfer] = [self._hop("manifest")]
         return self._begin(transfer, "get", "running", digest, len(self._world.contents[digest]))
 
     def _begin(self, transfer_id: str, kind: str, state: str, digest: str, length: int) -> web.Response:
@@ -123,12 +123,12 @@ class _Handlers:
             bytes_done=now.bytes_done + CHUNK_BYTES,
             by_transport={**now.by_transport, carrier: now.by_transport.get(carrier, 0) + CHUNK_BYTES},
         )
-        self._world.attempts[transfer_id].append(self._attempt(str(now.chunks_done + 1)))
+        self._world.hops[transfer_id].append(self._hop(str(now.chunks_done + 1)))
 
-    def _attempt(self, delivery: str) -> AttemptView:
+    def _hop(self, delivery: str) -> HopView:
         # What was tried before, where anything was: the transport above the one that carries.
         tried = ORDER[: ORDER.index(self._world.carrier())]
-        return AttemptView(
+        return HopView(
             delivery=delivery,
             number=1,
             transport=self._world.carrier(),
@@ -145,8 +145,8 @@ class _Handlers:
         content = self._world.contents[request.path.split("/")[-2]]
         return web.Response(body=content[::-1] if self._world.corrupt else content)
 
-    async def _attempts(self, request: web.Request) -> web.Response:
-        return json_answer(self._world.attempts[request.query["transfer"]])
+    async def _hops(self, request: web.Request) -> web.Response:
+        return json_answer(self._world.hops[request.query["transfer"]])
 
     async def _stats(self, request: web.Request) -> web.Response:
         return json_answer(Stats(0, None, [_row(name, on) for name, on in self._world.on.items()]))
@@ -171,6 +171,6 @@ def _row(name: str, on: bool) -> TransportStats:
         last_error=None,
         connected_peers=int(on),
         fallback_causes={},
-        attempts={},
+        hops={},
         workers=int(on),
     )

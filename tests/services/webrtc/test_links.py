@@ -17,7 +17,7 @@ from services.webrtc.limits import (
     REFUSED_RECORD,
     REFUSED_SPEECH,
 )
-from services.webrtc.links import Links
+from services.webrtc.links import WebrtcLinks
 from services.webrtc.offers import PEERJS, PEERJS_MANAGER, PEERJS_MESH, native_offer, speech_of
 from shared.errors import Cause, RemoteProtocolError, TransportError
 from shared.rtc.contract import LinkEvents, LinkSettings
@@ -98,7 +98,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         speeches = (SEALED_NATIVE, PEERJS_MANAGER) if self.pages else (SEALED_NATIVE,)
-        self.links = Links(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches)
+        self.links = WebrtcLinks(self._make, LinkSettings, self._send, self.events.append, self.refused, speeches)
 
     def _make(self, settings: LinkSettings, events: LinkEvents) -> FakeChannel:
         self.channels.append(FakeChannel(settings, events))

@@ -80,7 +80,7 @@ async def test_close_says_down_once_at_each_end(make_node: MakeNode) -> None:
     assert large.value.cause is Cause.TOO_LARGE
 
 
-async def test_dials_of_one_peer_share_an_attempt(make_node: MakeNode) -> None:
+async def test_dials_of_one_peer_share_an_hop(make_node: MakeNode) -> None:
     a, b = await make_node("a"), await make_node("b")
     await ready(a, b)
     await asyncio.gather(*(a.worker.transport.dial(b.hint, 5) for _ in range(5)))

@@ -11,8 +11,8 @@ import pytest
 
 from shared.bus.contract import Incoming, KvEntry
 from shared.bus.messages.envelopes import Done, ManagerMessage, Ping, Pong, Range, Taken, Verdict
-from shared.bus.messages.records import Attempt
-from shared.bus.messages.subjects import BUCKET_LEASES, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import HopRecord
+from shared.bus.messages.subjects import BUCKET_LEASES, STREAM_HOPS, Subjects
 from shared.clock import unix_ms
 from shared.errors import BusTimeout, BusUnavailable, Cause, NoResponders, RemoteFailure, SwarmbridgeError
 from tests.fakes.waiting import until
@@ -26,8 +26,8 @@ async def pong(body: Ping, incoming: Incoming) -> Pong:
     return Pong(body.calls)
 
 
-def attempt(number: int, delivery: str = "d") -> Attempt:
-    return Attempt(
+def hop(number: int, delivery: str = "d") -> HopRecord:
+    return HopRecord(
         delivery, number, "webrtc", "peer-1", "failed", Cause.SILENT, "", None, False, 1, 2.0, 3, "", "", "m"
     )
 
@@ -317,16 +317,16 @@ async def test_records_are_stored_once_and_followed_in_order(world: World) -> No
     one, two = await world.bus("s1"), await world.bus("s2")
     got: list[int] = []
 
-    def on_record(record: Attempt, stored_ms: int) -> None:
+    def on_record(record: HopRecord, stored_ms: int) -> None:
         assert abs(stored_ms - unix_ms()) < 5000
         got.append(record.number)
 
     for number in range(1, 6):
-        await one.append(SUBJECTS.attempt("webrtc"), attempt(number), f"d.{number}")
-    await one.append(SUBJECTS.attempt("webrtc"), attempt(5), "d.5")
-    follower = await two.follow(STREAM_ATTEMPTS, Attempt, on_record)
+        await one.append(SUBJECTS.hop("webrtc"), hop(number), f"d.{number}")
+    await one.append(SUBJECTS.hop("webrtc"), hop(5), "d.5")
+    follower = await two.follow(STREAM_HOPS, HopRecord, on_record)
     await until(lambda: len(got) == 5)
-    await one.append(SUBJECTS.attempt("webtorrent"), attempt(6), "d.6")
+    await one.append(SUBJECTS.hop("webtorrent"), hop(6), "d.6")
     await until(lambda: len(got) == 6)
     assert got == [1, 2, 3, 4, 5, 6]
     await follower.close()
@@ -341,8 +341,8 @@ async def test_after_an_interruption_all_goes_on_and_nothing_comes_twice(world: 
     records: list[int] = []
     back: list[str] = []
     await leases.watch(lambda entry: entries.append((entry.key, entry.value)))
-    await one.append(SUBJECTS.attempt("webrtc"), attempt(1), "d.1")
-    await one.follow(STREAM_ATTEMPTS, Attempt, lambda record, stored_ms: records.append(record.number))
+    await one.append(SUBJECTS.hop("webrtc"), hop(1), "d.1")
+    await one.follow(STREAM_HOPS, HopRecord, lambda record, stored_ms: records.append(record.number))
     one.on_reconnect(lambda: back.append("one"))
 
     await world.interrupt(one, two)
@@ -351,7 +351,7 @@ async def test_after_an_interruption_all_goes_on_and_nothing_comes_twice(world: 
     assert await two.request(ASK, Ping(), Pong, 1.0) == Pong()
     theirs = await two.kv(BUCKET_LEASES)
     await theirs.put("b", b"2")
-    await two.append(SUBJECTS.attempt("webrtc"), attempt(2), "d.2")
+    await two.append(SUBJECTS.hop("webrtc"), hop(2), "d.2")
     await until(lambda: len(entries) == 2 and len(records) == 2)
     assert entries == [("a", b"1"), ("b", b"2")]
     assert records == [1, 2]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from shared.gateway_api.traces import waterfall
-from tests.services.gateway.model.test_traces import _attempt, _span
+from tests.services.gateway.model.test_traces import _hop, _span
 
 
 def test_rows_are_parents_first_and_in_time() -> None:
     drawn = waterfall(
         "t",
         [
-            _attempt("t", "second", "delivery", 2, "confirmed", 20, fallback__reason="closed"),
-            _attempt("t", "first", "delivery", 1, "failed", 10, error__type="closed", swarmbridge__transport="webrtc"),
+            _hop("t", "second", "delivery", 2, "confirmed", 20, fallback__reason="closed"),
+            _hop("t", "first", "delivery", 1, "failed", 10, error__type="closed", swarmbridge__transport="webrtc"),
             _span("t", "root", start=0, end=50),
             _span("t", "delivery", "root", "process", start=5, end=40),
             _span("t", "orphan", "elsewhere", "chunk.serve", start=1, end=2),
@@ -27,7 +27,7 @@ def test_rows_are_parents_first_and_in_time() -> None:
     ]
     first, second = drawn.rows[2], drawn.rows[3]
     assert (first.offset_ms, first.duration_ms, first.outcome, first.cause) == (10, 5, "failed", "closed")
-    assert (first.attempt, first.transport, second.fallback_reason, second.cause) == (True, "webrtc", "closed", None)
+    assert (first.hop, first.transport, second.fallback_reason, second.cause) == (True, "webrtc", "closed", None)
     assert (drawn.duration_ms, drawn.hidden, drawn.focused) == (50, 0, False)
 
 
@@ -35,8 +35,8 @@ def test_a_long_trace_is_shown_from_the_delivery_that_fell_back() -> None:
     spans = [
         _span("t", "root", end=1000),
         *(_span("t", f"d{index}", "root", "delivery", index, index + 1) for index in range(100)),
-        _attempt("t", "a1", "d50", 1, "failed", 50),
-        _attempt("t", "a2", "d50", 2, "confirmed", 51),
+        _hop("t", "a1", "d50", 1, "failed", 50),
+        _hop("t", "a2", "d50", 2, "confirmed", 51),
     ]
     drawn = waterfall("t", spans, fallback=True)
     assert (drawn.focused, [row.span_id for row in drawn.rows]) == (True, ["d50", "a1", "a2"])

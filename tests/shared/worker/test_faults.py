@@ -17,10 +17,10 @@ from shared.speech.sealed_native import SealedNative
 from shared.transport.contract import LinkDown, LinkUp, RecordReceived
 from shared.worker import asking, notices, serve
 from shared.worker.asking import Asking
+from shared.worker.interest import PeerInterest
 from shared.worker.notices import Notices
-from shared.worker.routes import Routes
+from shared.worker.peer_requests import PeerRequests
 from shared.worker.serve import TransportServer
-from shared.worker.serving import Serving
 from shared.worker.status import StatusTracker
 from tests.fakes import json_speech
 from tests.fakes.json_speech import JSON
@@ -72,7 +72,7 @@ async def test_a_worker_without_one_of_its_tasks_ends_so_that_it_is_started_agai
 
 async def test_a_route_that_cannot_be_kept_ends_the_worker(couple: Couple, monkeypatch: pytest.MonkeyPatch) -> None:
     await couple.start()
-    monkeypatch.setattr(Routes, "_change", _break)
+    monkeypatch.setattr(PeerInterest, "_change", _break)
     await couple.near_transport.dial_unasked(couple.far.key)
     await until(lambda: couple.near.crashed == ["worker-route"])
 
@@ -82,7 +82,7 @@ async def test_a_request_that_we_break_on_is_a_failure_to_its_peer(
 ) -> None:
     await couple.start()
     await couple.link()
-    monkeypatch.setattr(Serving, "_hand_in", _break)
+    monkeypatch.setattr(PeerRequests, "_hand_in", _break)
     await couple.send()
     await until(lambda: [failure.cause for failure in couple.near.failures] == [Cause.OTHER])
     monkeypatch.undo()

@@ -50,9 +50,9 @@ def refused(node: WorkerNode) -> dict[str, int]:
 async def test_outbound_refuses_our_requests_and_dials_and_nothing_of_the_peers(couple: Couple) -> None:
     await linked(couple)
     await block(couple.near, couple.far, OUT)
-    for attempt in (couple.send, lambda: couple.near.dial(couple.far.token)):
+    for hop in (couple.send, lambda: couple.near.dial(couple.far.token)):
         with pytest.raises(RemoteFailure) as failure:
-            await attempt()
+            await hop()
         assert failure.value.cause is Cause.BLOCKED
     await until(lambda: refused(couple.near).get("blocked") == 2)
     assert couple.far.asked == []

@@ -72,7 +72,7 @@ class SocketPage(Page):
         """Stay connected until cancelled, as `broadcast.js` does, and go on where it was."""
         since_ms = 0
         while True:
-            # Refused, or the port has nobody behind it for a moment.
+            # PostRefused, or the port has nobody behind it for a moment.
             with suppress(aiohttp.ClientError, OSError):
                 await self.connect(http, url, since_ms=since_ms)
                 assert self._reading is not None
@@ -81,7 +81,7 @@ class SocketPage(Page):
             await asyncio.sleep(0.1)
 
     async def say(self, value: bytes) -> None:
-        """Post; without a socket it goes with the next one."""
+        """PagePost; without a socket it goes with the next one."""
         data = self.post(value)
         with suppress(ConnectionError, AssertionError):
             await self.send(data)

@@ -133,7 +133,7 @@ async def _skipped(node: GatewayNode, peer: str, delivery: str) -> None:
     for number, transport in enumerate(ORDER, 1):
         skipped = hop(delivery, transport.value, "skipped", cause=Cause.BLOCKED, number=number, peer=peer)
         record = msgspec.structs.replace(skipped, started_ms=unix_ms(), elapsed_ms=0.0)
-        await node.bus.append(node.subjects.attempt(record.transport), record, f"{delivery}.{number}")
+        await node.bus.append(node.subjects.hop(record.transport), record, f"{delivery}.{number}")
 
 
 async def test_why_says_once_that_this_node_blocks_the_peer(node: GatewayNode) -> None:

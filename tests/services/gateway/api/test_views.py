@@ -4,13 +4,13 @@ from typing import Any
 
 import aiohttp
 
-from shared.bus.messages.records import Attempt, Diagnostic, LinkChanged, ManagerStatus, Spans, WorkerStatus
+from shared.bus.messages.records import Diagnostic, HopRecord, LinkChanged, ManagerStatus, Spans, WorkerStatus
 from shared.errors import Cause
 from shared.ids import member_token, peer_name
 from shared.version import VERSION
 from tests.fakes.waiting import until
 from tests.services.gateway.fake_chunk import IDENTITY
-from tests.services.gateway.model.test_traces import _attempt
+from tests.services.gateway.model.test_traces import _hop
 from tests.services.gateway.node import GatewayNode
 
 
@@ -32,7 +32,7 @@ async def _record(node: GatewayNode, number: int, transport: str, outcome: str, 
         "transfer": "t1",
         "manager": "m1",
     }
-    await node.bus.append(node.subjects.attempt(transport), Attempt(**{**values, **changes}), f"{number}.{transport}")
+    await node.bus.append(node.subjects.hop(transport), HopRecord(**{**values, **changes}), f"{number}.{transport}")
 
 
 async def test_who_the_node_is(node: GatewayNode) -> None:
@@ -44,7 +44,7 @@ async def test_who_the_node_is(node: GatewayNode) -> None:
     }
 
 
-async def test_stats_come_from_heartbeats_and_attempts(node: GatewayNode) -> None:
+async def test_stats_come_from_heartbeats_and_hops(node: GatewayNode) -> None:
     status = WorkerStatus("w1", "webrtc", "active", None, ["peer-a"], True, False, 1)
     await node.bus.publish(node.subjects.event("status"), status)
     await _record(node, 1, "webrtc", "failed", cause=Cause.CLOSED)
@@ -58,8 +58,8 @@ async def test_stats_come_from_heartbeats_and_attempts(node: GatewayNode) -> Non
     assert [row["id"] for row in stats["transports"]] == ["webrtc", "webtorrent", "broadcast"]
     assert (webrtc["label"], webrtc["enabled"], webrtc["connectedPeers"]) == ("PeerJS DataChannels", True, 1)
     assert (webrtc["fallbackCount"], webrtc["fallbackCauses"]) == (1, {"closed": 1})
-    assert (webrtc["attempts"], webrtc["lastError"]) == ({"failed": 1}, "closed")
-    assert (webtorrent["attempts"], webtorrent["fallbackCount"]) == ({"confirmed": 1}, 0)
+    assert (webrtc["hops"], webrtc["lastError"]) == ({"failed": 1}, "closed")
+    assert (webtorrent["hops"], webtorrent["fallbackCount"]) == ({"confirmed": 1}, 0)
     assert broadcast["state"] in ("initializing", "error")
 
 
@@ -73,6 +73,7 @@ async def test_stats_show_the_managers(node: GatewayNode) -> None:
         "refused": {"busy": 2},
         "duplicateShare": 0.01,
         "instances": {"m1": 3},
+        "taken": {"m1": 0},
     }
 
 
@@ -105,16 +106,16 @@ async def test_flags_by_name(node: GatewayNode) -> None:
     await node.ask("PUT", "/api/flags/webrtcTransport", 400, json={"enabled": "no"})
 
 
-async def test_attempts_by_transfer_newest_first(node: GatewayNode) -> None:
+async def test_hops_by_transfer_newest_first(node: GatewayNode) -> None:
     for number in range(4):
         await _record(node, number, "webrtc", "confirmed", transfer=f"t{number % 2}")
-    await node.once("/api/attempts", lambda found: len(found) == 4)
-    found = await node.get("/api/attempts", params={"transfer": "t1", "limit": "1"})
+    await node.once("/api/hops", lambda found: len(found) == 4)
+    found = await node.get("/api/hops", params={"transfer": "t1", "limit": "1"})
     assert [(row["delivery"], row["startedMs"], row["fallbackFrom"], row["cause"]) for row in found] == [
         ("d3", 1003, None, None)
     ]
     for limit in ("0", "-1", "x", "5001", "²"):
-        await node.get("/api/attempts", 400, params={"limit": limit})
+        await node.get("/api/hops", 400, params={"limit": limit})
 
 
 async def test_peers_and_their_roles(node: GatewayNode) -> None:
@@ -131,7 +132,7 @@ async def test_peers_and_their_roles(node: GatewayNode) -> None:
 
 async def test_traces_spans_and_waterfall(node: GatewayNode) -> None:
     trace_id = "ab" * 16
-    await node.bus.publish(node.subjects.event("spans"), Spans([_attempt(trace_id, "s", "p", 1, "failed")]))
+    await node.bus.publish(node.subjects.event("spans"), Spans([_hop(trace_id, "s", "p", 1, "failed")]))
     listed = await node.once("/api/traces", bool, params={"fallback": "1"})
     assert (listed[0]["traceId"], listed[0]["fallback"]) == (trace_id, True)
     [span] = await node.get(f"/api/traces/{trace_id}")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from shared.bus.messages.envelopes import TransferUpdate
-from shared.bus.messages.records import Attempt, LinkChanged
+from shared.bus.messages.records import HopRecord, LinkChanged
 from shared.errors import Cause
 from shared.ids import member_token, peer_name
 from shared.transports import TransportName
@@ -17,10 +17,10 @@ PEER = peer_name(TOKEN)
 CALL = bytes(range(16))
 
 
-async def _append(node: GatewayNode, records: list[Attempt]) -> None:
+async def _append(node: GatewayNode, records: list[HopRecord]) -> None:
     for record in records:
         await node.bus.append(
-            node.subjects.attempt(record.transport), record, f"{record.delivery}.{record.number}.{record.transfer}"
+            node.subjects.hop(record.transport), record, f"{record.delivery}.{record.number}.{record.transfer}"
         )
 
 
@@ -28,7 +28,7 @@ async def _known(node: GatewayNode, **changes: Any) -> None:
     """A transfer that fell back."""
     values: dict[str, Any] = {"peer": PEER, "transfer": CALL.hex(), **changes}
     await _append(node, fell_back("d1", "webrtc", Cause.WORKER_LOST, "webtorrent", 0, **values))
-    await node.once("/api/attempts", lambda found: len(found) >= 2)
+    await node.once("/api/hops", lambda found: len(found) >= 2)
 
 
 async def test_a_peer_by_its_name_and_by_its_token(node: GatewayNode) -> None:
@@ -52,7 +52,7 @@ async def test_a_transfer_by_its_id_and_the_beginning_of_it(node: GatewayNode) -
     await node.get(f"/api/why/{CALL.hex()[:5]}", 404)
 
 
-async def test_a_transfer_of_before_the_gateway_is_known_by_its_attempts(node: GatewayNode) -> None:
+async def test_a_transfer_of_before_the_gateway_is_known_by_its_hops(node: GatewayNode) -> None:
     await _known(node)
     assert (await node.get(f"/api/why/{CALL.hex()}"))["headline"].startswith("the file arrives over webtorrent")
 
@@ -60,7 +60,7 @@ async def test_a_transfer_of_before_the_gateway_is_known_by_its_attempts(node: G
 async def test_a_beginning_that_is_of_two_transfers_is_not_guessed(node: GatewayNode) -> None:
     await _known(node)
     await _append(node, [hop("d2", "webrtc", peer=PEER, transfer=CALL.hex()[:-1] + "e")])
-    await node.once("/api/attempts", lambda found: len(found) == 3)
+    await node.once("/api/hops", lambda found: len(found) == 3)
     answer = await node.get(f"/api/why/{CALL.hex()[:10]}", 400)
     assert answer["error"]["message"] == "2 transfers begin so"
 

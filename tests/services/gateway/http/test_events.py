@@ -13,7 +13,7 @@ from shared.bus.messages.envelopes import TransferUpdate
 from shared.bus.messages.records import Diagnostic, LinkChanged, Spans, WorkerStatus
 from shared.errors import Cause
 from tests.fakes.waiting import until
-from tests.services.gateway.model.test_traces import _attempt
+from tests.services.gateway.model.test_traces import _hop
 from tests.services.gateway.node import GatewayNode
 
 NAME = "peer-0123456789abcdef"
@@ -55,7 +55,7 @@ async def test_everything_that_happens_is_reported(node: GatewayNode) -> None:
         await node.bus.publish(event("diagnostic"), diagnostic)
         assert (await _next(response, "diagnostic"))["code"] == "transport-fallback"
 
-        await node.bus.publish(event("spans"), Spans([_attempt("ab" * 16, "s", "p", 1, "failed")]))
+        await node.bus.publish(event("spans"), Spans([_hop("ab" * 16, "s", "p", 1, "failed")]))
         assert await _next(response, "trace") == {"traceId": "ab" * 16}
 
         await node.ask("PUT", "/api/flags/webTorrentTransport", json={"enabled": False})

@@ -4,15 +4,15 @@ import msgspec
 
 from services.gateway.model.metrics import OPEN_METRICS, PLAIN, Metrics, MetricTotals, render
 from services.gateway.model.status import StatusBoard
-from shared.attempts.fold import TransportCounters
-from shared.bus.messages.records import Attempt, WorkerStatus
+from shared.bus.messages.records import HopRecord, WorkerStatus
 from shared.errors import Cause
 from shared.gateway_api.structs import ManagersView, TransportStats
+from shared.hops.fold import TransportCounters
 from shared.transports import TransportName
 
 
-def _attempt(transport: str, outcome: str, cause: Cause | None = None, left: str = "", count: int = 0) -> Attempt:
-    return Attempt("d", 1, transport, "peer-a", outcome, cause, left, cause, False, 5, 1.0, count, "t", "x", "m")
+def _hop(transport: str, outcome: str, cause: Cause | None = None, left: str = "", count: int = 0) -> HopRecord:
+    return HopRecord("d", 1, transport, "peer-a", outcome, cause, left, cause, False, 5, 1.0, count, "t", "x", "m")
 
 
 def _status(worker: str, refused: dict[str, int]) -> WorkerStatus:
@@ -27,8 +27,8 @@ def page(totals: MetricTotals, rows: list[TransportStats], managers: ManagersVie
 
 def test_the_text_that_prometheus_reads() -> None:
     totals = MetricTotals()
-    totals.apply_attempt(_attempt("webrtc", "failed", Cause.CLOSED), 1)
-    totals.apply_attempt(_attempt("webtorrent", "confirmed", Cause.CLOSED, "webrtc", 100), 2)
+    totals.apply_hop(_hop("webrtc", "failed", Cause.CLOSED), 1)
+    totals.apply_hop(_hop("webtorrent", "confirmed", Cause.CLOSED, "webrtc", 100), 2)
     totals.apply_status(_status("w1", {"too_large": 2}))
     board = StatusBoard(-100)
     managers = ManagersView(2, 7, {"busy": 3})
@@ -79,8 +79,8 @@ def test_a_label_cannot_break_the_format() -> None:
 def test_open_metrics_lead_from_a_counter_to_the_trace_of_its_latest_hop() -> None:
     totals = MetricTotals()
     for trace_id in ("ab" * 16, "cd" * 16):
-        record = msgspec.structs.replace(_attempt("webtorrent", "confirmed", Cause.CLOSED, "webrtc"), trace_id=trace_id)
-        totals.apply_attempt(record, 2_500)
+        record = msgspec.structs.replace(_hop("webtorrent", "confirmed", Cause.CLOSED, "webrtc"), trace_id=trace_id)
+        totals.apply_hop(record, 2_500)
     text, content_type = render(Metrics(totals, [], ManagersView(), 0), f"{OPEN_METRICS},*/*;q=0.1")
     assert content_type == OPEN_METRICS
     lines = text.decode().splitlines()

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from services.gateway.model.status import WORKER_EXPIRY_S, StatusBoard, stats_of
-from shared.attempts.fold import TransportCounters
 from shared.bus.messages.records import MeetingPlace, WorkerStatus
 from shared.errors import Cause
 from shared.gateway_api.structs import ManagersView
+from shared.hops.fold import TransportCounters
 from shared.transports import TransportName
 
 WEBRTC = TransportName.WEBRTC

@@ -23,7 +23,7 @@ def _span(
     return SpanRecord(trace, span, parent, name, "chunk", "n", start * MS, end * MS, "unset", dict(keyed))
 
 
-def _attempt(
+def _hop(
     trace: str, span: str, parent: str, number: int, outcome: str, start: int = 0, **attributes: str | int
 ) -> SpanRecord:
     return _span(
@@ -42,34 +42,34 @@ def _attempt(
 def test_a_plain_success_is_no_fallback_however_many_deliveries_it_has() -> None:
     store = TraceStore()
     turned = store.add(
-        [_attempt("t", f"a{index}", f"delivery-{index}", 1, "confirmed") for index in range(5)]
-        + [_attempt("t", "s", "delivery-0", 2, "skipped"), _span("t", "root")]
+        [_hop("t", f"a{index}", f"delivery-{index}", 1, "confirmed") for index in range(5)]
+        + [_hop("t", "s", "delivery-0", 2, "skipped"), _span("t", "root")]
     )
     assert turned == set()
     assert store.newest_first(fallback_only=True) == []
     [summary] = store.newest_first()
-    assert (summary.fallback, summary.attempts, summary.name) == (False, 6, "chunk.fetch")
+    assert (summary.fallback, summary.hops, summary.name) == (False, 6, "chunk.fetch")
 
 
 @pytest.mark.parametrize(
-    "attempts",
+    "hops",
     [
-        [_attempt("t", "a", "d", 1, "failed")],
-        [_attempt("t", "a", "d", 1, "cancelled"), _attempt("t", "b", "d", 2, "confirmed")],
-        [_attempt("t", "b", "d", 2, "confirmed", fallback__reason="closed")],
+        [_hop("t", "a", "d", 1, "failed")],
+        [_hop("t", "a", "d", 1, "cancelled"), _hop("t", "b", "d", 2, "confirmed")],
+        [_hop("t", "b", "d", 2, "confirmed", fallback__reason="closed")],
     ],
 )
-def test_what_counts_as_a_fallback(attempts: list[SpanRecord]) -> None:
+def test_what_counts_as_a_fallback(hops: list[SpanRecord]) -> None:
     store = TraceStore()
-    assert store.add(attempts) == {"t"}
-    assert store.add([_attempt("t", "z", "d", 3, "failed")]) == set()
+    assert store.add(hops) == {"t"}
+    assert store.add([_hop("t", "z", "d", 3, "failed")]) == set()
     [summary] = store.newest_first(fallback_only=True)
     assert summary.fallback
 
 
 def test_fallbacks_are_kept_when_plain_traces_must_go() -> None:
     store = TraceStore(max_traces=3)
-    store.add([_attempt("kept", "a", "d", 1, "failed")])
+    store.add([_hop("kept", "a", "d", 1, "failed")])
     for index in range(10):
         store.add([_span(f"plain-{index}", "s", start=index, end=index + 1)])
     assert store.get("kept") is not None
@@ -84,12 +84,12 @@ def test_spans_are_bounded_in_all() -> None:
     assert sum(trace.spans for trace in kept) <= 10
 
 
-def test_a_huge_trace_keeps_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_huge_trace_keeps_its_hops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_SPANS_A_TRACE", 5)
     store = TraceStore()
     store.add([_span("t", f"s{index}") for index in range(20)])
-    assert store.add([_attempt("t", "a", "d", 1, "failed")]) == {"t"}
-    store.add([_attempt("t", f"b{index}", "d", 2, "failed") for index in range(20)])
+    assert store.add([_hop("t", "a", "d", 1, "failed")]) == {"t"}
+    store.add([_hop("t", f"b{index}", "d", 2, "failed") for index in range(20)])
     trace = store.get("t")
     assert trace is not None
     assert len(trace.spans) == 10
@@ -97,5 +97,5 @@ def test_a_huge_trace_keeps_its_attempts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_names_are_those_of_the_telemetry_module() -> None:
-    assert names.ATTEMPT_OUTCOME == "attempt.outcome"
+    assert names.HOP_OUTCOME == "attempt.outcome"
     assert names.FALLBACK_REASON == "fallback.reason"

@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.gateway.transfers.board import Transfers
+from services.gateway.transfers.board import TransferBoard
 from shared.bus.messages.envelopes import TransferUpdate
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
@@ -18,7 +18,7 @@ def _update(state: str = "running", done: int = 0, **changes: object) -> Transfe
 
 
 def test_progress_then_the_end() -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     begun = transfers.begin(CALL, "get", "", 0, 77)
     assert (begun.state, begun.started_at) == ("running", 77)
     assert transfers.apply(_update(done=3)) == transfers.get(CALL.hex())
@@ -29,7 +29,7 @@ def test_progress_then_the_end() -> None:
 
 
 def test_transfers_are_counted_by_the_instance_that_worked_on_them() -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     transfers.begin(CALL, "get", "", 0, 77)
     assert transfers.by_instance() == {}
     transfers.apply(_update(done=1, instance="chunk-1"))
@@ -40,7 +40,7 @@ def test_transfers_are_counted_by_the_instance_that_worked_on_them() -> None:
 
 
 def test_what_has_ended_stays_ended() -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     transfers.apply(_update("failed", cause=Cause.TIMEOUT))
     assert transfers.apply(_update("running", 5)) is None
     assert transfers.apply(_update("done", 10)) is None
@@ -51,7 +51,7 @@ def test_what_has_ended_stays_ended() -> None:
 
 
 def test_the_event_may_come_before_the_calls_own_message_and_says_less() -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     transfers.apply(_update("done", 10))
     shown = transfers.apply(_update("done", 10, link="swarmbridge:ab#key", manifest="ab"))
     assert shown is not None
@@ -60,13 +60,13 @@ def test_the_event_may_come_before_the_calls_own_message_and_says_less() -> None
 
 
 def test_the_same_twice_is_no_news() -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     assert transfers.apply(_update(done=1)) is not None
     assert transfers.apply(_update(done=1)) is None
 
 
 def test_ended_ones_make_room_first() -> None:
-    transfers = Transfers(capacity=3)
+    transfers = TransferBoard(capacity=3)
     for number in range(3):
         transfers.begin(bytes([number] * 16), "put", "x", 1, number)
     transfers.fail(bytes([1] * 16).hex(), Cause.CLOSED)
@@ -78,7 +78,7 @@ def test_ended_ones_make_room_first() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["running", "done", "failed"]), st.integers(0, 10)), max_size=20))
 def test_numbers_never_go_back(steps: list[tuple[str, int]]) -> None:
-    transfers = Transfers()
+    transfers = TransferBoard()
     last: Transfer | None = None
     for state, done in steps:
         transfers.apply(_update(state, done))

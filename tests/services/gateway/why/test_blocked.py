@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.gateway.model.history import ChangeKind
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.why import Change
 from shared.transports import ORDER
@@ -22,7 +22,9 @@ def _block(at_ms: int, direction: str | None = "all", peer: str = PEER) -> Chang
     return Change(START_MS + at_ms, kind, f"{peer} {kind.value}", peer=peer, direction=direction)
 
 
-def _refused(delivery: str, at_ms: int, causes: tuple[Cause, ...] = (BLOCKED,) * 3, peer: str = PEER) -> list[Attempt]:
+def _refused(
+    delivery: str, at_ms: int, causes: tuple[Cause, ...] = (BLOCKED,) * 3, peer: str = PEER
+) -> list[HopRecord]:
     """A delivery that got through over nothing."""
     return [
         hop(delivery, transport.value, "skipped", at_ms, cause=cause, number=number, peer=peer)
@@ -71,8 +73,8 @@ def test_a_block_explains_what_it_brings_about(cause: Cause) -> None:
     ],
 )
 def test_a_block_that_is_not_ours_is_the_other_ends(changes: list[Change]) -> None:
-    for attempts in (_refused("d1", 100), _switched(BLOCKED)):
-        found = _ask(attempts, changes)
+    for hops in (_refused("d1", 100), _switched(BLOCKED)):
+        found = _ask(hops, changes)
         assert found.reasons[0].change is None
         assert "one end has blocked the other (blocked)" in found.headline
         assert found.headline.count("one end has blocked") == 1
@@ -93,20 +95,20 @@ def test_a_gateway_that_was_not_there_does_not_say_which_end_blocks() -> None:
 
 def test_a_block_of_one_peer_explains_its_own_hops_alone() -> None:
     other = "peer-00000000000000bb"
-    attempts = [*_refused("d1", 500, peer=other), hop("d0", "webrtc")]
-    found = _ask(attempts, [_block(0)], transfer=_transfer())
+    hops = [*_refused("d1", 500, peer=other), hop("d0", "webrtc")]
+    found = _ask(hops, [_block(0)], transfer=_transfer())
     assert found.reasons[0].change is None
-    assert _ask(attempts, [_block(0, peer=other)], transfer=_transfer()).reasons[0].change is not None
+    assert _ask(hops, [_block(0, peer=other)], transfer=_transfer()).reasons[0].change is not None
 
 
-@pytest.mark.parametrize("attempts", [[], [hop("d0", "webrtc")], _switched(Cause.SILENT)])
-def test_a_block_is_reported_whatever_was_so_before(attempts: list[Attempt]) -> None:
+@pytest.mark.parametrize("hops", [[], [hop("d0", "webrtc")], _switched(Cause.SILENT)])
+def test_a_block_is_reported_whatever_was_so_before(hops: list[HopRecord]) -> None:
     block = _block(20_000, "inbound")
-    found = _ask(attempts, [block])
+    found = _ask(hops, [block])
     assert found.headline.endswith("; this node has blocked it inbound since @20000")
     assert block in found.changes
-    assert "blocked" not in _ask(attempts, [block, _block(21_000, None)]).headline
-    assert "blocked" not in _ask(attempts, [block], transfer=_transfer()).headline
+    assert "blocked" not in _ask(hops, [block, _block(21_000, None)]).headline
+    assert "blocked" not in _ask(hops, [block], transfer=_transfer()).headline
 
 
 def test_a_transfer_that_failed_for_a_block() -> None:

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.gateway.why.phases import MAX_ROWS, STRAY_RUN, UNSETTLED_MS, deliveries_of, phases_of, timeline
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 
 TRANSPORTS = ("webrtc", "webtorrent", "broadcast")
 START_MS = 1_000_000
 
 
-def hop(delivery: str, transport: str, outcome: str = "confirmed", at_ms: int = 0, **changes: Any) -> Attempt:
+def hop(delivery: str, transport: str, outcome: str = "confirmed", at_ms: int = 0, **changes: Any) -> HopRecord:
     """One record; at_ms counts from START_MS."""
     values: dict[str, Any] = {
         "number": 1,
@@ -29,7 +29,7 @@ def hop(delivery: str, transport: str, outcome: str = "confirmed", at_ms: int = 
         "transfer": "ab" * 16,
         "manager": "m1",
     }
-    return Attempt(
+    return HopRecord(
         delivery=delivery,
         transport=transport,
         outcome=outcome,
@@ -38,7 +38,7 @@ def hop(delivery: str, transport: str, outcome: str = "confirmed", at_ms: int = 
     )
 
 
-def fell_back(delivery: str, left: str, cause: Cause, taken: str, at_ms: int, **changes: Any) -> list[Attempt]:
+def fell_back(delivery: str, left: str, cause: Cause, taken: str, at_ms: int, **changes: Any) -> list[HopRecord]:
     """A delivery that left one transport for another."""
     return [
         hop(delivery, left, "failed", at_ms, cause=cause, **changes),
@@ -46,7 +46,7 @@ def fell_back(delivery: str, left: str, cause: Cause, taken: str, at_ms: int, **
     ]
 
 
-def hedged(delivery: str, at_ms: int) -> list[Attempt]:
+def hedged(delivery: str, at_ms: int) -> list[HopRecord]:
     return [
         hop(delivery, "webrtc", "cancelled", at_ms, cause=Cause.SILENT),
         hop(delivery, "webtorrent", "confirmed", at_ms, number=2, hedged=True, fallback_from="webrtc"),

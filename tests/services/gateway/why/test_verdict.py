@@ -7,7 +7,7 @@ from services.gateway.api.why_view import clock_text_at
 from services.gateway.model.history import ChangeKind
 from services.gateway.why.cause_words import CAUSE_WORDS, because
 from services.gateway.why.verdict import Facts, why
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 from shared.gateway_api.structs import Transfer
 from shared.gateway_api.why import Change, Why
@@ -19,7 +19,7 @@ TRANSFER = "ab" * 16
 
 
 def _ask(
-    attempts: list[Attempt],
+    hops: list[HopRecord],
     changes: list[Change] | None = None,
     *,
     transfer: Transfer | None = None,
@@ -35,7 +35,7 @@ def _ask(
             id=transfer.id if transfer else PEER,
             who=transfer.name if transfer else PEER,
             transfer=transfer,
-            attempts=attempts,
+            hops=hops,
             links=links,
             troubles=troubles or {},
             changes=changes or [],
@@ -58,7 +58,7 @@ def _change(
     return Change(START_MS + at_ms, kind, text, transport, cause=cause.value if cause else None, worker=worker)
 
 
-def _switched(cause: Cause, at_ms: int = 100) -> list[Attempt]:
+def _switched(cause: Cause, at_ms: int = 100) -> list[HopRecord]:
     """Carried by webrtc, which is then left for a cause."""
     return [hop("d0", "webrtc"), *fell_back("d1", "webrtc", cause, "webtorrent", at_ms)]
 
@@ -213,7 +213,7 @@ def test_a_peer_that_is_linked_again_is_said_so() -> None:
 # ── what does not get through ──
 
 
-def _nothing(delivery: str, at_ms: int) -> list[Attempt]:
+def _nothing(delivery: str, at_ms: int) -> list[HopRecord]:
     return [
         hop(delivery, "webrtc", "failed", at_ms, cause=Cause.WORKER_LOST),
         hop(delivery, "webtorrent", "skipped", at_ms, cause=Cause.CIRCUIT_OPEN, number=2),

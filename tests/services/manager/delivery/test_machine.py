@@ -259,7 +259,7 @@ def test_what_may_not_be_used_is_skipped_and_recorded(cause: Cause) -> None:
     assert rig.sent == [(2, WEBTORRENT)]
     confirm(rig, 2)
     assert rig.story == [("webrtc", "skipped", cause.value), ("webtorrent", "confirmed", "")]
-    assert rig.records[1].fallback_from is None, "a skip is no attempt, so nothing fell back from it"
+    assert rig.records[1].fallback_from is None, "a skip is no hop, so nothing fell back from it"
 
 
 def test_a_flag_switched_off_moves_the_hop_on() -> None:

@@ -7,18 +7,18 @@ from itertools import pairwise
 import pytest
 
 from services.manager.routing.breaker import BACKOFF_CAP_MS, BACKOFF_FIRST_MS, PROOF_INTERVAL_MS, STABLE_MS, Breakers
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause
 
 PEER, WEBRTC = "peer-1", "webrtc"
 
 
-def attempt(outcome: str, cause: Cause | None, started_ms: int, transport: str = WEBRTC) -> Attempt:
-    return Attempt("d", 1, transport, PEER, outcome, cause, "", None, False, started_ms, 10.0, 0, "", "", "m")
+def hop(outcome: str, cause: Cause | None, started_ms: int, transport: str = WEBRTC) -> HopRecord:
+    return HopRecord("d", 1, transport, PEER, outcome, cause, "", None, False, started_ms, 10.0, 0, "", "", "m")
 
 
 class Stream:
-    """Feeds attempts that follow one another, 20 ms each."""
+    """Feeds hops that follow one another, 20 ms each."""
 
     def __init__(self) -> None:
         self.breakers = Breakers()
@@ -27,13 +27,13 @@ class Stream:
     def fails(self, times: int = 1, cause: Cause = Cause.CLOSED, outcome: str = "failed") -> None:
         for _ in range(times):
             self.breakers.trial_started(PEER, WEBRTC, self.now_ms)
-            self.breakers.apply(attempt(outcome, cause, self.now_ms), self.now_ms + 10)
+            self.breakers.apply(hop(outcome, cause, self.now_ms), self.now_ms + 10)
             self.now_ms += 20
 
     def works(self, times: int = 1) -> None:
         for _ in range(times):
             self.breakers.trial_started(PEER, WEBRTC, self.now_ms)
-            self.breakers.apply(attempt("confirmed", None, self.now_ms), self.now_ms + 10)
+            self.breakers.apply(hop("confirmed", None, self.now_ms), self.now_ms + 10)
             self.now_ms += 20
 
     @property
@@ -83,7 +83,7 @@ def test_some_causes_are_nobodys_fault(cause: Cause) -> None:
 def test_losing_hedges_in_silence_counts_and_losing_them_fairly_does_not() -> None:
     fair = Stream()
     for _ in range(30):
-        fair.breakers.apply(attempt("cancelled", None, fair.now_ms), fair.now_ms + 10)
+        fair.breakers.apply(hop("cancelled", None, fair.now_ms), fair.now_ms + 10)
         fair.now_ms += 20
     assert not fair.is_open
     silent = Stream()
@@ -95,7 +95,7 @@ def test_one_incident_is_one_failure() -> None:
     """A link that closes with many requests on it has failed once."""
     stream = Stream()
     for _ in range(12):
-        stream.breakers.apply(attempt("failed", Cause.CLOSED, stream.now_ms), stream.now_ms + 10)
+        stream.breakers.apply(hop("failed", Cause.CLOSED, stream.now_ms), stream.now_ms + 10)
     assert not stream.is_open
 
 
@@ -113,7 +113,7 @@ def test_a_trial_is_one_delivery_at_a_time() -> None:
     stream.now_ms += BACKOFF_FIRST_MS
     stream.breakers.trial_started(PEER, WEBRTC, stream.now_ms)
     assert not stream.allows
-    stream.breakers.apply(attempt("confirmed", None, stream.now_ms), stream.now_ms + 10)
+    stream.breakers.apply(hop("confirmed", None, stream.now_ms), stream.now_ms + 10)
     assert stream.allows
     assert not stream.is_open
 
@@ -183,15 +183,15 @@ def test_what_began_before_it_opened_says_nothing_of_after() -> None:
     stream = Stream()
     started_ms = stream.now_ms - 500
     stream.fails(5)
-    stream.breakers.apply(attempt("confirmed", None, started_ms), stream.now_ms)
+    stream.breakers.apply(hop("confirmed", None, started_ms), stream.now_ms)
     assert stream.is_open
 
 
 def test_two_managers_that_read_the_same_stream_agree() -> None:
     one = Stream()
-    log: list[tuple[Attempt, int]] = []
+    log: list[tuple[HopRecord, int]] = []
     for index in range(60):
-        record = attempt("failed" if index % 3 else "confirmed", Cause.CLOSED if index % 3 else None, one.now_ms)
+        record = hop("failed" if index % 3 else "confirmed", Cause.CLOSED if index % 3 else None, one.now_ms)
         log.append((record, one.now_ms + 10))
         one.breakers.apply(*log[-1])
         one.now_ms += 20

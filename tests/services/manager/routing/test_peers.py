@@ -7,7 +7,7 @@ import pytest
 from services.manager.routing.budget import START_ALLOWANCE_BYTES, HedgeBudget
 from services.manager.routing.peers import DIAL_RETRY_S, MAX_PEERS, PROBE_INTERVAL_S, WANTED_S, PeerBook
 from services.manager.routing.rank import HEDGE_MAX_S, HEDGE_MIN_S, Known
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.errors import Cause, SwarmbridgeError
 from shared.ids import guest_token, member_token, peer_name
 from shared.transports import ORDER, TransportName
@@ -17,9 +17,9 @@ PEER = member_token(bytes(32))
 NOW_MS = 1_700_000_000_000
 
 
-def confirmed(transport: str, outcome: str = "confirmed", cause: Cause | None = None) -> Attempt:
+def confirmed(transport: str, outcome: str = "confirmed", cause: Cause | None = None) -> HopRecord:
     name = peer_name(PEER)
-    return Attempt("d", 1, transport, name, outcome, cause, "", None, False, NOW_MS, 10.0, 0, "", "", "m")
+    return HopRecord("d", 1, transport, name, outcome, cause, "", None, False, NOW_MS, 10.0, 0, "", "", "m")
 
 
 def trusted(name: str, transport: TransportName) -> bool:

@@ -1,4 +1,4 @@
-"""The report is arithmetic over attempts and spans."""
+"""The report is arithmetic over hops and spans."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from services.supervisor.demo.report import (
     throughput_mb_per_s,
 )
 from services.supervisor.demo.tables import report_parts
-from shared.gateway_api.structs import AttemptView
+from shared.gateway_api.structs import HopView
 from shared.gateway_api.traces import SpanView, waterfall
 from shared.transports import TransportName
 
 
-def attempt(transport: str, outcome: str, started_ms: int, **fields: Any) -> AttemptView:
+def hop(transport: str, outcome: str, started_ms: int, **fields: Any) -> HopView:
     values: dict[str, Any] = {
         "delivery": f"{transport}{started_ms}",
         "number": 1,
@@ -36,7 +36,7 @@ def attempt(transport: str, outcome: str, started_ms: int, **fields: Any) -> Att
         "bytes": 1_000_000,
         **fields,
     }
-    return AttemptView(transport=transport, outcome=outcome, started_ms=started_ms, **values)
+    return HopView(transport=transport, outcome=outcome, started_ms=started_ms, **values)
 
 
 def span(span_id: str, parent_id: str, start_ms: int, end_ms: int, **attributes: str) -> SpanView:
@@ -72,11 +72,11 @@ def test_hops_that_ended_alike_are_one_row() -> None:
     rows = hop_rows(
         "file 1",
         [
-            attempt("broadcast", "confirmed", 1, elapsed_ms=1.0),
-            attempt("webrtc", "failed", 2, cause="no_link", bytes=0),
-            attempt("webrtc", "confirmed", 3, elapsed_ms=10.0),
-            attempt("webrtc", "confirmed", 4, elapsed_ms=20.0),
-            attempt("webrtc", "confirmed", 5, elapsed_ms=90.0),
+            hop("broadcast", "confirmed", 1, elapsed_ms=1.0),
+            hop("webrtc", "failed", 2, cause="no_link", bytes=0),
+            hop("webrtc", "confirmed", 3, elapsed_ms=10.0),
+            hop("webrtc", "confirmed", 4, elapsed_ms=20.0),
+            hop("webrtc", "confirmed", 5, elapsed_ms=90.0),
         ],
     )
     assert [(row.transport, row.outcome, row.cause, row.count, row.median_ms, row.bytes) for row in rows] == [
@@ -88,10 +88,10 @@ def test_hops_that_ended_alike_are_one_row() -> None:
 
 def test_the_end_is_who_carried_most_of_the_last_hops() -> None:
     hops = [
-        *(attempt("webrtc", "confirmed", at, elapsed_ms=50.0) for at in range(20)),
-        *(attempt("webtorrent", "confirmed", 100 + at, elapsed_ms=100.0) for at in range(5)),
-        attempt("webrtc", "confirmed", 900),
-        attempt("broadcast", "failed", 950),
+        *(hop("webrtc", "confirmed", at, elapsed_ms=50.0) for at in range(20)),
+        *(hop("webtorrent", "confirmed", 100 + at, elapsed_ms=100.0) for at in range(5)),
+        hop("webrtc", "confirmed", 900),
+        hop("broadcast", "failed", 950),
     ]
     assert ended_on(hops) == "webtorrent"
     assert ended_on(hops[:20]) == "webrtc"
@@ -99,17 +99,17 @@ def test_the_end_is_who_carried_most_of_the_last_hops() -> None:
 
 
 def test_throughput_counts_only_the_time_in_which_a_transport_carried() -> None:
-    first = [attempt("webrtc", "confirmed", 0, elapsed_ms=400.0), attempt("webrtc", "confirmed", 300, elapsed_ms=200.0)]
-    second = [attempt("webrtc", "confirmed", 60_000, elapsed_ms=500.0), attempt("webtorrent", "failed", 0)]
+    first = [hop("webrtc", "confirmed", 0, elapsed_ms=400.0), hop("webrtc", "confirmed", 300, elapsed_ms=200.0)]
+    second = [hop("webrtc", "confirmed", 60_000, elapsed_ms=500.0), hop("webtorrent", "failed", 0)]
     assert throughput_mb_per_s([first, second]) == {"webrtc": 3.0}  # 3 MB in 0.5 s and 0.5 s
 
 
 def test_the_trace_is_one_that_a_fallback_saved() -> None:
     hops = [
-        attempt("webrtc", "failed", 0, trace_id="lost"),
-        attempt("webrtc", "failed", 0, trace_id="saved"),
-        attempt("webtorrent", "confirmed", 1, trace_id="saved", fallback_from="webrtc"),
-        attempt("webrtc", "confirmed", 0, trace_id="plain"),
+        hop("webrtc", "failed", 0, trace_id="lost"),
+        hop("webrtc", "failed", 0, trace_id="saved"),
+        hop("webtorrent", "confirmed", 1, trace_id="saved", fallback_from="webrtc"),
+        hop("webrtc", "confirmed", 0, trace_id="plain"),
     ]
     assert fallback_traces(hops) == ["saved"]
     assert fallback_traces(hops[:1]) == []
@@ -131,16 +131,16 @@ def test_a_file_may_end_on_any_transport() -> None:
 
 def test_a_fault_is_answered_by_the_hops_that_took_over_after_it() -> None:
     hops = [
-        attempt("webtorrent", "confirmed", 5, fallback_from="webrtc", fallback_cause="silent"),  # before it
-        attempt("webtorrent", "failed", 11, fallback_from="webrtc", fallback_cause="closed"),
-        attempt("broadcast", "confirmed", 12, fallback_from="webtorrent", fallback_cause="closed"),
-        attempt("webtorrent", "confirmed", 13, fallback_from="webrtc", fallback_cause="worker_lost"),
-        attempt("webtorrent", "confirmed", 14, fallback_from="webrtc", fallback_cause="no_link"),
-        attempt("webtorrent", "confirmed", 15, fallback_from="webrtc", fallback_cause="no_link"),
+        hop("webtorrent", "confirmed", 5, fallback_from="webrtc", fallback_cause="silent"),  # before it
+        hop("webtorrent", "failed", 11, fallback_from="webrtc", fallback_cause="closed"),
+        hop("broadcast", "confirmed", 12, fallback_from="webtorrent", fallback_cause="closed"),
+        hop("webtorrent", "confirmed", 13, fallback_from="webrtc", fallback_cause="worker_lost"),
+        hop("webtorrent", "confirmed", 14, fallback_from="webrtc", fallback_cause="no_link"),
+        hop("webtorrent", "confirmed", 15, fallback_from="webrtc", fallback_cause="no_link"),
     ]
     answer = answer_to("killed", TransportName.WEBRTC, 10, hops)
     assert (answer.explained, answer.unexplained, answer.ok) == ({"no_link": 2, "worker_lost": 1}, 0, True)
-    unexplained = attempt("broadcast", "confirmed", 16, fallback_from="webrtc", fallback_cause="other")
+    unexplained = hop("broadcast", "confirmed", 16, fallback_from="webrtc", fallback_cause="other")
     assert not answer_to("killed", TransportName.WEBRTC, 10, [*hops, unexplained]).ok
     assert not answer_to("killed", TransportName.BROADCAST, 10, hops).ok
 
@@ -156,7 +156,7 @@ def report(**fields: Any) -> Report:
         "faults": [],
         "processes": {"manager": 2},
         "files": [result()],
-        "hops": hop_rows("file 1", [attempt("webrtc", "confirmed", 0)]),
+        "hops": hop_rows("file 1", [hop("webrtc", "confirmed", 0)]),
         "throughput_mb_per_s": {"webrtc": 9.5},
         "trace": waterfall("", spans, fallback=True, max_rows=40),
         "checks": checks([result()], []),

@@ -84,7 +84,7 @@ async def test_the_story_as_it_should_go(world: World, actors: tuple[FakeActor, 
     assert all(check.ok for check in checks(files, story.happened.faults))
     assert [(fault.transport, fault.ok) for fault in story.happened.faults] == [("webrtc", True), ("webtorrent", True)]
     assert {"webrtc", "webtorrent", "broadcast"} <= set(view.carriers)
-    assert all(len(attempts) == file.chunks + 1 for file, attempts in zip(files, story.happened.attempts, strict=True))
+    assert all(len(hops) == file.chunks + 1 for file, hops in zip(files, story.happened.hops, strict=True))
 
 
 async def test_a_file_that_was_over_too_soon_is_followed_by_one_that_feels_the_fault(

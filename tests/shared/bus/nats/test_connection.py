@@ -14,8 +14,8 @@ import pytest
 
 from shared.bus.contract import Incoming, KvEntry
 from shared.bus.messages.envelopes import Done, Ping, Pong, Range
-from shared.bus.messages.records import Attempt
-from shared.bus.messages.subjects import BUCKET_FLAGS, BUCKET_LAYOUT, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import HopRecord
+from shared.bus.messages.subjects import BUCKET_FLAGS, BUCKET_LAYOUT, STREAM_HOPS, Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.connection import INBOUND_MESSAGES, kind_of
 from shared.bus.nats.jetstream import Record, StreamGone, api
@@ -254,12 +254,12 @@ async def test_services_wait_for_the_layout(nats: NatsWorld) -> None:
 async def test_the_layout_is_idempotent_and_mended(nats: NatsWorld) -> None:
     admin = await nats.bus("admin")
     await ensure_layout(admin.connection, NODE)
-    await admin.append(N.attempt("webrtc"), Done(), "d.1")
+    await admin.append(N.hop("webrtc"), Done(), "d.1")
     await ensure_layout(admin.connection, NODE)
     _, wanted = streams(NODE)[-1]
-    await api(admin.connection, f"STREAM.UPDATE.{STREAM_ATTEMPTS}", {**wanted, "max_msgs": 5})
+    await api(admin.connection, f"STREAM.UPDATE.{STREAM_HOPS}", {**wanted, "max_msgs": 5})
     await ensure_layout(admin.connection, NODE)
-    info = await api(admin.connection, f"STREAM.INFO.{STREAM_ATTEMPTS}", {})
+    info = await api(admin.connection, f"STREAM.INFO.{STREAM_HOPS}", {})
     assert info["config"]["max_msgs"] == wanted["max_msgs"]
     assert info["state"]["messages"] == 1
     assert info["config"]["discard"] == "old"
@@ -295,11 +295,11 @@ async def test_a_recreated_stream_is_read_from_its_start(nats: NatsWorld, monkey
     await ensure_layout(admin.connection, NODE)
     got: list[str] = []
     for number in range(5):
-        await admin.append(N.attempt("webrtc"), _attempt(f"old{number}"), f"old.{number}")
-    await reader.follow(STREAM_ATTEMPTS, Attempt, lambda record, stored_ms: got.append(record.delivery))
-    await api(admin.connection, f"STREAM.DELETE.{STREAM_ATTEMPTS}", {})
+        await admin.append(N.hop("webrtc"), _hop(f"old{number}"), f"old.{number}")
+    await reader.follow(STREAM_HOPS, HopRecord, lambda record, stored_ms: got.append(record.delivery))
+    await api(admin.connection, f"STREAM.DELETE.{STREAM_HOPS}", {})
     await ensure_layout(admin.connection, NODE)
-    await admin.append(N.attempt("webrtc"), _attempt("new0"), "new.0")
+    await admin.append(N.hop("webrtc"), _hop("new0"), "new.0")
     await until(lambda: "new0" in got, 15.0)
     assert got == [f"old{number}" for number in range(5)] + ["new0"]
 
@@ -308,11 +308,9 @@ async def test_many_records_are_read_in_order(nats: NatsWorld) -> None:
     admin = await nats.bus("admin")
     await ensure_layout(admin.connection, NODE)
     for first in range(0, 2000, 250):
-        await asyncio.gather(
-            *(admin.append(N.attempt("webrtc"), _attempt(str(n)), str(n)) for n in range(first, first + 250))
-        )
+        await asyncio.gather(*(admin.append(N.hop("webrtc"), _hop(str(n)), str(n)) for n in range(first, first + 250)))
     sequences: list[int] = []
-    reader = OrderedReader(admin.connection, Place(STREAM_ATTEMPTS), lambda record: sequences.append(record.sequence))
+    reader = OrderedReader(admin.connection, Place(STREAM_HOPS), lambda record: sequences.append(record.sequence))
     await reader.start()
     assert sequences == list(range(1, 2001))
     await reader.close()
@@ -327,13 +325,13 @@ async def test_a_hint_that_is_lost_costs_one_poll(nats: NatsWorld, monkeypatch: 
     def on_record(record: Record) -> None:
         got.append(record.sequence)
 
-    reader = OrderedReader(admin.connection, Place(STREAM_ATTEMPTS), on_record)
+    reader = OrderedReader(admin.connection, Place(STREAM_HOPS), on_record)
     await reader.start()
-    await admin.append(N.attempt("webrtc"), _attempt("1"), "1")
+    await admin.append(N.hop("webrtc"), _hop("1"), "1")
     await until(lambda: got == [1])
     assert reader._interest is not None
     await reader._interest.close()
-    await admin.append(N.attempt("webrtc"), _attempt("2"), "2")
+    await admin.append(N.hop("webrtc"), _hop("2"), "2")
     await until(lambda: got == [1, 2])
     await reader.close()
 
@@ -344,23 +342,23 @@ async def test_records_whose_numbers_come_again_are_read(nats: NatsWorld, monkey
     admin = await nats.bus("admin")
     await ensure_layout(admin.connection, NODE)
     got: list[str] = []
-    await admin.append(N.attempt("webrtc"), _attempt("kept"), "1")
-    await admin.append(N.attempt("webrtc"), _attempt("lost"), "2")
+    await admin.append(N.hop("webrtc"), _hop("kept"), "1")
+    await admin.append(N.hop("webrtc"), _hop("lost"), "2")
     await nats.server.stop()
     saved = nats.server.directory / "saved"
     shutil.copytree(nats.server.directory / "jetstream", saved)
     await nats.server.start()
     reader = await nats.bus("m1")
     await until(lambda: admin.connected)
-    await reader.follow(STREAM_ATTEMPTS, Attempt, lambda record, stored_ms: got.append(record.delivery))
-    await admin.append(N.attempt("webrtc"), _attempt("lost too"), "3")
+    await reader.follow(STREAM_HOPS, HopRecord, lambda record, stored_ms: got.append(record.delivery))
+    await admin.append(N.hop("webrtc"), _hop("lost too"), "3")
     await until(lambda: len(got) == 3)
     await nats.server.kill()
     shutil.rmtree(nats.server.directory / "jetstream")
     shutil.copytree(saved, nats.server.directory / "jetstream")
     await nats.server.start()
     await until(lambda: admin.connected and reader.connected, 10.0)
-    await admin.append(N.attempt("webrtc"), _attempt("new"), "4")
+    await admin.append(N.hop("webrtc"), _hop("new"), "4")
     await until(lambda: got[-1] == "new")
     assert got == ["kept", "lost", "lost too", "new"]
 
@@ -419,5 +417,5 @@ def test_names_in_subjects_are_not_logged(subject: str, logged: str) -> None:
     assert kind_of(subject) == logged
 
 
-def _attempt(delivery: str) -> Attempt:
-    return Attempt(delivery, 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
+def _hop(delivery: str) -> HopRecord:
+    return HopRecord(delivery, 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")

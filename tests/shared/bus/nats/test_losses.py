@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from shared.bus.messages.conversations import KEEPER
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.bus.messages.subjects import (
     BUCKET_BLOCKLIST,
     BUCKET_FLAGS,
     BUCKET_LAYOUT,
     BUCKET_LEASES,
     BUCKET_MANIFESTS,
-    STREAM_ATTEMPTS,
+    STREAM_HOPS,
     Subjects,
 )
 from shared.bus.nats import bus as nats_bus
@@ -76,12 +76,12 @@ async def kept(directory: Path) -> AsyncIterator[Kept]:
 async def lose_all_streams(world: Kept) -> None:
     """As `nats stream rm` of each of them."""
     names = [BUCKET_LAYOUT, BUCKET_FLAGS, BUCKET_BLOCKLIST, BUCKET_LEASES, BUCKET_MANIFESTS]
-    for stream in (*(f"KV_{name}" for name in names), STREAM_ATTEMPTS):
+    for stream in (*(f"KV_{name}" for name in names), STREAM_HOPS):
         await api(world.buses[KEEPER].connection, f"STREAM.DELETE.{stream}", {})
 
 
 async def lose_one_stream(world: Kept) -> None:
-    for stream in (f"KV_{BUCKET_FLAGS}", f"KV_{BUCKET_BLOCKLIST}", f"KV_{BUCKET_MANIFESTS}", STREAM_ATTEMPTS):
+    for stream in (f"KV_{BUCKET_FLAGS}", f"KV_{BUCKET_BLOCKLIST}", f"KV_{BUCKET_MANIFESTS}", STREAM_HOPS):
         await api(world.buses[KEEPER].connection, f"STREAM.DELETE.{stream}", {})
 
 
@@ -113,8 +113,8 @@ async def test_what_was_lost_is_made_again_and_known_again(tmp_path: Path, lose:
         stack.push_async_callback(watch.close)
         await manifests.put("m.1", b"summary")
         records: list[str] = []
-        await world.buses["manager"].follow(STREAM_ATTEMPTS, Attempt, lambda body, at: records.append(body.delivery))
-        await world.buses["manager"].append(N.attempt("webrtc"), _attempt("before"), "1")
+        await world.buses["manager"].follow(STREAM_HOPS, HopRecord, lambda body, at: records.append(body.delivery))
+        await world.buses["manager"].append(N.hop("webrtc"), _hop("before"), "1")
         await until(lambda: records == ["before"])
 
         await lose(world)
@@ -137,7 +137,7 @@ async def test_what_was_lost_is_made_again_and_known_again(tmp_path: Path, lose:
         assert await leases.create("signal", b"w1", 10.0)
         await flags.set(TransportName.WEBTORRENT, True)
         await until(lambda: seen.enabled(TransportName.WEBTORRENT), SOON_S)
-        await world.buses["manager"].append(N.attempt("webrtc"), _attempt("after"), "2")
+        await world.buses["manager"].append(N.hop("webrtc"), _hop("after"), "2")
         await until(lambda: records[-1] == "after", SOON_S)
         assert records == ["before", "after"]
         assert world.keeper.made_again
@@ -150,9 +150,9 @@ async def test_a_writer_of_a_lost_bucket_hears_what_is_missing(tmp_path: Path) -
         manifests = await world.buses["chunk"].kv(BUCKET_MANIFESTS)
         await world.tasks.close()  # nobody makes it again
         await lose_all_streams(world)
-        for attempt in (manifests.put("m", b"1"), manifests.get("m"), manifests.create("m", b"1"), manifests.keys()):
+        for hop in (manifests.put("m", b"1"), manifests.get("m"), manifests.create("m", b"1"), manifests.keys()):
             with pytest.raises(StreamGone):
-                await attempt
+                await hop
 
 
 async def _stored(bus: NatsBus, bucket: str, key: str) -> bool:
@@ -170,5 +170,5 @@ async def _eventually(holds: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
-def _attempt(delivery: str) -> Attempt:
-    return Attempt(delivery, 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
+def _hop(delivery: str) -> HopRecord:
+    return HopRecord(delivery, 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")

@@ -19,8 +19,8 @@ from shared.bus.contract import Incoming, KvEntry
 from shared.bus.messages.codec import encode_envelope
 from shared.bus.messages.conversations import ADMIN, KEEPER, MESH_ROWS, SERVICES, inbox, matches, node_rows
 from shared.bus.messages.envelopes import Ping, Pong, PullRange, Range
-from shared.bus.messages.records import Attempt
-from shared.bus.messages.subjects import BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_ATTEMPTS, Subjects
+from shared.bus.messages.records import HopRecord
+from shared.bus.messages.subjects import BUCKET_LEASES, BUCKET_MANIFESTS, STREAM_HOPS, Subjects
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.bus import NatsBus
 from shared.bus.nats.connection import NatsConnection
@@ -112,7 +112,7 @@ WRITTEN = {
     "$KV.leases.signal": ("webrtc",),
     "$KV.manifests.m.0123": ("chunk",),
     "$KV.layout.flags": (),
-    N.attempt("webrtc"): ("manager",),
+    N.hop("webrtc"): ("manager",),
 }
 """Whose writes are stored where."""
 
@@ -123,9 +123,9 @@ NOBODYS = [
         for bucket in SETTINGS_BUCKETS
     ),
     "$JS.API.STREAM.CREATE.mine",
-    "$JS.API.STREAM.MSG.DELETE.attempts",
+    "$JS.API.STREAM.MSG.DELETE.hops",
     "$JS.API.STREAM.SNAPSHOT.KV_manifests",
-    *(f"$JS.API.CONSUMER.CREATE.{stream}" for stream in ("KV_flags", "KV_leases", "KV_manifests", "attempts")),
+    *(f"$JS.API.CONSUMER.CREATE.{stream}" for stream in ("KV_flags", "KV_leases", "KV_manifests", "hops")),
     "$JS.API.CONSUMER.CREATE.KV_flags.mine.>",
     "$JS.API.CONSUMER.MSG.NEXT.KV_flags.mine",
     "$JS.API.INFO",
@@ -325,10 +325,10 @@ async def test_jetstream_writes_nowhere_for_anybody(tmp_path: Path) -> None:
             connection = services[service].connection
             for name, readers in READERS.items():
                 if service in readers:
-                    stream = "attempts" if name == STREAM_ATTEMPTS else f"KV_{name}"
+                    stream = "hops" if name == STREAM_HOPS else f"KV_{name}"
                     for reply in FORGED_REPLIES:
                         await connection.publish(f"$JS.API.DIRECT.GET.{stream}", b'{"seq":1,"batch":9}', reply)
-                        if name != STREAM_ATTEMPTS:
+                        if name != STREAM_HOPS:
                             await connection.publish(f"$JS.API.DIRECT.GET.{stream}.$KV.{name}.signal", b"", reply)
             for subject, writers in WRITTEN.items():
                 if service in writers and subject != f"$KV.blocklist.{BLOCKED}":
@@ -364,8 +364,8 @@ async def test_five_of_five_bodies_stay_with_whom_they_are_for(tmp_path: Path) -
         await holder.close()
 
 
-async def test_buckets_and_attempts(tmp_path: Path) -> None:
-    record = Attempt("d", 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
+async def test_buckets_and_hops(tmp_path: Path) -> None:
+    record = HopRecord("d", 1, "webrtc", "peer-1", "failed", None, "", None, False, 1, 2.0, 3, "", "", "m")
     async with connected(tmp_path) as services:
         for name in SETTINGS_BUCKETS:
             writer = await services["gateway"].kv(name)
@@ -385,9 +385,9 @@ async def test_buckets_and_attempts(tmp_path: Path) -> None:
         manifests = await services["chunk"].kv(BUCKET_MANIFESTS)
         assert await manifests.put("m", b"1")
 
-        got: list[Attempt] = []
-        await services["gateway"].follow(STREAM_ATTEMPTS, Attempt, lambda body, stored_ms: got.append(body))
-        await services["manager"].append(N.attempt("webrtc"), record, "d.1")
+        got: list[HopRecord] = []
+        await services["gateway"].follow(STREAM_HOPS, HopRecord, lambda body, stored_ms: got.append(body))
+        await services["manager"].append(N.hop("webrtc"), record, "d.1")
         await until(lambda: got == [record])
         assert [services[service].counts.denied for service in SERVICES] == [0] * len(SERVICES)
 
@@ -456,13 +456,13 @@ def _may_publish(service: str, subject: str) -> bool:
 
 def _streams_closed_to(service: str) -> list[str]:
     closed = [name for name, readers in READERS.items() if service not in readers]
-    return ["attempts" if name == STREAM_ATTEMPTS else f"KV_{name}" for name in closed]
+    return ["hops" if name == STREAM_HOPS else f"KV_{name}" for name in closed]
 
 
 async def _everything(services: Services) -> dict[str, object]:
     """What is stored, by stream: that it is there, and its last number and count."""
     found: dict[str, object] = {}
-    for stream in ("attempts", *(f"KV_{name}" for name in READERS if name != STREAM_ATTEMPTS)):
+    for stream in ("hops", *(f"KV_{name}" for name in READERS if name != STREAM_HOPS)):
         info = await api(services[KEEPER].connection, f"STREAM.INFO.{stream}", {})
         found[stream] = info["created"], info["state"]["last_seq"], info["state"]["messages"]
     return found

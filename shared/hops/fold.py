@@ -1,6 +1,6 @@
-"""Attempts folded into the counters that people see: the one way from the stream to a number.
+"""Hops folded into the counters that people see: the one way from the stream to a number.
 
-Whoever shows a count (stats, page, metrics) follows the attempts stream through this fold, so that two
+Whoever shows a count (stats, page, metrics) follows the hops stream through this fold, so that two
 processes, or one process before and after a restart, show the same. Pure; records come in stream order.
 
 A fallback is charged to the transport that was left: a record whose `fallback_from` names it.
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from shared.bus.messages.records import Attempt
+from shared.bus.messages.records import HopRecord
 from shared.transports import ORDER, TransportName
 
 OUTCOME_CONFIRMED = "confirmed"
@@ -35,7 +35,7 @@ class TransportCounters:
     fallback_count: int = 0
     last_fallback_ms: int = 0
     fallback_causes: Counter[str] = field(default_factory=Counter)
-    attempts: Counter[str] = field(default_factory=Counter)
+    hops: Counter[str] = field(default_factory=Counter)
     failure_causes: Counter[str] = field(default_factory=Counter)
     confirmed_bytes: int = 0
     last_error: str = ""
@@ -46,7 +46,7 @@ def _never(transport: TransportName) -> int:
     return 0
 
 
-class AttemptCounters:
+class HopCounters:
     """Folds records into counters, a transport and in all.
 
     since_ms: when a transport was last switched off (Flags.counters_since_ms); what was stored before that
@@ -58,14 +58,14 @@ class AttemptCounters:
         self._counted_since = {transport: since_ms(transport) for transport in ORDER}
         self._counters = {transport: TransportCounters() for transport in ORDER}
 
-    def apply(self, record: Attempt, stored_ms: int) -> None:
+    def apply(self, record: HopRecord, stored_ms: int) -> None:
         """Count one record. stored_ms: when the stream took it. Unknown transports are ignored."""
         self._restart_changed()
         for transport, counters in self._counters.items():
             if stored_ms < self._counted_since[transport]:
                 continue
             if record.transport == transport.value:
-                _count_attempt(counters, record)
+                _count_hop(counters, record)
             if record.fallback_from == transport.value:
                 _count_fallback(counters, record)
 
@@ -86,8 +86,8 @@ class AttemptCounters:
                 self._counters[transport] = TransportCounters()
 
 
-def _count_attempt(counters: TransportCounters, record: Attempt) -> None:
-    counters.attempts[record.outcome] += 1
+def _count_hop(counters: TransportCounters, record: HopRecord) -> None:
+    counters.hops[record.outcome] += 1
     if record.outcome == OUTCOME_CONFIRMED:
         counters.confirmed_bytes += record.bytes
     ended_ms = record.started_ms + round(record.elapsed_ms)
@@ -100,7 +100,7 @@ def _count_attempt(counters: TransportCounters, record: Attempt) -> None:
         counters.last_error_ms = ended_ms
 
 
-def _count_fallback(counters: TransportCounters, record: Attempt) -> None:
+def _count_fallback(counters: TransportCounters, record: HopRecord) -> None:
     counters.fallback_count += 1
     counters.last_fallback_ms = max(counters.last_fallback_ms, record.started_ms)
     counters.fallback_causes[record.fallback_cause.value if record.fallback_cause is not None else OTHER_CAUSE] += 1

@@ -52,7 +52,7 @@ WOULD_NOT = frozenset(
 log = logging.getLogger(__name__)
 
 
-class Serving:
+class PeerRequests:
     """Glue between the sessions and `inbound`. Owned by TransportServer; tasks are the server's.
 
     refused: counts a refusal, whichever process of the node it came from.

@@ -1,4 +1,4 @@
-"""Interest follows the links, however they flap; whoever waits for it is never left waiting."""
+"""PeerInterest follows the links, however they flap; whoever waits for it is never left waiting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.bus.messages.envelopes import Accepted, SendRequest
 from shared.bus.messages.subjects import Subjects
 from shared.ids import PeerToken, member_token
 from shared.tasks.owned import Tasks
-from shared.worker.routes import Routes
+from shared.worker.interest import PeerInterest
 from tests.fakes.memory_bus import MemoryHub
 
 PEER = member_token(bytes(32))
@@ -25,7 +25,7 @@ class Rig:
     def __init__(self) -> None:
         self.hub, self.tasks = MemoryHub(), Tasks()
         self.bus = self.hub.bus("w")
-        self.routes = Routes(self.bus, SUBJECTS, "webrtc", self._handler, self._start)
+        self.interest = PeerInterest(self.bus, SUBJECTS, "webrtc", self._handler, self._start)
 
     def interested(self) -> bool:
         return any(interest.pattern == SUBJECTS.link("webrtc", PEER) for interest in self.hub.interests)
@@ -48,29 +48,29 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 async def test_wanted_is_routed_and_dropped_is_not(rig: Rig) -> None:
-    rig.routes.want(PEER)
-    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
+    rig.interest.want(PEER)
+    await asyncio.wait_for(rig.interest.routed(PEER), WAIT_S)
     assert rig.interested()
-    rig.routes.drop(PEER)
-    await rig.routes.settled()
+    rig.interest.drop(PEER)
+    await rig.interest.settled()
     assert not rig.interested()
 
 
 async def test_who_waits_for_a_peer_that_is_dropped_is_released(rig: Rig) -> None:
-    rig.routes.want(PEER)
-    waiting = asyncio.create_task(rig.routes.routed(PEER))
+    rig.interest.want(PEER)
+    waiting = asyncio.create_task(rig.interest.routed(PEER))
     await asyncio.sleep(0)
-    rig.routes.drop(PEER)
+    rig.interest.drop(PEER)
     await asyncio.wait_for(waiting, WAIT_S)
 
 
 async def test_dropped_and_wanted_again_at_once_is_routed(rig: Rig) -> None:
-    rig.routes.want(PEER)
-    await rig.routes.settled()
-    rig.routes.drop(PEER)
-    rig.routes.want(PEER)
-    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
-    await rig.routes.settled()
+    rig.interest.want(PEER)
+    await rig.interest.settled()
+    rig.interest.drop(PEER)
+    rig.interest.want(PEER)
+    await asyncio.wait_for(rig.interest.routed(PEER), WAIT_S)
+    await rig.interest.settled()
     assert rig.interested()
 
 
@@ -84,16 +84,16 @@ async def test_a_subscription_that_is_in_flight_when_its_peer_is_dropped_is_no_r
         return await serve(*args, **options)
 
     rig.bus.serve = slow  # type: ignore[method-assign]
-    rig.routes.want(PEER)
+    rig.interest.want(PEER)
     await asyncio.wait_for(reached.wait(), WAIT_S)
-    rig.routes.drop(PEER)
+    rig.interest.drop(PEER)
     go_on.set()
-    await rig.routes.settled()
+    await rig.interest.settled()
     assert not rig.interested()
     go_on.clear()
     reached.clear()
-    rig.routes.want(PEER)
-    routed = asyncio.create_task(rig.routes.routed(PEER))
+    rig.interest.want(PEER)
+    routed = asyncio.create_task(rig.interest.routed(PEER))
     await asyncio.wait_for(reached.wait(), WAIT_S)
     assert not routed.done()
     go_on.set()
@@ -102,6 +102,6 @@ async def test_a_subscription_that_is_in_flight_when_its_peer_is_dropped_is_no_r
 
 
 async def test_nobody_waits_for_a_route_that_nobody_wants(rig: Rig) -> None:
-    rig.routes.want(PEER)
-    rig.routes.drop(PEER)
-    await asyncio.wait_for(rig.routes.routed(PEER), WAIT_S)
+    rig.interest.want(PEER)
+    rig.interest.drop(PEER)
+    await asyncio.wait_for(rig.interest.routed(PEER), WAIT_S)

@@ -7,7 +7,7 @@ a stranger that guesses another's connection id reaches nothing.
     offered   an OFFER came, a worker is sought -> CANDIDATEs wait here until it is taken
     taken     a worker took it                  -> the rest goes to that worker
 
-Routes are forgotten after ROUTE_TTL_S: signalling is over by then, and links live in the workers.
+Connections are forgotten after CONNECTION_TTL_S: signalling is over by then, and links live in the workers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from dataclasses import dataclass, field
 
 from shared.rtc.description import MAX_CANDIDATES
 
-ROUTE_TTL_S = 60.0
+CONNECTION_TTL_S = 60.0
 """Longer than any dial: a browser may trickle for some 30 s."""
-MAX_ROUTES = 2_048
+MAX_CONNECTIONS = 2_048
 """Ours: 64 half-open links a worker, for some 30 workers; the oldest is forgotten first."""
 
 Key = tuple[str, str]
 
 
 @dataclass(slots=True)
-class _Route:
+class _Owner:
     created_at: float
     worker: str = ""
     servers: set[str] = field(default_factory=set)
@@ -34,37 +34,37 @@ class _Route:
     backlog: list[bytes] = field(default_factory=list)
 
 
-class Routes:
+class ConnectionOwners:
     """The connections whose signalling is in flight. Servers are named by their URL."""
 
     def __init__(self) -> None:
-        self._routes: OrderedDict[Key, _Route] = OrderedDict()
+        self._owners: OrderedDict[Key, _Owner] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._routes)
+        return len(self._owners)
 
     def dialled(self, peer: str, connection_id: str, worker: str, servers: set[str], now: float) -> None:
         """A worker's OFFER goes out through these servers."""
-        self._add((peer, connection_id), _Route(now, worker, set(servers)))
+        self._add((peer, connection_id), _Owner(now, worker, set(servers)))
 
     def offered(self, peer: str, connection_id: str, server: str, now: float) -> bool:
         """An OFFER came. Returns: False for one that is known already (it came through two servers)."""
         if self._find((peer, connection_id), now) is not None:
             return False
-        self._add((peer, connection_id), _Route(now, "", {server}, offered=True))
+        self._add((peer, connection_id), _Owner(now, "", {server}, offered=True))
         return True
 
     def taken(self, peer: str, connection_id: str, worker: str, now: float) -> list[bytes]:
         """A worker took the OFFER. Returns: the messages that waited for it, in order."""
-        route = self._find((peer, connection_id), now)
-        if route is None:
+        owner = self._find((peer, connection_id), now)
+        if owner is None:
             return []
-        route.worker = worker
-        waiting, route.backlog = route.backlog, []
+        owner.worker = worker
+        waiting, owner.backlog = owner.backlog, []
         return waiting
 
     def forget(self, peer: str, connection_id: str) -> None:
-        self._routes.pop((peer, connection_id), None)
+        self._owners.pop((peer, connection_id), None)
 
     def worker_for(self, peer: str, connection_id: str, message: bytes, now: float) -> str | None:
         """Where a message of a connection goes.
@@ -72,41 +72,41 @@ class Routes:
         Returns: the worker; None where the message waits until the OFFER is taken, or was dropped: no such
                  connection, or over MAX_CANDIDATES.
         """
-        route = self._find((peer, connection_id), now)
-        if route is None:
+        owner = self._find((peer, connection_id), now)
+        if owner is None:
             return None
-        if not route.worker and len(route.backlog) < MAX_CANDIDATES:
-            route.backlog.append(message)
-        return route.worker or None
+        if not owner.worker and len(owner.backlog) < MAX_CANDIDATES:
+            owner.backlog.append(message)
+        return owner.worker or None
 
     def servers_of(self, peer: str, connection_id: str, now: float) -> set[str]:
         """The servers on which the remote peer can be reached for this connection; empty where it is not known."""
-        route = self._find((peer, connection_id), now)
-        return set(route.servers) if route is not None else set()
+        owner = self._find((peer, connection_id), now)
+        return set(owner.servers) if owner is not None else set()
 
     def unreachable(self, peer: str, server: str, now: float) -> list[tuple[str, str]]:
         """A server does not know the peer. Returns: (worker, connection id) of dials that no server is left for."""
         lost = []
-        for key, route in list(self._routes.items()):
-            if key[0] != peer or route.offered or server not in route.servers:
+        for key, owner in list(self._owners.items()):
+            if key[0] != peer or owner.offered or server not in owner.servers:
                 continue
-            route.servers.discard(server)
-            if not route.servers:
-                self._routes.pop(key)
-                if now - route.created_at < ROUTE_TTL_S:
-                    lost.append((route.worker, key[1]))
+            owner.servers.discard(server)
+            if not owner.servers:
+                self._owners.pop(key)
+                if now - owner.created_at < CONNECTION_TTL_S:
+                    lost.append((owner.worker, key[1]))
         return lost
 
-    def _find(self, key: Key, now: float) -> _Route | None:
-        while self._routes:
-            oldest = next(iter(self._routes))
-            if now - self._routes[oldest].created_at < ROUTE_TTL_S:
+    def _find(self, key: Key, now: float) -> _Owner | None:
+        while self._owners:
+            oldest = next(iter(self._owners))
+            if now - self._owners[oldest].created_at < CONNECTION_TTL_S:
                 break
-            del self._routes[oldest]
-        return self._routes.get(key)
+            del self._owners[oldest]
+        return self._owners.get(key)
 
-    def _add(self, key: Key, route: _Route) -> None:
-        self._routes.pop(key, None)
-        self._routes[key] = route
-        if len(self._routes) > MAX_ROUTES:
-            self._routes.popitem(last=False)
+    def _add(self, key: Key, owner: _Owner) -> None:
+        self._owners.pop(key, None)
+        self._owners[key] = owner
+        if len(self._owners) > MAX_CONNECTIONS:
+            self._owners.popitem(last=False)

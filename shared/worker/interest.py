@@ -20,7 +20,7 @@ RETRY_S = 0.5
 """After the bus refused a subscription: it reconnects by itself, this asks again."""
 
 
-class Routes:
+class PeerInterest:
     """Keeps the bus's interest equal to the set of wanted peers."""
 
     def __init__(
