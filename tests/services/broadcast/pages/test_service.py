@@ -19,8 +19,7 @@ from shared.transports import TransportState
 from shared.wire.pages.frames import PagePost, PageSlowed, encode_frame
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.nats_server import free_port
-from tests.fakes.waiting import until
-from tests.services.broadcast.pages.worker import CHANNEL, ORIGIN, PagesWorker, SocketPage, pages_on
+from tests.services.broadcast.pages.worker import CHANNEL, ORIGIN, PagesWorker, SocketPage, pages_on, until
 
 
 def worker(name: str = "broadcast-1", hub: MemoryHub | None = None, **settings: object) -> PagesWorker:

@@ -18,11 +18,17 @@ from shared.settings.config import BroadcastSettings
 from shared.transport.contract import PeerHint
 from shared.websocket.server import SocketLimits
 from tests.conformance.suite import End
-from tests.fakes.waiting import until
+from tests.fakes import waiting
 from tests.services.broadcast.pages.page import Page
 
 ORIGIN = "http://page.test"
 CHANNEL = "swarm-space-webtorrent"
+DEADLINE_S = 60.0
+"""For one thing to happen over real sockets, on a machine that does ten other things."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    await waiting.until(condition, DEADLINE_S)
 
 
 class PagesWorker(End):
