@@ -88,7 +88,6 @@ TWICE = {
     "Report": "a manager's, the demo's",
     "Row": "of a table of the demo, of the table of conversations",
     "Admission": "of wires, of sockets",
-    "Seat": "a place on the wire, a page on a channel",
 }
 """A class name that two rooms have -> what each means. Everything else is one name, one meaning."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
-from playwright.async_api import BrowserContext, Page, async_playwright
+from playwright.async_api import BrowserContext, Error, Page, async_playwright
 
 from tests.interop.conftest import DEADLINE_S, FLAGS, HERE
 
@@ -72,9 +72,14 @@ async def profiles(folder: Path, count: int = 2) -> AsyncIterator[list[BrowserCo
                 str(folder / f"profile-{number}"), executable_path=shutil.which("chromium"), args=list(FLAGS)
             )
             context.set_default_timeout(DEADLINE_S * 1000)
-            stack.push_async_callback(context.close)
+            stack.push_async_callback(_close, context)
             contexts.append(context)
         yield contexts
+
+
+async def _close(context: BrowserContext) -> None:
+    with suppress(Error):  # a test may have killed it
+        await context.close()
 
 
 async def tab(context: BrowserContext, url: str, channel: str = CHANNEL) -> Page:

@@ -22,10 +22,10 @@ from shared.ids import PeerToken, guest_token, peer_name, peerjs_id
 from shared.settings.config import BroadcastSettings
 from tests.e2e.test_up import Running, cli_json, running
 from tests.fakes.memory_bus import MemoryHub
-from tests.fakes.waiting import until
 from tests.fakes.worker_node import WorkerNode
 from tests.interop.conftest import DEADLINE_S
 from tests.interop.pages import profiles, site, tab
+from tests.services.broadcast.pages.worker import until
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -16,9 +16,8 @@ from playwright.async_api import BrowserContext, Page
 
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.nats_server import free_port
-from tests.fakes.waiting import until
 from tests.interop.pages import Site, heard_all, profiles, site, tab, together
-from tests.services.broadcast.pages.worker import PagesWorker, SocketPage
+from tests.services.broadcast.pages.worker import PagesWorker, SocketPage, until
 
 pytestmark = pytest.mark.timeout(300)
 

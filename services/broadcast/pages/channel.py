@@ -20,7 +20,7 @@ from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_S
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class PageSeat:
     """A page: its id, and what it shares with those tabs that hear its posts natively."""
 
     page: bytes
@@ -48,7 +48,7 @@ class Channel:
     """Driven by PagesMachine; sockets are its numbers."""
 
     def __init__(self) -> None:
-        self._pages: dict[int, Seat] = {}
+        self._pages: dict[int, PageSeat] = {}
         self._workers: dict[str, _Worker] = {}
         self._log: deque[tuple[float, Posted]] = deque()
         self._log_bytes = 0
@@ -56,7 +56,7 @@ class Channel:
 
     # ── who is there ──
 
-    def join(self, socket: int, seat: Seat) -> None:
+    def join(self, socket: int, seat: PageSeat) -> None:
         self._pages[socket] = seat
 
     def leave(self, socket: int) -> bool:
@@ -66,7 +66,7 @@ class Channel:
     def sockets(self) -> list[int]:
         return list(self._pages)
 
-    def seats(self) -> list[Seat]:
+    def seats(self) -> list[PageSeat]:
         return list(self._pages.values())
 
     def own_pages(self) -> list[bytes]:
@@ -126,7 +126,7 @@ class Channel:
         """Sockets of the pages here that do not hear it otherwise: neither its sender nor a tab of its browser."""
         return [socket for socket, seat in self._pages.items() if _hears(seat, post)]
 
-    def missed(self, seat: Seat, since_s: float, now: float) -> list[Posted]:
+    def missed(self, seat: PageSeat, since_s: float, now: float) -> list[Posted]:
         """What was posted in the last since_s seconds and is for this page. It tells doubles by their numbers."""
         return [post for at, post in self._log if now - at < since_s and _hears(seat, post)]
 
@@ -139,5 +139,5 @@ class Channel:
         return len(self.pages() - {sender})
 
 
-def _hears(seat: Seat, post: Posted) -> bool:
+def _hears(seat: PageSeat, post: Posted) -> bool:
     return seat.page != post.sender and seat.browser != post.browser

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from services.broadcast.pages.channel import Channel, Posted, Seat
+from services.broadcast.pages.channel import Channel, PageSeat, Posted
 from services.broadcast.pages.limits import (
     HELLO_TIMEOUT_S,
     MAX_VALUE_BYTES,
@@ -42,13 +42,13 @@ from shared.wire.pages.frames import (
     Joined,
     Leave,
     Message,
-    Ping,
-    Pong,
-    Post,
+    PagePing,
+    PagePong,
+    PagePost,
+    PageSlowed,
+    PostRefused,
+    PostTaken,
     Present,
-    Refused,
-    Slowed,
-    Taken,
     Welcome,
     decode_from_page,
     encode_frame,
@@ -99,7 +99,7 @@ class _Page:
 
     origin: str
     opened_s: float
-    seat: Seat | None = None
+    seat: PageSeat | None = None
     channels: set[str] = field(default_factory=set)
     waiting: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -161,7 +161,7 @@ class PagesMachine:
 
     def slowed(self, socket: int) -> None:
         """The page is read more slowly: it is notified, once for each time."""
-        self._say(socket, Slowed())
+        self._say(socket, PageSlowed())
 
     def outgoing(self) -> list[Outgoing]:
         out, self._out = list(self._out), deque()
@@ -185,7 +185,7 @@ class PagesMachine:
             for worker in silent:
                 self.forget_worker(worker)
 
-    def seats(self, channel: str) -> list[Seat]:
+    def seats(self, channel: str) -> list[PageSeat]:
         """Who is on a channel here, of every origin."""
         return [seat for (_, name), each in self._channels.items() if name == channel for seat in each.seats()]
 
@@ -262,17 +262,17 @@ class PagesMachine:
             case Leave():
                 if frame.channel in page.channels:
                     self._leave(socket, page, frame.channel)
-            case Post():
+            case PagePost():
                 self._post(socket, page, page.seat, frame, now)
-            case Ping():
-                self._say(socket, Pong())
+            case PagePing():
+                self._say(socket, PagePong())
             case _:
                 assert_never(frame)
 
     def _hello(self, socket: int, page: _Page, hello: Hello, now: float) -> None:
         if page.seat is not None or hello.version != VERSION:
             raise RemoteProtocolError("a second hello, or one of another version")
-        seat = Seat(page_id(hello.secret), hello.browser)
+        seat = PageSeat(page_id(hello.secret), hello.browser)
         for old, other in list(self._pages.items()):
             # The network lost its old socket, and we have not noticed yet.
             if other.seat == seat and other.origin == page.origin:
@@ -282,7 +282,7 @@ class PagesMachine:
         for join in hello.joins:
             self._join(socket, page, seat, join, now)
 
-    def _join(self, socket: int, page: _Page, seat: Seat, join: Join, now: float) -> None:
+    def _join(self, socket: int, page: _Page, seat: PageSeat, join: Join, now: float) -> None:
         key = (page.origin, join.channel)
         channel = self._channels.get(key)
         if channel is None:
@@ -312,7 +312,7 @@ class PagesMachine:
         if name == self._node_channel:
             self._news.append(PageWent(socket))
 
-    def _post(self, socket: int, page: _Page, seat: Seat, frame: Post, now: float) -> None:
+    def _post(self, socket: int, page: _Page, seat: PageSeat, frame: PagePost, now: float) -> None:
         if frame.channel not in page.channels:
             self._refuse(socket, frame.channel, frame.number, Cause.FORBIDDEN)
             return
@@ -378,7 +378,7 @@ class PagesMachine:
         listeners = self._channels[key].listeners(sender) + (key[1] == self._node_channel)
         if not listeners:
             self.refused[Cause.NO_LISTENER] += 1  # carried, and heard by nobody: never a success
-        self._say(socket, Taken(key[1], number, listeners))
+        self._say(socket, PostTaken(key[1], number, listeners))
 
     def _tell_present(self, key: tuple[str, str]) -> None:
         channel = self._channels[key]
@@ -388,7 +388,7 @@ class PagesMachine:
 
     def _refuse(self, socket: int, channel: str, number: int, cause: Cause) -> None:
         self.refused[cause] += 1
-        self._say(socket, Refused(channel, number, cause))
+        self._say(socket, PostRefused(channel, number, cause))
 
     def _dismiss(self, socket: int, cause: Cause) -> None:
         """Say why in words, and close."""

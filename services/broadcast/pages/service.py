@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.broadcast.pages.channel import Seat
+from services.broadcast.pages.channel import PageSeat
 from services.broadcast.pages.endpoint import PAGE_SOCKETS, PagesEndpoint, is_loopback
 from services.broadcast.pages.limits import (
     LISTEN_RETRY_CAP_S,
@@ -115,7 +115,7 @@ class Pages:
         slowed = {Cause.RATE_LIMITED.value: self._endpoint.sockets.slowed_count}
         return Counter(self._endpoint.sockets.refusals()) + Counter(slowed)
 
-    def seats(self, channel: str) -> list[Seat]:
+    def seats(self, channel: str) -> list[PageSeat]:
         """The pages that are on a channel here, of every origin."""
         return self._machine.seats(channel)
 

@@ -60,7 +60,7 @@ class Leave(msgspec.Struct, array_like=True, frozen=True, tag="leave"):
     channel: str
 
 
-class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
+class PagePost(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     """number: counts up by one with every post of this page on this channel, from 1. Said again until `taken`."""
 
     channel: str
@@ -68,7 +68,7 @@ class Post(msgspec.Struct, array_like=True, frozen=True, tag="post"):
     value: bytes
 
 
-class Ping(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
+class PagePing(msgspec.Struct, array_like=True, frozen=True, tag="ping"):
     """A script cannot see WebSocket pings, so it has its own."""
 
 
@@ -90,7 +90,7 @@ class Present(msgspec.Struct, array_like=True, frozen=True, tag="present"):
     pages: int
 
 
-class Taken(msgspec.Struct, array_like=True, frozen=True, tag="taken"):
+class PostTaken(msgspec.Struct, array_like=True, frozen=True, tag="taken"):
     """Every worker of the channel has the post. listeners: pages and nodes that were there to hear it; 0 = nobody."""
 
     channel: str
@@ -98,7 +98,7 @@ class Taken(msgspec.Struct, array_like=True, frozen=True, tag="taken"):
     listeners: int
 
 
-class Refused(msgspec.Struct, array_like=True, frozen=True, tag="refused"):
+class PostRefused(msgspec.Struct, array_like=True, frozen=True, tag="refused"):
     """number: of the post, or JOIN."""
 
     channel: str
@@ -115,16 +115,16 @@ class Message(msgspec.Struct, array_like=True, frozen=True, tag="message"):
     value: bytes
 
 
-class Pong(msgspec.Struct, array_like=True, frozen=True, tag="pong"):
-    """Answers Ping."""
+class PagePong(msgspec.Struct, array_like=True, frozen=True, tag="pong"):
+    """Answers PagePing."""
 
 
-class Slowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
+class PageSlowed(msgspec.Struct, array_like=True, frozen=True, tag="slowed"):
     """The page posts faster than it may: it is read more slowly, and nothing is lost."""
 
 
-FromPage = Hello | Join | Leave | Post | Ping
-FromWorker = Welcome | Joined | Present | Taken | Refused | Message | Pong | Slowed
+FromPage = Hello | Join | Leave | PagePost | PagePing
+FromWorker = Welcome | Joined | Present | PostTaken | PostRefused | Message | PagePong | PageSlowed
 
 _from_page: msgspec.msgpack.Decoder[FromPage] = msgspec.msgpack.Decoder(FromPage)
 _from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
@@ -140,7 +140,7 @@ def decode_from_page(data: bytes) -> FromPage:
             _check_join(join)
     elif isinstance(frame, Join):
         _check_join(frame)
-    elif isinstance(frame, Post):
+    elif isinstance(frame, PagePost):
         _check(0 < frame.number <= MAX_NUMBER)
     return frame
 

@@ -66,7 +66,7 @@ class PageSet:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ArrayView:
     """kind: one of VIEW_KINDS. data: its bytes, little-endian."""
 
     kind: str
@@ -79,7 +79,7 @@ class Undefined:
 
 
 UNDEFINED_VALUE = Undefined()
-Extended = PageDate | PageMap | PageSet | View | Undefined
+Extended = PageDate | PageMap | PageSet | ArrayView | Undefined
 """What a page has and MessagePack has not."""
 
 
@@ -142,7 +142,7 @@ def _read(code: int, body: bytes, depth: int) -> Any:
                 return PageSet(tuple(members))
             return PageMap(tuple(zip(members[::2], members[1::2], strict=True)))
         case 4 if body and body[0] < len(VIEW_KINDS):
-            return View(VIEW_KINDS[body[0]], body[1:])
+            return ArrayView(VIEW_KINDS[body[0]], body[1:])
         case 5 if not body:
             return UNDEFINED_VALUE
         case 6 if len(body) % 2 == 0:
@@ -176,7 +176,7 @@ def _packed(value: Extended) -> msgspec.msgpack.Ext:
             return _extension(MAP, encode_value([each for pair in value.pairs for each in pair]))
         case PageSet():
             return _extension(SET, encode_value(list(value.members)))
-        case View():
+        case ArrayView():
             return _extension(VIEW, bytes([VIEW_KINDS.index(value.kind)]) + value.data)
         case Undefined():
             return _extension(UNDEFINED, b"")

@@ -14,12 +14,12 @@ from shared.wire.pages.frames import (
     Join,
     Joined,
     Message,
-    Pong,
-    Post,
+    PagePong,
+    PagePost,
+    PageSlowed,
+    PostRefused,
+    PostTaken,
     Present,
-    Refused,
-    Slowed,
-    Taken,
     Welcome,
     decode_from_worker,
     encode_frame,
@@ -34,12 +34,12 @@ class Page:
         self.secret = secret or os.urandom(16)
         self.browser = browser or os.urandom(16)
         self.id = b""
-        self.outbox: list[Post] = []
+        self.outbox: list[PagePost] = []
         self.heard: list[tuple[bytes, int, bytes]] = []
         self.doubles = 0
         self.gaps = 0
         self.taken: dict[int, int] = {}
-        self.refused: list[Refused] = []
+        self.refused: list[PostRefused] = []
         self.present = 0
         self.joined = False
         self.others: list[FromWorker] = []
@@ -56,7 +56,7 @@ class Page:
 
     def post(self, value: bytes) -> bytes:
         self._number += 1
-        post = Post(self.channel, self._number, value)
+        post = PagePost(self.channel, self._number, value)
         self.outbox.append(post)
         return encode_frame(post)
 
@@ -72,15 +72,15 @@ class Page:
                 self.joined = True
             case Present():
                 self.present = frame.pages
-            case Taken():
+            case PostTaken():
                 self.taken[frame.number] = frame.listeners
                 self.outbox = [post for post in self.outbox if post.number != frame.number]
-            case Refused():
+            case PostRefused():
                 self.refused.append(frame)
                 self.outbox = [post for post in self.outbox if post.number != frame.number]
             case Message():
                 self._hear(frame)
-            case Pong() | Slowed():
+            case PagePong() | PageSlowed():
                 self.others.append(frame)
             case _:
                 assert_never(frame)

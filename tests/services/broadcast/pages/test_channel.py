@@ -5,17 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.broadcast.pages.channel import Channel, Posted, Seat
+from services.broadcast.pages.channel import Channel, PageSeat, Posted
 from services.broadcast.pages.limits import LOG_BYTES, LOG_S, MAX_SENDERS, MAX_WORKERS, PRESENCE_EXPIRY_S
 
-ONE, SAME, OTHER = Seat(b"one", b"chromium"), Seat(b"same", b"chromium"), Seat(b"other", b"firefox")
+ONE, SAME, OTHER = PageSeat(b"one", b"chromium"), PageSeat(b"same", b"chromium"), PageSeat(b"other", b"firefox")
 
 
-def post(number: int, seat: Seat = ONE, value: bytes = b"v") -> Posted:
+def post(number: int, seat: PageSeat = ONE, value: bytes = b"v") -> Posted:
     return Posted(seat.page, seat.browser, number, value)
 
 
-def channel(*seats: Seat) -> Channel:
+def channel(*seats: PageSeat) -> Channel:
     made = Channel()
     for socket, seat in enumerate(seats):
         made.join(socket, seat)

@@ -22,7 +22,7 @@ from services.broadcast.pages.machine import PageCame, PageSaid, PagesMachine, P
 from shared.errors import Cause
 from shared.websocket.admission import Caller
 from shared.websocket.machine import Opening
-from shared.wire.pages.frames import JOIN, Hello, Join, Leave, Ping, Pong, encode_frame
+from shared.wire.pages.frames import JOIN, Hello, Join, Leave, PagePing, PagePong, encode_frame
 from tests.services.broadcast.pages.page import Page
 
 ORIGIN, OTHER_ORIGIN = "https://one.example", "https://two.example"
@@ -251,7 +251,7 @@ def test_who_says_nothing_or_no_hello_is_closed() -> None:
     opening = Opening({}, Caller("127.0.0.1", ORIGIN))
     worker.machine.open_socket(7, opening, 0.0)
     worker.machine.open_socket(8, opening, 0.0)
-    worker.say(8, encode_frame(Ping()))
+    worker.say(8, encode_frame(PagePing()))
     worker.machine.handle_timer(HELLO_TIMEOUT_S)
     worker.flush()
     assert worker.closed == [8, 7]
@@ -260,8 +260,8 @@ def test_who_says_nothing_or_no_hello_is_closed() -> None:
 
 def test_a_ping_is_answered() -> None:
     worker, page = Worker(), Page()
-    worker.say(worker.connect(page), encode_frame(Ping()))
-    assert page.others == [Pong()]
+    worker.say(worker.connect(page), encode_frame(PagePing()))
+    assert page.others == [PagePong()]
 
 
 def test_a_post_that_is_too_large_is_refused_alone() -> None:

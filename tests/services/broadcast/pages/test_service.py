@@ -16,11 +16,10 @@ from services.broadcast.pages.limits import MAX_FRAME_BYTES, PAGE_PING_S
 from shared.errors import Cause, TransportError
 from shared.ids import guest_token
 from shared.transports import TransportState
-from shared.wire.pages.frames import Post, Slowed, encode_frame
+from shared.wire.pages.frames import PagePost, PageSlowed, encode_frame
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.nats_server import free_port
-from tests.fakes.waiting import until
-from tests.services.broadcast.pages.worker import CHANNEL, ORIGIN, PagesWorker, SocketPage, pages_on
+from tests.services.broadcast.pages.worker import CHANNEL, ORIGIN, PagesWorker, SocketPage, pages_on, until
 
 
 def worker(name: str = "broadcast-1", hub: MemoryHub | None = None, **settings: object) -> PagesWorker:
@@ -117,7 +116,7 @@ async def test_a_page_that_posts_too_fast_is_slowed_notified_and_loses_nothing()
             await one.send(one.post(b"%d" % number))
         await until(lambda: len(two.heard) == 40)
         assert two.values() == [b"%d" % number for number in range(40)]
-        assert Slowed() in one.others
+        assert PageSlowed() in one.others
         assert server.broadcast.refused["rate_limited"] >= 1
         await one.gone()
         await two.gone()
@@ -128,7 +127,7 @@ async def test_a_message_that_is_too_long_closes_its_socket_by_that_reason() -> 
     async with pages_on(server := worker()) as http:
         await page.connect(http, server.url)
         await until(lambda: page.joined)
-        await page.send(encode_frame(Post("c", 1, bytes(MAX_FRAME_BYTES))))
+        await page.send(encode_frame(PagePost("c", 1, bytes(MAX_FRAME_BYTES))))
         await until(lambda: page.close_code is not None)
         assert page.close_code == 1009
         assert server.broadcast.refused["too_large"] == 1

@@ -18,11 +18,17 @@ from shared.settings.config import BroadcastSettings
 from shared.transport.contract import PeerHint
 from shared.websocket.server import SocketLimits
 from tests.conformance.suite import End
-from tests.fakes.waiting import until
+from tests.fakes import waiting
 from tests.services.broadcast.pages.page import Page
 
 ORIGIN = "http://page.test"
 CHANNEL = "swarm-space-webtorrent"
+DEADLINE_S = 60.0
+"""For one thing to happen over real sockets, on a machine that does ten other things."""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    await waiting.until(condition, DEADLINE_S)
 
 
 class PagesWorker(End):
@@ -72,7 +78,7 @@ class SocketPage(Page):
         """Stay connected until cancelled, as `broadcast.js` does, and go on where it was."""
         since_ms = 0
         while True:
-            # Refused, or the port has nobody behind it for a moment.
+            # PostRefused, or the port has nobody behind it for a moment.
             with suppress(aiohttp.ClientError, OSError):
                 await self.connect(http, url, since_ms=since_ms)
                 assert self._reading is not None
@@ -81,7 +87,7 @@ class SocketPage(Page):
             await asyncio.sleep(0.1)
 
     async def say(self, value: bytes) -> None:
-        """Post; without a socket it goes with the next one."""
+        """PagePost; without a socket it goes with the next one."""
         data = self.post(value)
         with suppress(ConnectionError, AssertionError):
             await self.send(data)

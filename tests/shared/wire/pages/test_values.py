@@ -14,10 +14,10 @@ from shared.wire.pages.values import (
     MAX_DEPTH,
     UNDEFINED_VALUE,
     VIEW_KINDS,
+    ArrayView,
     PageDate,
     PageMap,
     PageSet,
-    View,
     decode_value,
     encode_value,
 )
@@ -31,7 +31,7 @@ SCALARS = (
     | st.binary(max_size=20)
     | st.just(UNDEFINED_VALUE)
     | st.builds(PageDate, st.floats())
-    | st.builds(View, st.sampled_from(VIEW_KINDS), st.binary(max_size=20))
+    | st.builds(ArrayView, st.sampled_from(VIEW_KINDS), st.binary(max_size=20))
 )
 VALUES = st.recursive(
     SCALARS,
@@ -90,7 +90,7 @@ def test_a_value_cut_off_is_refused(value: Any, data: st.DataObject) -> None:
     [
         (PageDate(0.0), b"\xd7\x01" + bytes(8)),
         (UNDEFINED_VALUE, b"\xc7\x00\x05"),
-        (View("Uint8Array", b"\x07"), b"\xd5\x04\x01\x07"),
+        (ArrayView("Uint8Array", b"\x07"), b"\xd5\x04\x01\x07"),
         (PageSet((1,)), b"\xd5\x03\x91\x01"),
         (PageMap(((1, "a"),)), b"\xd6\x02\x92\x01\xa1a"),
         (b"\x01", b"\xc4\x01\x01"),
