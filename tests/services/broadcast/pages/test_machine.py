@@ -194,7 +194,7 @@ def test_a_new_page_hears_nothing_of_before() -> None:
     assert late.values() == []
 
 
-def test_nobody_goes_on_under_the_name_of_another() -> None:
+def test_nobody_goes_on_in_the_name_of_another() -> None:
     """What others know of a page is not what it says to be itself."""
     worker, one = Worker(), Page()
     worker.connect(one)
