@@ -25,7 +25,7 @@ export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test test-interop test-compose coverage start stop restart logs bench-fallback clean
+.PHONY: help setup demo up check test test-interop test-compose coverage start stop restart upgrade backup restore logs bench-fallback clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -60,20 +60,40 @@ test-interop: $(STAMP)  ## against the real peers: Chromium with peerjs, npm's p
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 test-compose: $(STAMP)  ## two nodes under docker compose, harmed, seen in a real Jaeger (installs what is missing; PART="words")
+	@TMPDIR="$(CURDIR)/.tools/tmp" $(UV) sync --quiet --frozen --inexact --extra node --group interop --python '$(PYTHON)' >&2
 	@exec $(BIN)/python -m tests.compose $(PART) $(ARGS)
+
+define say_where
+	@printf 'page:    http://%s/#token=%s\n' "$$($(COMPOSE) port gateway 8080)" "$$($(COMPOSE) exec -T gateway cat /secret/gateway.token)"
+	@printf 'metrics: http://%s/metrics (with the token)\n' "$$($(COMPOSE) port gateway 8080)"
+	@printf 'jaeger:  http://%s\n' "$$($(COMPOSE) port jaeger 16686)"
+endef
 
 start:  ## a node under docker compose; prints where its page is
 	@$(COMPOSE) build --quiet
 	@$(COMPOSE) up --detach --wait $(ARGS)
-	@printf 'page:    http://%s/#token=%s\n' "$$($(COMPOSE) port gateway 8080)" "$$($(COMPOSE) exec -T gateway cat /secret/gateway.token)"
-	@printf 'metrics: http://%s/metrics (with the token)\n' "$$($(COMPOSE) port gateway 8080)"
-	@printf 'jaeger:  http://%s\n' "$$($(COMPOSE) port jaeger 16686)"
+	$(say_where)
 
 stop:  ## end it; its keys and files stay (service=webrtc ends that alone)
 	@$(COMPOSE) $(if $(service),stop $(service),down) $(ARGS)
 
-restart:  ## start it again (service=webrtc that alone)
+restart:  ## start it again (service=webrtc that alone); prints where its page is
 	@$(COMPOSE) restart $(service) $(ARGS)
+	@$(COMPOSE) up --detach --wait --no-recreate
+	$(say_where)
+
+upgrade:  ## replace its containers by this checkout's, one service after another
+	@COMPOSE="$(COMPOSE)" ops/compose/upgrade.sh
+
+backup:  ## its identity, index and chunks into FILE=path, stopped meanwhile; whoever has the file is the node
+	@test -n "$(FILE)" || { echo 'make: say where to: make backup FILE=node.tar' >&2; exit 1; }
+	@running="$$($(COMPOSE) ps --quiet)"; $(COMPOSE) stop && \
+		(umask 077; $(COMPOSE) run --rm --no-deps -T backup save >"$(FILE).part") && mv "$(FILE).part" "$(FILE)"; \
+		code=$$?; test -z "$$running" || $(COMPOSE) up --detach --wait --no-recreate; exit $$code
+
+restore:  ## a node out of FILE=path, where there is none yet; then: make start
+	@test -n "$(FILE)" || { echo 'make: say from where: make restore FILE=node.tar' >&2; exit 1; }
+	@$(COMPOSE) run --rm --no-deps -T backup load <"$(FILE)"
 
 logs:  ## what its containers say (service=webrtc that alone)
 	@$(COMPOSE) logs --tail 200 $(service) $(ARGS)

@@ -26,6 +26,7 @@ from shared.bus.messages.subjects import BUCKET_MANIFESTS, QUEUE_CHUNK, Subjects
 from shared.clock import monotonic
 from shared.content.keys import public_key, publish_seed
 from shared.errors import ConfigError
+from shared.process.home_schema import ensure_home_schema
 from shared.process.root_key import load_or_create_root
 from shared.process.run import CannotStart, Process
 from shared.settings.config import Config
@@ -59,6 +60,7 @@ class ChunkService:
     """
 
     def __init__(self, bus: Bus, subjects: Subjects, config: Config, tasks: Tasks) -> None:
+        ensure_home_schema(config.home)
         root = load_or_create_root(config.home)
         self._bus = bus
         self._subjects = subjects

@@ -148,7 +148,8 @@ class ManifestIndex:
         Raises: BusError where the bus was away for BUS_STALL_S.
         """
         alias, digest = _alias_key(summary.file_id), summary.digest
-        await self.load(digest)
+        if digest not in self._classes:
+            await self.load(digest)
         self._removing.add(digest)
         # First, so that the watch, which reports our own entry too, finds nothing left to forget.
         orphans = self._classes.forget(digest)
@@ -182,15 +183,17 @@ class ManifestIndex:
         return self._summaries.get(digest)
 
     async def find(self, manifest_id: str) -> FileSummary | None:
-        """As `known`, and asks the bucket for LOOK_UP_TIMEOUT_S where the watch is silent so far. For our own user."""
+        """As `known`, and asks the bucket for LOOK_UP_TIMEOUT_S where the watch may be behind: of a file that
+        another instance has added, or has completed. For our own user.
+        """
         known = self.known(manifest_id)
-        if known is not None or not is_manifest_id(manifest_id):
+        if (known is not None and known.complete) or not is_manifest_id(manifest_id):
             return known
         try:
             async with asyncio.timeout(LOOK_UP_TIMEOUT_S):
                 return await self._look_up(manifest_id)
         except (TimeoutError, BusError):
-            return None
+            return known
 
     async def class_of(self, ref: str) -> ContentClass | None:
         """Who may have this chunk; None where no indexed manifest lists it."""
@@ -220,14 +223,16 @@ class ManifestIndex:
             await self._restore(digest)
 
     async def load(self, digest: str) -> None:
-        """Learn the refs of an indexed manifest. Raises: SwarmbridgeError where the store cannot be used."""
-        if digest in self._classes:
-            return
+        """Learn the refs of an indexed manifest, and that its chunks are stored where it is complete.
+
+        Raises: SwarmbridgeError where the store cannot be used.
+        """
         manifest = await self._store.get_manifest(digest)
         summary = self._summaries.get(digest)
         if manifest is None or summary is None or digest in self._removing:  # removed while it was read
             return
-        self._classes.learn(manifest, summary.stored_ms)
+        if digest not in self._classes:
+            self._classes.learn(manifest, summary.stored_ms)
         if summary.complete:
             for seq, ref in enumerate(manifest.chunks):
                 self._store.holdings.expect(ref, manifest.chunk_size(seq) + STORED_OVERHEAD_BYTES)
@@ -236,8 +241,6 @@ class ManifestIndex:
         digest = manifest_id if is_digest(manifest_id) else await self._read_alias(manifest_id)
         if digest is None or not is_digest(digest):
             return None
-        if digest in self._summaries:
-            return self._summaries[digest]
         entry = await self._bucket.get(MANIFEST_PREFIX + digest)
         return _decode_summary(entry.value) if entry is not None and entry.value is not None else None
 
@@ -253,8 +256,11 @@ class ManifestIndex:
         if summary is None:
             self._forget(digest)
             return
+        before = self._summaries.get(digest)
         self._summaries[digest] = summary
-        if digest not in self._classes:
+        # Completed elsewhere: its chunks are in the store, and nothing else would tell of them.
+        completed = summary.complete and before is not None and not before.complete
+        if completed or digest not in self._classes:
             self._load_soon(digest)
 
     def _load_soon(self, digest: str) -> None:

@@ -126,6 +126,7 @@ class Progress:
             link,
             counts.manifest,
             self._started_ms,
+            self._bus.instance,
         )
 
 

@@ -38,6 +38,8 @@ LIST_PAGE_OBJECTS = 1000
 """Objects of a listing that are taken at a time: S3's own page, and about 2 ms of the event loop."""
 DELETE_PAGE_OBJECTS = 1000
 """Objects of one delete: S3's own limit."""
+WRITE_GRACE_S = 5.0
+"""How long a write whose caller was cancelled is waited for: of a chunk, on a slow disk."""
 DRAFT_AGE_S = 3600.0
 """A write takes milliseconds; nobody is at work on a draft that is older."""
 LARGE_MANIFEST_BYTES = 64 * 1024
@@ -228,7 +230,13 @@ class ChunkStore:
 
     async def _put(self, path: str, data: bytes) -> None:
         async with _translated():
-            await obstore.put_async(self._objects, path, data, use_multipart=False)
+            writing = asyncio.ensure_future(obstore.put_async(self._objects, path, data, use_multipart=False))
+            try:
+                await asyncio.shield(writing)
+            except asyncio.CancelledError:
+                # The store goes on with a write that nobody waits for: what we remove next must not appear again.
+                await asyncio.wait([writing], timeout=WRITE_GRACE_S)
+                raise
 
     async def _get(self, path: str) -> memoryview | None:
         try:

@@ -152,7 +152,8 @@ def _stats_view(found: Stats) -> Group:
         )
         remarks += [Text(text, style) for text, style in _remarks(row, state)]
     whole = Text(f"{found.transport_fallbacks} fallbacks, the last {ago(found.last_transport_fallback_at)}")
-    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, _managers(found.managers))
+    deciding = [_managers(found.managers), *_chunk_services(found.chunk_transfers)]
+    return Group(rows, *([Text()] if remarks else []), *remarks, Text(), whole, *deciding)
 
 
 def _error(row: TransportStats) -> str:
@@ -178,6 +179,15 @@ def _remarks(row: TransportStats, state: str) -> Iterator[tuple[str, str]]:
             yield f"{row.id}: {place.list}[{place.index}] of the rendezvous document is {place.state}{why}", "yellow"
 
 
+def _chunk_services(transfers: dict[str, int]) -> list[Text]:
+    """How several share the work; one has all of it."""
+    from rich.text import Text
+
+    if len(transfers) < 2:
+        return []
+    return [Text(f"{len(transfers)} chunk services, transfers: " + " + ".join(map(str, transfers.values())))]
+
+
 def _managers(found: ManagersView) -> Text:
     """What decides: a node without a manager delivers nothing."""
     from rich.text import Text
@@ -186,6 +196,8 @@ def _managers(found: ManagersView) -> Text:
         return Text("no manager is heard of: nothing can be delivered; see the node's log", "bold red")
     plural = "s" if found.count > 1 else ""
     parts = [f"{found.count} manager{plural}", f"{found.deliveries} deliveries in flight"]
+    if len(found.taken) > 1:
+        parts.append("taken: " + " + ".join(map(str, found.taken.values())))
     if found.refused:
         parts.append("not taken: " + ", ".join(f"{cause} {count}" for cause, count in found.refused.items()))
     if found.duplicate_share:

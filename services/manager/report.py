@@ -39,6 +39,7 @@ class Report:
             refused=dict(self._runs.refused),
             duplicate_share=self._budget.duplicate_share,
             at_ms=unix_ms(),
+            taken=self._runs.taken,
         )
         try:
             await self._bus.publish(self._subjects.event("manager"), status)

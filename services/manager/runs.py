@@ -75,6 +75,7 @@ class Runs:
         self._desk = desk
         self.refused: Counter[str] = Counter()
         """Deliveries not taken, by cause."""
+        self.taken = 0
         self._runs: dict[bytes, DeliveryRun] = {}
         self._to_peer: Counter[str] = Counter()
         # One that comes back goes on counting its hops: their numbers are what tells its records apart.
@@ -173,6 +174,7 @@ class Runs:
             self._desk, call, incoming.traceparent, remaining_s, first_hop, self._check_stopped, self._finished
         )
         self._runs[call.delivery_id] = run
+        self.taken += 1
         self._to_peer[call.peer] += 1
         run.start()
         return taken

@@ -116,7 +116,13 @@ async def _mesh(config: Config) -> Bus | None:
     from shared.bus.nats import bus as nats_bus
 
     seed = (await asyncio.to_thread(Path(config.bus.mesh_seed_file).read_text)).strip()
-    return await nats_bus.connect(config.bus.server, new_instance_id("rendezvous"), seed=seed, service=RENDEZVOUS)
+    return await nats_bus.connect(
+        config.bus.server,
+        new_instance_id("rendezvous"),
+        seed=seed,
+        service=RENDEZVOUS,
+        ca_file=config.bus.ca_file,
+    )
 
 
 if __name__ == "__main__":

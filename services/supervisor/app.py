@@ -103,6 +103,8 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
         nats_host=options.nats_host,
         nats_port=options.nats_port,
         nats_store=options.nats_store,
+        nats_tls=options.nats_tls,
+        nats_tls_files=options.nats_tls_files,
         nats_url=options.nats_url,
         json=options.json,
     )
@@ -116,7 +118,7 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
 
 def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
     try:
-        run(keep(load()))
+        run(keep(load(), once=options.once))
     except Interrupted:
         pass  # a signal is how it ends
     return EXIT_OK

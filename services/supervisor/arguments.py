@@ -79,13 +79,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def _add_keep(commands: Any) -> None:
-    commands.add_parser(
+    parser = commands.add_parser(
         "keep",
         help="make a node's streams and buckets again when NATS loses them",
         description="Make the node's streams and buckets, and make them again when NATS has lost them, until it is "
         "asked to end. Reads bus.url, node.id and bus.seed_file, the keeper's, as every service does.",
         epilog="Exit codes: 0 stopped as asked, 2 wrong setting, 3 could not start (a line says why).",
     )
+    parser.add_argument("--once", action="store_true", help="end when they are made")
 
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
@@ -116,6 +117,19 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nats-host", default="127.0.0.1", metavar="HOST", help="where nats-server is to listen")
     parser.add_argument("--nats-port", type=_port, default=NATS_PORT, metavar="N", help=f"its port ({NATS_PORT})")
     parser.add_argument("--nats-store", default="", metavar="DIR", help="its data, as it sees it (default: DIR/nats)")
+    parser.add_argument(
+        "--nats-tls",
+        type=_names,
+        default=(),
+        metavar="NAMES",
+        help="serve TLS alone, with a certificate for these names, separated by commas",
+    )
+    parser.add_argument(
+        "--nats-tls-files",
+        default="",
+        metavar="DIR",
+        help="where the server sees server.pem and server.key (default: DIR/bus/tls)",
+    )
     parser.add_argument(
         "--nats-url", default="", metavar="URL", help="wait for this server and make the streams and buckets on it"
     )
@@ -157,6 +171,13 @@ def _port(text: str) -> int:
 
 def _size(text: str) -> int:
     return _whole_number(text, MIN_SIZE_MIB, MAX_SIZE_MIB)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names or not all(name.isascii() for name in names):
+        raise argparse.ArgumentTypeError("host names or addresses, separated by commas")
+    return names
 
 
 def _whole_number(text: str, least: int, most: int) -> int:

@@ -96,7 +96,10 @@ class Started(ApiStruct, frozen=True):
 
 
 class Transfer(ApiStruct, frozen=True):
-    """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport."""
+    """One put or get. state: running, done or failed. by_transport: confirmed bytes by transport.
+
+    instance: of the chunk service that works on it, "" until it is taken.
+    """
 
     id: str
     kind: str
@@ -111,6 +114,7 @@ class Transfer(ApiStruct, frozen=True):
     link: str = ""
     manifest: str = ""
     started_at: int = 0
+    instance: str = ""
 
 
 # ── peers and transports ──
@@ -206,7 +210,7 @@ class ManagersView(ApiStruct, frozen=True):
     count: live ones. deliveries: in flight in them. refused: deliveries not taken, by cause.
 
     duplicate_share: of answer bytes, those that came twice because of a hedge; the highest of the managers'.
-    instances: deliveries in flight in each live one, by its id.
+    instances: deliveries in flight in each live one, by its id. taken: deliveries since its start, likewise.
     """
 
     count: int = 0
@@ -214,6 +218,7 @@ class ManagersView(ApiStruct, frozen=True):
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     duplicate_share: float = 0.0
     instances: dict[str, int] = msgspec.field(default_factory=dict)
+    taken: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class Stats(ApiStruct, frozen=True):
@@ -223,6 +228,7 @@ class Stats(ApiStruct, frozen=True):
     last_transport_fallback_at: int | None
     transports: list[TransportStats]
     managers: ManagersView = ManagersView()
+    chunk_transfers: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class HopView(ApiStruct, frozen=True):

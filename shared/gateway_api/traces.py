@@ -140,7 +140,7 @@ def waterfall(
 
 
 def is_hop(span: Span) -> bool:
-    """Span names are `transport.hop <transport>`."""
+    """Span names are `transport.attempt <transport>`."""
     return span.name.startswith(names.SPAN_TRANSPORT_HOP)
 
 

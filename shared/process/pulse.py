@@ -45,18 +45,20 @@ async def pulse(bus: Bus, subjects: Subjects, service: str, state: Callable[[], 
         while True:
             with suppress(BusError):  # no answer, no pulse: the file grows old, and the check says so
                 health = await bus.request(subject, Ping(), Health, ANSWER_TIMEOUT_S)
-                _write(path, bus.instance, health)
+                write_pulse(path, bus.instance, health)
             await asyncio.sleep(PULSE_INTERVAL_S)
     finally:
-        _remove(path)
+        remove_pulse(path)
         await serving.close()
 
 
-def _remove(path: Path) -> None:
+def remove_pulse(path: Path) -> None:
+    """A process that has ended has none."""
     path.unlink(missing_ok=True)
 
 
-def _write(path: Path, instance: str, health: Health) -> None:
+def write_pulse(path: Path, instance: str, health: Health) -> None:
+    """Say how a process is, whole at every moment. Raises: OSError."""
     draft = path.with_suffix(".new")
     draft.write_text(json.dumps({"instance": instance, "state": health.state, "reason": health.reason}))
     draft.replace(path)

@@ -18,8 +18,9 @@ from pathlib import Path
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Health
 from shared.bus.messages.records import Diagnostic
-from shared.bus.messages.subjects import Subjects
+from shared.bus.messages.subjects import BUCKET_LAYOUT, Subjects
 from shared.bus.nats import bus as nats_bus
+from shared.bus.nats.layout import SCHEMA_KEY, NewerSchema, refuse_newer
 from shared.bus.nats.permissions import SETTINGS_WRITERS
 from shared.bus.nats.users import read_seed
 from shared.clock import unix_ms
@@ -155,11 +156,21 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
 
 
 async def _follow_settings(process: Process) -> None:
+    await _refuse_newer(process)
     writes = process.service in SETTINGS_WRITERS
     await process.flags.start(process.bus, seed=writes)
     await process.blocklist.start(process.bus, keep=writes)
     if writes:
         process.bus.on_lost(lambda name: _report_loss(process, name))
+
+
+async def _refuse_newer(process: Process) -> None:
+    """Raises: CannotStart: what NATS holds is of a version that we do not know."""
+    known = await (await process.bus.kv(BUCKET_LAYOUT)).get(SCHEMA_KEY)
+    try:
+        refuse_newer(known.value if known is not None else None)
+    except NewerSchema as error:
+        raise CannotStart(f"the NATS server at bus.url: {error}") from error
 
 
 def _report_loss(process: Process, name: str) -> None:
@@ -206,4 +217,5 @@ async def _connect(config: Config, instance: str, service: str, setting: str, *,
         service=service,
         announce=announce,
         scope=config.node.id if config.bus.scoped else "",
+        ca_file=config.bus.ca_file,
     )

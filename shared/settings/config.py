@@ -32,6 +32,7 @@ PATHS = (
     ("node", "pulse_file"),
     ("bus", "seed_file"),
     ("bus", "mesh_seed_file"),
+    ("bus", "ca_file"),
     ("rendezvous", "document"),
     ("chunk", "store"),
     ("gateway", "token_file"),
@@ -57,7 +58,8 @@ FOREIGN_ENV = {
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """id: subject token of the node on the bus. home: where keys, chunks and run-time files are kept.
 
-    environment: production or development. Chaos flags act in development; elsewhere only with allow_chaos.
+    environment: production or development; chaos flags act in development.
+    allow_chaos: chaos flags act in production too.
     pulse_file: where the process writes how it is after each answer of its own on the bus, for a container's health
     check (`shared.process.health`); "" = nowhere.
     """
@@ -73,14 +75,16 @@ class BusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """url: of the NATS server; "" = not said: a service looks on this machine, `up` starts its own.
 
     seed_file: nkey seed of this service's user; mesh_seed_file: of its user in the account `mesh`.
+    ca_file: PEM with the only authority that the server's certificate may be of, for tls://; "" = the system's.
 
-    scoped: nodes share one account (your own server, without ours): names of buckets and streams carry the
-    node's id. What they keep apart is names only, not permissions.
+    scoped: nodes share one account (your own server, without ours), so that names of buckets and streams carry
+    the node's id; what they keep apart is names only, not permissions.
     """
 
     url: str = ""
     seed_file: str = ""
     mesh_seed_file: str = ""
+    ca_file: str = ""
     scoped: bool = False
 
     @property
@@ -96,7 +100,10 @@ class TrustSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """propagation: whether traces cross to members: off, link or join. log_level: debug, info, warning, error."""
+    """propagation: whether traces cross to members (off, link or join). log_level: debug, info, warning or error.
+
+    otlp_endpoint: where spans go by OTLP over HTTP, `http://HOST:4318`; "" = nowhere but the page.
+    """
 
     propagation: str = "link"
     otlp_endpoint: str = ""
@@ -145,10 +152,10 @@ class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Our peer wire listens on host:port (0 = any); room names the swarm: infohash = sha1("swarm-space:" + room).
+    """host, port: where our peer wire listens, 0 = any port.
 
-    advertise: `host` others reach us at, "" = host. dht, trackers: switch the two ways to find peers.
-    dht_port: UDP, 0 = any.
+    room: names the swarm (infohash = sha1("swarm-space:" + room)). advertise: the host that others reach us at, "" =
+    `host`. dht: find peers by the DHT. trackers: find peers by trackers. dht_port: UDP, 0 = any.
     """
 
     host: str = "127.0.0.1"
@@ -161,7 +168,10 @@ class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class BroadcastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Pages join on host:port (0 = any). origin, channel: scope of the node's own channel on the mesh account."""
+    """host, port: where pages join, 0 = any port.
+
+    origin, channel: scope of the node's own channel on the mesh account.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
@@ -170,7 +180,10 @@ class BroadcastSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 
 class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """store: directory or obstore URL; "" = <home>/store. quota_bytes: puts beyond it are refused."""
+    """store: directory or obstore URL; "" = <home>/store. quota_bytes: puts beyond it are refused.
+
+    request_window: chunks asked of one peer at a time, before anything is known of it.
+    """
 
     store: str = ""
     quota_bytes: int = 20 * 2**30
@@ -178,8 +191,9 @@ class ChunkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP API and page. token_file: the operator's token, made by the supervisor.
+    """host, port: where the HTTP API and the page are, 0 = any port. token_file: holds the operator's token.
 
+    max_upload_bytes: of one file through the page or the CLI.
     allowed_hosts: names by which browsers and scrapers may reach it beside loopback's (docs/trust.md, DNS rebinding).
     """
 
@@ -191,7 +205,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FlagSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Start values of the run-time flags: used where no value is stored yet."""
+    """Start values of the run-time flags, used where no value is stored yet.
+
+    webrtc, webtorrent, broadcast: whether the transport is used. fallback_telemetry: whether fallbacks are diagnostics.
+    """
 
     webrtc: bool = True
     webtorrent: bool = True

@@ -55,7 +55,7 @@ def _heading(found: Waterfall) -> Text:
 def _name(row: WaterfallRow, several_nodes: bool) -> str:
     indent = "  " * min(row.depth, MAX_DEPTH)
     # Every subject begins alike and every hop says so: what differs must not be what is cut off.
-    short = NODE_PREFIX.sub("", row.name).replace("transport.hop", "hop")
+    short = NODE_PREFIX.sub("", row.name).replace("transport.attempt", "hop")
     place = f"{row.node}/{row.service}" if several_nodes else row.service
     return indent + printable(f"{short} ({place})")
 

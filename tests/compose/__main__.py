@@ -8,6 +8,7 @@ the images, and ends with no container, volume or network of its own left. Exit 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -15,16 +16,25 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.compose.backend import backend_parts
 from tests.compose.faults import fault_parts
-from tests.compose.moves import Nodes, move_parts
+from tests.compose.moves import Nodes, Part, move_parts
+from tests.compose.observe import observe_parts
 from tests.compose.project import ROOT, Project, run
+from tests.compose.reach import reach_parts
 from tests.compose.report import Report
 from tests.compose.traces import trace_parts
+from tests.compose.trust import trust_parts
+from tests.compose.upgrade import upgrade_parts
 
 BASE_IMAGE = "python:3.13-slim-trixie"
 NETWORK = "swarmbridge-test-mesh"
 NAMES = ("swarmbridge-test-a", "swarmbridge-test-b")
 MACHINE = Path(__file__).parent / "machine"
+CACHE = Path(
+    os.environ.get("SWARMBRIDGE_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "swarmbridge"
+)
 OVERLAY = "ops/compose/shared-mesh.yaml"
 
 
@@ -33,14 +43,18 @@ def main(arguments: list[str]) -> int:
     keep = "--keep" in arguments
     wanted = [word for word in arguments if not word.startswith("-")]
     report = Report()
-    with tempfile.TemporaryDirectory() as work:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Two runs would build the same tags and use the same names: the second waits.
+    lock = (CACHE / "test-compose.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock, tempfile.TemporaryDirectory() as work:
         nodes = _nodes(Path(work))
         if not report.part("machine", "engine, Compose and images", 900, _machine):
             return report.close()
         try:
             if not report.part("build", "an image a service", 600, lambda: _build(nodes)):
                 return report.close()
-            for part in (*move_parts(nodes), *trace_parts(nodes), *fault_parts(nodes)):
+            for part in _parts(nodes):
                 if not wanted or part.always or any(word in part.name for word in wanted):
                     held = report.part(part.name, part.expected, part.limit_s, part.work)
                     if part.always and not held:
@@ -49,6 +63,21 @@ def main(arguments: list[str]) -> int:
             if not keep:
                 report.part("the end", "nothing of ours left", 180, lambda: _clear(nodes))
     return report.close()
+
+
+def _parts(nodes: Nodes) -> list[Part]:
+    """Those that leave a node other than they found it come last."""
+    kinds = (
+        move_parts,
+        trust_parts,
+        reach_parts,
+        observe_parts,
+        trace_parts,
+        backend_parts,
+        fault_parts,
+        upgrade_parts,
+    )
+    return [part for kind in kinds for part in kind(nodes)]
 
 
 def _nodes(work: Path) -> Nodes:

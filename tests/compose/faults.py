@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from tests.compose.moves import Nodes, Part
-from tests.compose.project import Failed, run, until
+from tests.compose.moves import SIZE_BYTES, Nodes, Part
+from tests.compose.project import Failed, inspect, run, until
 
 BACK_S = 90.0
-CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger")
+CRASHED = ("webrtc", "webtorrent", "manager", "chunk", "nats", "rendezvous", "broadcast", "jaeger", "keeper")
 ROLLED = ("manager", "chunk", "webrtc", "webtorrent", "broadcast", "gateway")
-PAUSE_S = 6.0
+STORE = "/home/chunk/store"
+WIPE = ("find", "/lost", "-mindepth", "1", "-delete")
 
 
 def fault_parts(nodes: Nodes) -> list[Part]:
@@ -23,15 +24,12 @@ def fault_parts(nodes: Nodes) -> list[Part]:
         Part("kill -9 gateway", "it comes back, and still knows its files", 180, lambda: _gateway(nodes)),
         Part("pause webrtc", "another transport takes over", 180, lambda: _pause(nodes)),
         Part("network cut", "another transport takes over, WebRTC comes back", 240, lambda: _cut(nodes)),
+        Part("disk full", "said, nothing half kept, and well again with room", 180, lambda: _disk_full(nodes)),
         Part("rolling restart", "transfers go on while each service is replaced", 400, lambda: _roll(nodes)),
         Part("nats restart", "transfers go on afterwards", 180, lambda: _nats(nodes)),
         Part("down and up", "the same peer ids, every file still there", 300, lambda: _down_up(nodes)),
-        Part(
-            "nats loses its volume",
-            "`up` makes a node that serves",
-            300,
-            lambda: _amnesia(nodes),
-        ),
+        Part("nats loses its volume", "made again by the keeper, reported; puts work", 300, lambda: _amnesia(nodes)),
+        Part("down without a volume", "`up` makes a node that serves", 300, lambda: _without_volume(nodes)),
     ]
 
 
@@ -93,6 +91,31 @@ def _cut(nodes: Nodes) -> str:
     )
 
 
+def _disk_full(nodes: Nodes) -> str:
+    """A small file system over the store, in the container's own mount namespace: real writes meet a real ENOSPC."""
+    (container,) = nodes.b.containers("chunk")
+    inside = ("nsenter", "--target", inspect(container, "{{.State.Pid}}"), "--mount")
+    link, digest = nodes.file()
+    run(*inside, "mount", "-t", "tmpfs", "-o", "size=4m,uid=10001,gid=10001,mode=0700", "tmpfs", STORE)
+    try:
+        fetched = nodes.b.ended(nodes.b.fetch(link), 60.0)
+        if fetched["state"] != "failed":
+            raise Failed(f"a fetch without room ended as {fetched['state']}")
+        try:
+            nodes.b.put(b"0" * SIZE_BYTES)
+        except Failed as error:
+            refused = str(error)
+        else:
+            raise Failed("a put without room was accepted")
+        until(lambda: nodes.b.healthy("chunk"), BACK_S, "the chunk service healthy")
+    finally:
+        run(*inside, "umount", STORE)
+    nodes.b.finished(nodes.b.fetch(link), 60.0)
+    if nodes.b.sha256(link) != digest:
+        raise Failed("what arrived is not what was sent")
+    return f"the fetch failed with {fetched['cause']}; {refused}; with room again the same file came whole"
+
+
 def _roll(nodes: Nodes) -> str:
     for service in ROLLED:
         restart = partial(nodes.a.compose, "up", "--detach", "--wait", "--no-deps", "--force-recreate", service)
@@ -132,6 +155,26 @@ def _down_up(nodes: Nodes) -> str:
 
 
 def _amnesia(nodes: Nodes) -> str:
+    link, digest = nodes.file()
+    nodes.a.set_transports(webTorrent=False)
+    nodes.a.compose("stop", "nats")
+    run("docker", "run", "--rm", "--volume", f"{nodes.a.name}_nats-data:/lost", "swarmbridge-init:local", *WIPE)
+    nodes.a.compose("start", "nats")
+    started_s = time.monotonic()
+    until(lambda: nodes.a.put(b"a file"), BACK_S, "a put")
+    put_s = time.monotonic() - started_s
+    lost = until(lambda: [d for d in nodes.a.api("diagnostics") if d["code"] == "storage-lost"], BACK_S, "a diagnostic")
+    _healthy_again(nodes)
+    if next(t for t in nodes.a.api("stats")["transports"] if t["id"] == "webtorrent")["enabled"]:
+        raise Failed("a flag that was set is forgotten")
+    nodes.a.set_transports(webTorrent=True)
+    if nodes.a.sha256(link) != digest:
+        raise Failed("the file has changed")
+    nodes.moved()
+    return f"a put after {put_s:.1f} s, {len(lost)} diagnostics, a flag and a file as before, a new file moved"
+
+
+def _without_volume(nodes: Nodes) -> str:
     nodes.a.down()
     run("docker", "volume", "rm", f"{nodes.a.name}_nats-data")
     nodes.a.up()

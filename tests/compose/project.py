@@ -5,6 +5,7 @@ Standard library only, so that it runs against any checkout. Every command has a
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -23,21 +24,35 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_TIMEOUT_S = 180.0
 HTTP_TIMEOUT_S = 10.0
 POLL_S = 0.2
+SLOW_S = 120.0
+"""For a machine that is busy ten times over."""
+LONG_RUNNING = (
+    "chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats", "keeper",
+)  # fmt: skip
 
 
 class Failed(Exception):
     """What was expected did not happen; the text says what did."""
 
 
-def run(*command: str, env: dict[str, str] | None = None, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-    """Run a command to its end. Returns: its standard output. Raises: Failed with its last words."""
+def run(
+    *command: str,
+    env: dict[str, str] | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    both: bool = False,
+    either: bool = False,
+) -> str:
+    """Run a command to its end; both: with what it wrote to standard error; either: its exit code says nothing.
+
+    Returns: its standard output. Raises: Failed with its last words.
+    """
     try:
         done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(command)}: not done within {timeout_s:.0f} s") from None
-    if done.returncode:
+    if done.returncode and not either:
         raise Failed(f"{' '.join(command)}: exit {done.returncode}: {' '.join(done.stderr.split())[-600:]}")
-    return done.stdout
+    return done.stdout + (done.stderr if both else "")
 
 
 def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
@@ -58,25 +73,42 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 @dataclass
 class Project:
-    """A compose project. settings: environment over compose.yaml's defaults."""
+    """A compose project. settings: environment over compose.yaml's defaults. root: the checkout it is of."""
 
     name: str
     settings: dict[str, str]
     overlays: tuple[str, ...] = ()
     scales: dict[str, int] = field(default_factory=dict)
+    root: Path = ROOT
     _token: str = ""
 
-    def compose(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        files = [part for path in ("compose.yaml", *self.overlays) for part in ("-f", path)]
+    @property
+    def command(self) -> list[str]:
+        """`docker compose` for this project."""
+        files = [part for path in ("compose.yaml", *self.overlays) for part in ("-f", str(self.root / path))]
+        return ["docker", "compose", "-p", self.name, "--project-directory", str(self.root), *files]
+
+    @property
+    def environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SWARMBRIDGE_")}
-        command = ("docker", "compose", "-p", self.name, "--project-directory", str(ROOT), *files, *arguments)
-        return run(*command, env={**clean, **self.settings}, timeout_s=timeout_s)
+        return {**clean, **self.settings}
+
+    def compose(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        return run(*self.command, *arguments, env=self.environment, timeout_s=timeout_s)
 
     def up(self, *arguments: str, **scales: int) -> None:
         """Until every container is healthy; scales stay until others are said."""
         self.scales.update(scales)
         scale = [part for service, count in self.scales.items() for part in ("--scale", f"{service}={count}")]
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        command = ("up", "--detach", "--wait", "--wait-timeout", "120", *scale, *arguments)
+        try:
+            self.compose(*command)
+        except Failed as error:
+            # Compose gives up at the first container that is unhealthy at that moment, be it for a second.
+            if "is unhealthy" not in str(error):
+                raise
+            until(self.all_healthy, SLOW_S, "every container healthy")
+            self.compose(*command)
 
     def down(self, *, volumes: bool = False) -> None:
         self.compose("down", "--timeout", "20", *(["--volumes"] if volumes else []))
@@ -100,8 +132,7 @@ class Project:
         return len(states) == count and all(state.strip() in ("running healthy", "running") for state in states)
 
     def all_healthy(self) -> bool:
-        services = ("chunk", "manager", "webrtc", "webtorrent", "broadcast", "gateway", "rendezvous", "jaeger", "nats")
-        return all(self.healthy(service, self.scales.get(service, 1)) for service in services)
+        return all(self.healthy(service, self.scales.get(service, 1)) for service in LONG_RUNNING)
 
     # ── the node's own API ───────────────────────────────────────────────────────────────────────────────
 
@@ -109,10 +140,8 @@ class Project:
         return f"http://{self.compose('port', service, str(port)).strip()}"
 
     def api(self, path: str, method: str = "GET", data: bytes | None = None) -> Any:
-        if not self._token:
-            self._token = self.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip()
         request = urllib.request.Request(f"{self.url()}/api/{path}", data, method=method)
-        request.add_header("Authorization", f"Bearer {self._token}")
+        request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as response:
                 return json.load(response)
@@ -120,8 +149,22 @@ class Project:
             raise Failed(f"{method} {path}: {error.code} {error.read().decode(errors='replace')[:200]}") from None
 
     @property
+    def token(self) -> str:
+        """The operator's."""
+        if not self._token:
+            self._token = self.compose("exec", "-T", "gateway", "cat", "/secret/gateway.token").strip()
+        return self._token
+
+    @property
     def peer(self) -> str:
         return str(self.api("node")["peer"])
+
+    @property
+    def peerjs(self) -> str:
+        """The node's id at PeerServers: of the key in its peer token (shared.ids)."""
+        token = self.peer[1:].upper()
+        key = base64.b32decode(token + "=" * (-len(token) % 8))
+        return f"peer-{hashlib.sha256(key).hexdigest()[:16]}"
 
     def set_transports(self, **enabled: bool) -> None:
         for name, on in enabled.items():
@@ -139,21 +182,26 @@ class Project:
 
     def finished(self, transfer: str, timeout_s: float) -> dict[str, Any]:
         """Wait until it has ended. Raises: Failed where it did not end well."""
+        result = self.ended(transfer, timeout_s)
+        if result["state"] != "done":
+            raise Failed(f"a transfer {result['state']}: {result['cause']}")
+        return result
+
+    def ended(self, transfer: str, timeout_s: float) -> dict[str, Any]:
+        """Wait until it has ended, well or not."""
 
         def ended() -> dict[str, Any] | None:
             found: dict[str, Any] = self.api(f"transfers/{transfer}")
             return found if found["state"] != "running" else None
 
         result: dict[str, Any] = until(ended, timeout_s, "a transfer")
-        if result["state"] != "done":
-            raise Failed(f"a transfer {result['state']}: {result['cause']}")
         return result
 
     def sha256(self, link: str) -> str:
         """Of the stored file's content."""
         digest = link.removeprefix("swarmbridge:").partition("?")[0]
         request = urllib.request.Request(f"{self.url()}/api/files/{digest}/content")
-        request.add_header("Authorization", f"Bearer {self._token}")
+        request.add_header("Authorization", f"Bearer {self.token}")
         found = hashlib.sha256()
         with urllib.request.urlopen(request, timeout=60.0) as response:
             while part := response.read(1 << 20):

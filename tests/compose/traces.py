@@ -1,4 +1,4 @@
-"""What the real Jaeger holds of a transfer: who called whom, what hangs together; that its absence costs nothing."""
+"""What the real Jaeger holds of a transfer: who called whom, and what hangs together."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 
 from tests.compose.jaeger import Edge, Jaeger, edges, follows_own_parent, linked_from, roots
-from tests.compose.moves import Nodes, Part, jaeger_of
-from tests.compose.project import Failed, run, until
+from tests.compose.moves import LOAD_BYTES, Nodes, Part, jaeger_of
+from tests.compose.project import Failed, until
 
 SAMPLED_WITHIN_S = 40.0
 """Tail sampling waits 5 s for a trace to be whole; spans leave every 250 ms."""
-STOP_WITHIN_S = 2.0
-"""What a dead backend may add to a stop."""
+TRIES = 5
 
 MATRIX: set[Edge] = {
     ("gateway", "chunk"),
@@ -32,7 +31,6 @@ def trace_parts(nodes: Nodes) -> list[Part]:
         Part("edges", "parents and children as drawn, over six services", 180, lambda: _edges(nodes)),
         Part("fallback found", "a fallback by service, cause and outcome", 120, lambda: _fallback(nodes)),
         Part("hangs together", "every delivery of a file reached from the file's trace", 120, lambda: _together(nodes)),
-        Part("jaeger paused", "deliveries go on, a stop takes no longer", 180, lambda: _paused(nodes)),
     ]
 
 
@@ -74,12 +72,17 @@ def _has(jaeger: Jaeger, wanted: set[Edge]) -> bool:
 
 def _fallback(nodes: Nodes) -> str:
     # The worker that serves A's links dies with requests on them: B's manager goes on over the next transport.
-    nodes.moved_while(lambda: nodes.a.crash("webrtc"), timeout_s=120.0)
+    # A fast machine has moved the file before the worker is dead: then with another one.
+    for _ in range(TRIES):
+        nodes.moved_while(lambda: nodes.a.crash("webrtc"), 4 * LOAD_BYTES, timeout_s=120.0)
+        until(nodes.a.all_healthy, SAMPLED_WITHIN_S, "the worker back")
+        if any(a["outcome"] == "failed" for a in nodes.b.api("hops?limit=200")):
+            break
     jaeger = jaeger_of(nodes.b)
 
     def saved() -> list[dict[str, Any]]:
-        found = jaeger.traces("manager", {"hop.outcome": "failed"}, limit=1000)
-        return [trace for trace in found if "confirmed" in _said(trace, "hop.outcome")]
+        found = jaeger.traces("manager", {"attempt.outcome": "failed"}, limit=1000)
+        return [trace for trace in found if "confirmed" in _said(trace, "attempt.outcome")]
 
     found = until(saved, SAMPLED_WITHIN_S, "a trace with a failed and a confirmed hop")
     causes = sorted({cause for trace in found for cause in _said(trace, "error.type")})
@@ -93,7 +96,7 @@ def _fallback(nodes: Nodes) -> str:
 
 def _said(trace: dict[str, Any], key: str) -> set[str]:
     """What the hops of a trace say for an attribute."""
-    hops = [span for span in trace["spans"] if span["operationName"].startswith("transport.hop")]
+    hops = [span for span in trace["spans"] if span["operationName"].startswith("transport.attempt")]
     return {tag["value"] for span in hops for tag in span["tags"] if tag["key"] == key}
 
 
@@ -111,31 +114,3 @@ def _together(nodes: Nodes) -> str:
 
     linked = until(found, SAMPLED_WITHIN_S, "the file's trace and its deliveries")
     return f"{linked} deliveries of {chunks} chunks and their manifest link to one trace, found by its transfer"
-
-
-def _paused(nodes: Nodes) -> str:
-    before = nodes.moved()
-    before_ms = _took_ms(nodes, before)
-    (jaeger,) = nodes.b.containers("jaeger")
-    run("docker", "pause", jaeger)
-    try:
-        during_ms = _took_ms(nodes, nodes.moved())
-        started_s = time.monotonic()
-        nodes.b.compose("stop", "--timeout", "30", "manager")
-        stopped_s = time.monotonic() - started_s
-    finally:
-        run("docker", "unpause", jaeger)
-    # Compose gives up at once on a container whose health check failed while it slept.
-    until(lambda: nodes.b.healthy("jaeger"), 60, "a healthy Jaeger")
-    nodes.b.up("--no-recreate")
-    # A manager without deliveries has nothing to drain.
-    if stopped_s > STOP_WITHIN_S + 3.0:
-        raise Failed(f"the manager took {stopped_s:.1f} s to stop")
-    return f"a file took {before_ms} ms before and {during_ms} ms meanwhile; a manager stopped in {stopped_s:.1f} s"
-
-
-def _took_ms(nodes: Nodes, transfer: dict[str, Any]) -> int:
-    """From the transfer's start to the end of its last hop."""
-    hops = [a for a in nodes.b.api("hops?limit=100") if a["transfer"] == transfer["id"]]
-    ended_ms = max(float(a["startedMs"]) + float(a["elapsedMs"]) for a in hops)
-    return round(ended_ms - float(transfer["startedAt"]))

@@ -91,7 +91,7 @@ def test_one_trace_crosses_processes_and_nodes(story: dict[str, Any]) -> None:
     spans = story["trace"]["rows"]
     assert spans[0]["depth"] == 0
     assert spans[0]["name"] == "chunk.fetch"
-    hops = [span for span in spans if span["name"].startswith("transport.hop")]
+    hops = [span for span in spans if span["name"].startswith("transport.attempt")]
     assert len(hops) >= 2
     assert "confirmed" in {span["outcome"] for span in hops}
     assert {span["node"] for span in spans} == {"a", "b"}

@@ -99,7 +99,7 @@ class Feed:
             self._publish_stats()
 
     def stats(self) -> Stats:
-        return stats_of(self.transports(), self.managers.view(self._clock()))
+        return stats_of(self.transports(), self.managers.view(self._clock()), self.transfers.by_instance())
 
     def transports(self) -> list[TransportStats]:
         now = self._clock()

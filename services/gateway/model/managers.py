@@ -48,5 +48,6 @@ class ManagerBoard:
             deliveries=sum(status.deliveries for status in live),
             refused=dict(sorted(self.refused.items())),
             instances={status.manager: status.deliveries for status in sorted(live, key=lambda status: status.manager)},
+            taken={status.manager: status.taken for status in sorted(live, key=lambda status: status.manager)},
             duplicate_share=round(max((status.duplicate_share for status in live), default=0.0), 4),
         )

@@ -135,13 +135,14 @@ class StatusBoard:
             del self._workers[name]
 
 
-def stats_of(transports: list[TransportStats], managers: ManagersView) -> Stats:
+def stats_of(transports: list[TransportStats], managers: ManagersView, chunk_transfers: dict[str, int]) -> Stats:
     """The whole: sums and the latest of the rows, so that they always agree with them."""
     return Stats(
         transport_fallbacks=sum(row.fallback_count for row in transports),
         last_transport_fallback_at=max((row.last_fallback_at or 0 for row in transports), default=0) or None,
         transports=transports,
         managers=managers,
+        chunk_transfers=chunk_transfers,
     )
 
 

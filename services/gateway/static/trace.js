@@ -68,7 +68,7 @@ function draw(found) {
 /** Every subject begins alike and every hop says so: what differs must not be what is cut off. */
 function shortName(row) {
   const name = row.name.replace("sb.{node}.", "");
-  return row.hop ? name.replace("transport.hop", "hop") : name;
+  return row.hop ? name.replace("transport.attempt", "hop") : name;
 }
 
 function drawRow(row, whole) {

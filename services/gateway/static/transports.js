@@ -23,6 +23,7 @@ export function tickStats() {
     [
       total ? `${count(total, "fallback")}, the last ${ago(latest.lastTransportFallbackAt)}` : "no fallbacks",
       managerWords(latest.managers),
+      ...chunkWords(latest.chunkTransfers),
     ].join("; "),
   );
   for (const row of latest.transports) cards.get(row.id)?.tick(row);
@@ -32,9 +33,20 @@ function managerWords(managers) {
   if (!managers.count) return "no manager is heard of: nothing can be delivered";
   const refused = Object.entries(managers.refused).map(([cause, times]) => `${words(cause)} ${times}`);
   const notTaken = refused.length ? `, not taken: ${refused.join(", ")}` : "";
-  const each = Object.values(managers.instances);
-  const shares = each.length > 1 ? ` (${each.join(" + ")})` : "";
-  return `${count(managers.count, "manager")}, ${managers.deliveries} in flight${shares}${notTaken}`;
+  const shares = shared(managers.instances);
+  const taken = shared(managers.taken);
+  return `${count(managers.count, "manager")}, ${managers.deliveries} in flight${shares}${taken && `, taken${taken}`}${notTaken}`;
+}
+
+/** How the work is shared by instances, where there are several. */
+function shared(instances) {
+  const each = Object.values(instances);
+  return each.length > 1 ? ` (${each.join(" + ")})` : "";
+}
+
+function chunkWords(transfers) {
+  const shares = shared(transfers);
+  return shares ? [`${Object.keys(transfers).length} chunk services, transfers${shares}`] : [];
 }
 
 function makeCard(row) {

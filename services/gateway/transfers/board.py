@@ -7,7 +7,7 @@ go back; at most limits.MAX_TRANSFERS are kept, ended ones go first, oldest firs
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 
 from services.gateway.transfers import limits
 from shared.bus.messages.envelopes import TransferUpdate
@@ -67,6 +67,10 @@ class TransferBoard:
     def newest_first(self) -> list[Transfer]:
         return sorted(self._transfers.values(), key=lambda transfer: transfer.started_at, reverse=True)
 
+    def by_instance(self) -> dict[str, int]:
+        """How many of those that are kept each chunk instance worked on."""
+        return dict(sorted(Counter(kept.instance for kept in self._transfers.values() if kept.instance).items()))
+
     def _keep(self, transfer: Transfer) -> None:
         self._transfers[transfer.id] = transfer
         if len(self._transfers) > self._capacity:
@@ -89,6 +93,7 @@ def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
         link=update.link,
         manifest=update.manifest,
         started_at=update.started_ms,
+        instance=update.instance,
     )
 
 
@@ -114,6 +119,7 @@ def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
         link=update.link or old.link,
         manifest=update.manifest or old.manifest,
         started_at=old.started_at or update.started_ms,
+        instance=update.instance or old.instance,
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,7 +105,8 @@ class Node:
         write_private(config_file, config_toml(config).encode())
         (home / ADDRESS_FILE).unlink(missing_ok=True)  # of a run that was killed: nobody must trust it
         own_seed = read_seed("bus.seed_file", config.bus.seed_file)
-        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope)
+        ca_file = config.bus.ca_file
+        await lay_out(self.name, self.plan.nats_url, self.plan.seeds, own_seed, scope=self.plan.scope, ca_file=ca_file)
         self._tasks.start(self._keep_laid_out(), name=f"keeper of {self.name}")
         for service in SERVICES:
             for number in range(self.plan.counts.get(service, 1)):
@@ -163,7 +164,10 @@ class Node:
         plan = self.plan
         while True:
             connection = keeper_connection(
-                plan.nats_url, plan.seeds, read_seed("bus.seed_file", plan.config.bus.seed_file)
+                plan.nats_url,
+                plan.seeds,
+                read_seed("bus.seed_file", plan.config.bus.seed_file),
+                plan.config.bus.ca_file,
             )
             try:
                 await keep_laid_out(connection, self.name, plan.scope)
@@ -232,13 +236,14 @@ async def lay_out(
     own_seed: str | None = None,
     *,
     scope: str = "",
+    ca_file: str = "",
     remove: bool = False,
 ) -> None:
     """Make, or remove, the node's streams and buckets, as its keeper; own_seed: of a user on your own server.
 
     Raises: CannotStart, with the reason in a sentence.
     """
-    connection = keeper_connection(nats_url, seeds, own_seed)
+    connection = keeper_connection(nats_url, seeds, own_seed, ca_file)
     try:
         await connection.open()
         try:
@@ -249,16 +254,24 @@ async def lay_out(
         raise CannotStart(f"node {node}: the NATS server cannot be used: {error}") from error
 
 
-def keeper_connection(nats_url: str, seeds: Mapping[str, Seeds], own_seed: str | None) -> NatsConnection:
+def keeper_connection(
+    nats_url: str, seeds: Mapping[str, Seeds], own_seed: str | None, ca_file: str = ""
+) -> NatsConnection:
     """A connection, not opened yet, of whoever may make the node's streams."""
     seed = seeds[KEEPER].node.read_text().strip() if KEEPER in seeds else own_seed
-    return NatsConnection(ConnectionOptions(nats_url, new_instance_id(KEEPER), seed, KEEPER), BusCounts())
+    options = ConnectionOptions(nats_url, new_instance_id(KEEPER), seed, KEEPER, ca_file=ca_file)
+    return NatsConnection(options, BusCounts())
 
 
-async def keep_laid_out(connection: NatsConnection, node: str, scope: str = "") -> None:
-    """Make again what NATS loses, until cancelled. Raises: BusError where the server cannot be used at first."""
+async def keep_laid_out(
+    connection: NatsConnection, node: str, scope: str = "", looked: Callable[[str], None] | None = None
+) -> None:
+    """Make again what NATS loses, until cancelled; looked: as `Keeper`'s.
+
+    Raises: BusError where the server cannot be used at first.
+    """
     await connection.open()
     try:
-        await Keeper(connection, node, scope).run()
+        await Keeper(connection, node, scope, looked).run()
     finally:
         await connection.close()

@@ -137,7 +137,8 @@ class Pair:
         """On somebody's own server nothing of ours stays; one that is gone has nothing to clear."""
         for plan in (node.plan for node in self._nodes if node.plan.scope):
             with contextlib.suppress(CannotStart):
-                await lay_out(plan.config.node.id, plan.nats_url, {}, scope=plan.scope, remove=True)
+                ca_file = plan.config.bus.ca_file
+                await lay_out(plan.config.node.id, plan.nats_url, {}, scope=plan.scope, ca_file=ca_file, remove=True)
 
     async def _meeting_place(self, base: Config, dht: Mapping[str, tuple[str, int]]) -> Path:
         """Start the rendezvous and write its document. Returns: the document's path."""

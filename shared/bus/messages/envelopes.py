@@ -359,7 +359,8 @@ class PeerjsToken(msgspec.Struct, array_like=True, frozen=True):
 class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update"):
     """Progress of a put or fetch. state: running, done or failed. Also published as event `transfer`.
 
-    by_transport: confirmed bytes by transport name. link: set when a put is done; how to fetch the file.
+    by_transport: confirmed bytes by transport name. link: set when a put is done; how to fetch the file. instance: of
+    the chunk service that works on it.
     """
 
     call_id: bytes
@@ -375,6 +376,7 @@ class TransferUpdate(msgspec.Struct, array_like=True, frozen=True, tag="update")
     link: str = ""
     manifest: str = ""
     started_ms: int = 0
+    instance: str = ""
 
 
 ReplyMessage = Answered | Slowed | Receipt | TransferUpdate

@@ -92,7 +92,7 @@ class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):
     """Event `manager`: a manager's heartbeat, every second.
 
     deliveries: in flight. refused: deliveries not taken since its start, by cause. duplicate_share: of answer bytes,
-    those that came twice because of a hedge.
+    those that came twice because of a hedge. taken: deliveries since its start.
     """
 
     manager: str
@@ -100,6 +100,7 @@ class ManagerStatus(msgspec.Struct, array_like=True, frozen=True):
     refused: dict[str, int]
     duplicate_share: float
     at_ms: int
+    taken: int = 0
 
 
 class Diagnostic(msgspec.Struct, array_like=True, frozen=True):

@@ -40,6 +40,7 @@ async def connect(
     service: str = "",
     announce: bool = False,
     scope: str = "",
+    ca_file: str = "",
 ) -> NatsBus:
     """Connect a process to its account.
 
@@ -49,11 +50,12 @@ async def connect(
         seed: nkey seed (`SU…`) of its user; None where the server asks for none.
         service: whose user it is: answers to its requests come to this name, and it answers those who may ask it.
         announce: whether to be found by NATS micro (PING, INFO, STATS).
+        ca_file: PEM of the one authority that the server's certificate may be of, "" = the system's.
         scope: the node's id where several nodes share the account (layout.scoped_name), else "".
     Raises: as NatsConnection.open.
     """
     counts = BusCounts()
-    options = ConnectionOptions(url, instance, seed, service, micro_name(service) if announce else "")
+    options = ConnectionOptions(url, instance, seed, service, micro_name(service) if announce else "", ca_file)
     connection = NatsConnection(options, counts)
     await connection.open()
     return NatsBus(instance, connection, counts, scope, service)

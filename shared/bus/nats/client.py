@@ -8,9 +8,11 @@ ModuleNotFoundError for a module that `sys.modules` holds as None. aiohttp itsel
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 UNUSED = "aiohttp"
 
@@ -35,4 +37,18 @@ with _not_installed(UNUSED):
     from nats.aio.subscription import Subscription
     from nats.micro import add_service
 
-__all__ = ["Client", "Msg", "Subscription", "add_service", "errors"]
+__all__ = ["Client", "Msg", "Subscription", "TlsClient", "add_service", "errors"]
+
+
+class TlsClient(Client):
+    """Says nothing to a server before TLS.
+
+    For nats-py a `tls://` URL is a wish: where the server's first line, which travels in clear, does not ask for TLS,
+    it goes on without. Whoever is between could so read everything, and log in as us at the real server with our answer
+    to its challenge. `connect` raises ssl.SSLError instead.
+    """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if not info.get("tls_required"):
+            raise ssl.SSLError("no TLS")
+        await super()._process_info(info, initial_connection)

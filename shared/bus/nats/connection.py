@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from shared.backoff import delays_s
 from shared.bus.messages.conversations import INBOX, inbox, server_of
-from shared.bus.nats.client import Client, Msg, add_service, errors
+from shared.bus.nats.client import Client, Msg, TlsClient, add_service, errors
 from shared.bus.nats.client import Subscription as NatsSubscription
 from shared.bus.serving import BusCounts
 from shared.errors import BusError, BusTimeout, BusUnavailable, Cause, NoResponders, SwarmbridgeError
@@ -81,7 +81,7 @@ log = logging.getLogger(__name__)
 class ConnectionOptions:
     """url: one or several, separated by commas. seed: nkey seed of the user. service: the process's, "" = none of ours.
 
-    announce: its name in NATS micro, "" = none.
+    announce: its name in NATS micro, "" = none. ca_file: PEM of the one authority to trust, "" = the system's.
     """
 
     url: str
@@ -89,6 +89,7 @@ class ConnectionOptions:
     seed: str | None = None
     service: str = ""
     announce: str = ""
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,8 @@ class NatsConnection:
 
     async def _connect(self) -> Client:
         urls = checked_urls(self._options.url)
-        client, lost = Client(), asyncio.Event()
+        tls = _tls(self._options.ca_file)
+        client, lost = TlsClient() if any(url.startswith("tls:") for url in urls) else Client(), asyncio.Event()
 
         async def on_closed() -> None:
             lost.set()
@@ -351,6 +353,7 @@ class NatsConnection:
                     pending_size=OUTBOUND_BYTES,
                     flush_timeout=FLUSH_TIMEOUT_S,
                     nkeys_seed_str=self._options.seed,
+                    tls=tls,
                     error_cb=self._note,
                     closed_cb=on_closed,
                 )
@@ -487,6 +490,19 @@ def checked_urls(text: str) -> list[str]:
     return urls
 
 
+def _tls(ca_file: str) -> ssl.SSLContext | None:
+    """Whom to trust; None leaves that to the system's authorities.
+
+    Raises: BusError(MISCONFIGURED): the file cannot be read, or holds no certificate.
+    """
+    if not ca_file:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError:  # SSLError is one
+        raise BusError(Cause.MISCONFIGURED, "bus.ca_file cannot be read, or holds no certificate in PEM") from None
+
+
 def _translated(error: BaseException) -> SwarmbridgeError:
     """nats-py's errors and the system's in ours. The texts are for a person who starts a node: a sentence a reason."""
     if isinstance(error, errors.MaxPayloadError):
@@ -494,7 +510,7 @@ def _translated(error: BaseException) -> SwarmbridgeError:
     if isinstance(error, (errors.AuthorizationError, errors.Error)) and "authorization violation" in str(error).lower():
         return BusError(Cause.FORBIDDEN, "it refuses our user; see bus.seed_file, and whose accounts the server has")
     if isinstance(error, ssl.SSLError):
-        return BusError(Cause.UNAUTHENTICATED, "its TLS certificate cannot be verified")
+        return BusError(Cause.UNAUTHENTICATED, "its TLS certificate cannot be verified, or it speaks no TLS")
     if isinstance(error, socket.gaierror):
         return BusUnavailable("its host name cannot be resolved")
     if isinstance(error, TimeoutError):

@@ -14,9 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from shared.bus.nats.connection import NatsConnection
-from shared.bus.nats.layout import ensure_layout, is_laid_out
+from shared.bus.nats.layout import NewerSchema, ensure_layout, is_laid_out
 from shared.errors import BusError
 
 LOOK_EVERY_S = 2.0
@@ -26,29 +27,44 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """The layout of one node. made_again: streams and buckets that were lost and made again since the start."""
+    """The layout of one node. made_again: streams and buckets that were lost and made again since the start.
 
-    def __init__(self, connection: NatsConnection, node: str, scope: str = "") -> None:
+    looked: called after each look that the server answered, with "" or with why the layout cannot be made.
+    """
+
+    def __init__(
+        self, connection: NatsConnection, node: str, scope: str = "", looked: Callable[[str], None] | None = None
+    ) -> None:
         self._connection = connection
         self._node = node
         self._scope = scope
+        self._looked = looked
         self.made_again: list[str] = []
 
     async def run(self) -> None:
-        """Look after it until cancelled. A bus that is away, or that refuses, is looked at again."""
+        """Look after it until cancelled. A bus that is away, or that refuses, is looked at again.
+
+        Raises: NewerSchema: it is not ours to look after.
+        """
         renewed = asyncio.Event()
         forget = self._connection.on_renewed(renewed.set)
         refused = ""
+        laid_out = False  # the first look also asks of which version it is
         try:
             while True:
                 try:
-                    if not await is_laid_out(self._connection, self._node, self._scope):
+                    laid_out = laid_out and await is_laid_out(self._connection, self._node, self._scope)
+                    if not laid_out:
                         self._note(await ensure_layout(self._connection, self._node, self._scope))
-                    refused = ""
+                    laid_out, refused = True, ""
+                except NewerSchema:
+                    raise
                 except BusError as error:
                     if str(error) != refused and self._connection.connected:
                         log.error("node %s: its streams cannot be made again: %s", self._node, error)
                     refused = str(error)
+                if self._looked is not None and self._connection.connected:
+                    self._looked(refused)
                 renewed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY_S):

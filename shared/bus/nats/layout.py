@@ -23,9 +23,9 @@ from shared.bus.messages.subjects import (
     stored,
 )
 from shared.bus.nats.connection import NatsConnection
-from shared.bus.nats.jetstream import JetStreamError, api, append, get_at, get_last
+from shared.bus.nats.jetstream import JetStreamError, StreamGone, api, append, get_at, get_last
 from shared.clock import monotonic
-from shared.errors import BusError
+from shared.errors import BusError, Cause
 
 MAX_HOPS = 100_000
 MAX_HOPS_BYTES = 32 * 2**20
@@ -55,6 +55,13 @@ holds 50,000 files and more."""
 WAIT_FOR_LAYOUT_S = 10.0
 POLL_FIRST_S = 0.02
 POLL_CAP_S = 0.5
+
+LAYOUT_SCHEMA = 1
+"""Of what is stored in them: keys and records. It changes when an older version could not read what a newer one wrote,
+or would spoil it; appended fields do not change it. 1: as version 0.1.0 writes them."""
+
+SCHEMA_KEY = "schema"
+"""In the bucket `layout`; no bucket or stream has that name."""
 
 NAME_IN_USE = 10058
 """err_code: a stream of that name has another configuration."""
@@ -87,15 +94,37 @@ class Place:
         return stored(self.scoped)
 
 
+class NewerSchema(BusError):
+    """What NATS holds was written by a version newer than this one, which must leave it alone."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(
+            Cause.MISCONFIGURED,
+            f"what it holds for this node was written by a newer version: its schema is {schema}, this one knows "
+            f"{LAYOUT_SCHEMA}; run that version, or restore a backup made by this one",
+        )
+
+
+def refuse_newer(schema: bytes | None) -> None:
+    """Args: schema: what stands under SCHEMA_KEY, None for nothing. Raises: NewerSchema."""
+    if schema is None:
+        return
+    text = schema.decode("ascii", "replace")
+    if not text.isdigit() or int(text) > LAYOUT_SCHEMA:
+        raise NewerSchema(text[:16])
+
+
 async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") -> list[str]:
     """Make the layout of a node, or bring it up to date. Needs the keeper's permissions.
 
     A stream that is made has a new generation, which those who read it recognise it by (`generation`).
     Returns: the buckets and streams that were made; all of them at the first start.
-    Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout; BusError(MISCONFIGURED).
+    Raises: JetStreamError where the server refuses (no room, say); BusUnavailable; BusTimeout; BusError(MISCONFIGURED);
+        NewerSchema, with nothing changed.
     """
     made: list[str] = []
     layout = Place(BUCKET_LAYOUT, scope)
+    await _refuse_newer_layout(connection, layout)
     for place, config in streams(node, scope):
         created, is_new = await _ensure_stream(connection, config)
         if is_new:
@@ -105,7 +134,24 @@ async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") 
         known = await get_last(connection, layout.stream, subject)
         if known is None or known.data != created.encode():
             await append(connection, subject, created.encode())
+        if place == layout:
+            await _say_schema(connection, layout)
     return made
+
+
+async def _refuse_newer_layout(connection: NatsConnection, layout: Place) -> None:
+    try:
+        known = await get_last(connection, layout.stream, layout.prefix + SCHEMA_KEY)
+    except StreamGone:
+        return
+    refuse_newer(known.data if known is not None else None)
+
+
+async def _say_schema(connection: NatsConnection, layout: Place) -> None:
+    mine = str(LAYOUT_SCHEMA).encode()
+    known = await get_last(connection, layout.stream, layout.prefix + SCHEMA_KEY)
+    if known is None or known.data != mine:
+        await append(connection, layout.prefix + SCHEMA_KEY, mine)
 
 
 async def _ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> tuple[str, bool]:

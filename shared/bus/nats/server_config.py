@@ -2,7 +2,7 @@
 docs/nats.md).
 
 Pure: permissions and public keys in, text out. Passwords and seeds are never in it: an nkey user is its public
-key. What it leaves out: TLS and clustering, which belong to your own server (`--nats-url`).
+key. What it leaves out: clustering, which belongs to your own server (`--nats-url`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MAX_PENDING_BYTES = 64 * 2**20
 PING_INTERVAL = "2s"
 PING_MAX = 2
 """A frozen client is dropped after interval x (max + 1), about 6 s; the defaults would take 6 min (docs/nats.md)."""
+TLS_TIMEOUT_S = 5
+"""For a handshake; the server's 2 s are short for a machine on which a dozen processes start at once."""
 MAX_CONNECTIONS_A_NODE = 64
 """docs/limits.md#nats: 64 clients a node."""
 _ESCAPES = {
@@ -62,13 +64,18 @@ class AccountEntry:
 
 @dataclass(frozen=True, slots=True)
 class ServerLayout:
-    """port: RANDOM_PORT or a port. store_dir: JetStream's files. ports_dir: for the ports file, "" = none."""
+    """port: RANDOM_PORT or a port. store_dir: JetStream's files. ports_dir: for the ports file, "" = none.
+
+    certificate, key: PEM files as the server sees them; with them nobody is served in clear.
+    """
 
     name: str
     store_dir: str
     ports_dir: str
     host: str = "127.0.0.1"
     port: int = RANDOM_PORT
+    certificate: str = ""
+    key: str = ""
     accounts: Sequence[AccountEntry] = field(default_factory=tuple)
 
 
@@ -85,10 +92,19 @@ def server_config(layout: ServerLayout) -> str:
         f"max_connections: {MAX_CONNECTIONS_A_NODE * nodes}",
         f"ping_interval: {_quoted(PING_INTERVAL)}",
         f"ping_max: {PING_MAX}",
+        *_tls(layout),
         f"jetstream {{ store_dir: {_quoted(layout.store_dir)} }}",
         accounts_text(layout.accounts),
     ]
     return "\n".join([*lines, ""])
+
+
+def _tls(layout: ServerLayout) -> list[str]:
+    if not layout.certificate:
+        return []
+    return [
+        f"tls {{ cert_file: {_quoted(layout.certificate)}, key_file: {_quoted(layout.key)}, timeout: {TLS_TIMEOUT_S} }}"
+    ]
 
 
 def accounts_text(accounts: Sequence[AccountEntry]) -> str:

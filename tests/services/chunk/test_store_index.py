@@ -193,6 +193,32 @@ async def test_another_instance_learns_classes_by_itself(store: ChunkStore) -> N
         assert await second.class_of(header.ref) is ContentClass.SHARED
 
 
+async def test_what_another_instance_completes_is_here_too(store: ChunkStore, tmp_path: Path) -> None:
+    hub, header = MemoryHub(), make_chunk()[0]
+    manifest, beside = make_manifest(header), ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    async with running_index(hub, store) as one, running_index(hub, beside, "chunk-2") as two:
+        await store.put_manifest(manifest)
+        await one.add(manifest, complete=False, stored_ms=1)
+        await until(lambda: two.is_loaded(manifest.digest))
+        assert header.ref not in beside.holdings
+        await one.add(manifest, complete=True, stored_ms=1)
+        await until(lambda: header.ref in beside.holdings)
+
+
+async def test_our_user_hears_of_a_completed_file_before_the_watch_does(store: ChunkStore, tmp_path: Path) -> None:
+    hub, header = MemoryHub(), make_chunk()[0]
+    manifest, beside = make_manifest(header), ChunkStore.open(str(tmp_path / "store"), tmp_path)
+    async with running_index(hub, store) as one, running_index(hub, beside, "chunk-2") as two:
+        await store.put_manifest(manifest)
+        await one.add(manifest, complete=False, stored_ms=1)
+        await until(lambda: two.is_loaded(manifest.digest))
+        await two.close()  # a watch that lags
+        await one.add(manifest, complete=True, stored_ms=1)
+        found = await two.find(manifest.digest)
+        assert found is not None
+        assert found.complete
+
+
 async def test_entries_that_do_not_decode_are_left_out(store: ChunkStore) -> None:
     hub = MemoryHub()
     bucket = await hub.bus("other").kv("manifests")

@@ -49,8 +49,8 @@ WATERFALL: dict[str, Any] = {
     "durationMs": 100.0,
     "rows": [
         _row("process sb.{node}.route.deliver", 0, 0, 100),
-        _row("transport.hop webrtc", 1, 0, 40, hop=True, outcome="failed", cause="closed", status="error"),
-        _row("transport.hop webtorrent", 1, 40, 60, hop=True, outcome="confirmed", fallbackReason="closed"),
+        _row("transport.attempt webrtc", 1, 0, 40, hop=True, outcome="failed", cause="closed", status="error"),
+        _row("transport.attempt webtorrent", 1, 40, 60, hop=True, outcome="confirmed", fallbackReason="closed"),
         _row("x" * 300, 30, 99, 0),
     ],
 }

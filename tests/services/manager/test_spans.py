@@ -42,7 +42,7 @@ async def test_hops_are_sibling_spans_that_agree_with_their_records(node: Node, 
         await node.deliver()
     await until(lambda: len(node.records) == 4)
     first, second = hops(exporter)
-    assert [first.name, second.name] == ["transport.hop webrtc", "transport.hop webtorrent"]
+    assert [first.name, second.name] == ["transport.attempt webrtc", "transport.attempt webtorrent"]
     assert first.parent is not None
     assert first.parent == second.parent
     assert {first.context.trace_id, second.context.trace_id} == {root.get_span_context().trace_id}

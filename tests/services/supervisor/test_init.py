@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,17 @@ from services.supervisor.init import InitOptions, init, prepared_text
 from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.nats_process import find_binary
-from services.supervisor.machine.node import SERVICES
-from shared.bus.messages.subjects import BUCKET_FLAGS
+from services.supervisor.machine.node import SERVICES, service_command
+from shared.bus.messages.subjects import BUCKET_FLAGS, BUCKET_LAYOUT
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.bus import NatsBus
-from shared.bus.nats.jetstream import api
-from shared.bus.nats.layout import is_laid_out
+from shared.bus.nats.jetstream import api, append
+from shared.bus.nats.layout import SCHEMA_KEY, is_laid_out
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
-from shared.settings.config import BusSettings, Config, GatewaySettings
+from shared.process.health import judge
+from shared.process.run import EXIT_CANNOT_START
+from shared.settings.config import BusSettings, Config, GatewaySettings, NodeSettings, child_environment
 from tests.fakes.ports import free_port
 
 
@@ -108,7 +111,9 @@ async def test_keep_makes_again_what_is_lost(tmp_path: Path) -> None:
     where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
     seed_file = str(Path(where.seeds["keeper"]) / "bus.seed")
     seed = read_seed("", seed_file)
-    keeping = asyncio.create_task(keep(Config(bus=BusSettings(url=url, seed_file=seed_file))))  # before the server
+    pulse = tmp_path / "pulse"
+    config = Config(node=NodeSettings(pulse_file=str(pulse)), bus=BusSettings(url=url, seed_file=seed_file))
+    keeping = asyncio.create_task(keep(config))  # before the server
     server = await asyncio.create_subprocess_exec(
         str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
     )
@@ -120,11 +125,73 @@ async def test_keep_makes_again_what_is_lost(tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)
             await api(looking.connection, f"STREAM.DELETE.KV_{BUCKET_FLAGS}", {})
         await looking.close()
+        assert judge(pulse, time.time()) == (True, "keeper: ready")
     finally:
         keeping.cancel()
         await asyncio.wait([keeping])
         server.kill()
         await server.wait()
+    assert not pulse.exists()
+
+
+async def test_keep_once_ends_when_the_layout_is_made(tmp_path: Path) -> None:
+    port = free_port()
+    where = await init(Config(), InitOptions(home=tmp_path / "home", nats_port=port))
+    seed_file = str(Path(where.seeds["keeper"]) / "bus.seed")
+    bus = BusSettings(url=f"nats://127.0.0.1:{port}", seed_file=seed_file)
+    making = asyncio.create_task(keep(Config(bus=bus), once=True))  # before the server
+    server = await asyncio.create_subprocess_exec(
+        str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(20):
+            await making
+        looking = await _connected(bus.url, read_seed("", seed_file))
+        assert await is_laid_out(looking.connection, "node")
+        await looking.close()
+    finally:
+        making.cancel()
+        server.kill()
+        await server.wait()
+
+
+async def test_what_a_newer_version_wrote_is_refused_at_once(tmp_path: Path) -> None:
+    """By the keeper and by a service, with a line that says what to do; and so is its home."""
+    port = free_port()
+    home = tmp_path / "home"
+    where = await init(Config(), InitOptions(home=home, nats_port=port))
+    bus = BusSettings(url=f"nats://127.0.0.1:{port}", seed_file=str(Path(where.seeds["keeper"]) / "bus.seed"))
+    server = await asyncio.create_subprocess_exec(
+        str(find_binary()), "-c", where.nats_config, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await keep(Config(bus=bus), once=True)
+        looking = await _connected(bus.url, read_seed("", bus.seed_file))
+        await append(looking.connection, f"$KV.{BUCKET_LAYOUT}.{SCHEMA_KEY}", b"99")
+        await looking.close()
+        for once in (True, False):
+            with pytest.raises(CannotStart, match="its schema is 99"):
+                await asyncio.wait_for(keep(Config(bus=bus), once=once), 20)
+        environment = child_environment(
+            {
+                "SWARMBRIDGE_NODE_HOME": str(tmp_path / "chunk"),
+                "SWARMBRIDGE_BUS_URL": bus.url,
+                "SWARMBRIDGE_BUS_SEED_FILE": str(Path(where.seeds["chunk"]) / "bus.seed"),
+            }
+        )
+        service = await asyncio.create_subprocess_exec(
+            *service_command("chunk"), env=environment, stderr=asyncio.subprocess.PIPE
+        )
+        _, said = await asyncio.wait_for(service.communicate(), 60)
+        assert service.returncode == EXIT_CANNOT_START
+        assert b"its schema is 99" in said
+        assert b"Traceback" not in said
+    finally:
+        server.kill()
+        await server.wait()
+    (home / "schema").write_text("99\n")
+    with pytest.raises(ConfigError, match="newer version"):
+        await init(Config(), InitOptions(home=home))
 
 
 async def _connected(url: str, seed: str | None) -> NatsBus:

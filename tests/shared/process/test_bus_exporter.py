@@ -28,13 +28,13 @@ async def test_spans_arrive_whole_and_in_batches() -> None:
     await hub.bus("gateway").serve(SUBJECTS.event("spans"), Spans, receive)
     with tracer.start_as_current_span("parent"):
         for number in range(250):
-            tracer.start_span("child", attributes={"hop.number": number}).end()
+            tracer.start_span("child", attributes={"attempt.number": number}).end()
     await exporter.flush(hub.bus("webrtc"), SUBJECTS)
     await until(lambda: len(got) == 251)
     parent = got[-1]
     assert {span.parent_id for span in got[:-1]} == {parent.span_id}
     assert parent.parent_id == ""
-    assert got[7].attributes == {"hop.number": 7}
+    assert got[7].attributes == {"attempt.number": 7}
 
 
 async def test_a_full_queue_drops_and_counts() -> None:

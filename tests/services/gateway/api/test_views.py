@@ -73,6 +73,7 @@ async def test_stats_show_the_managers(node: GatewayNode) -> None:
         "refused": {"busy": 2},
         "duplicateShare": 0.01,
         "instances": {"m1": 3},
+        "taken": {"m1": 0},
     }
 
 
@@ -135,7 +136,7 @@ async def test_traces_spans_and_waterfall(node: GatewayNode) -> None:
     listed = await node.once("/api/traces", bool, params={"fallback": "1"})
     assert (listed[0]["traceId"], listed[0]["fallback"]) == (trace_id, True)
     [span] = await node.get(f"/api/traces/{trace_id}")
-    assert (span["spanId"], span["attributes"]["hop.outcome"]) == ("s", "failed")
+    assert (span["spanId"], span["attributes"]["attempt.outcome"]) == ("s", "failed")
     drawn = await node.get(f"/api/traces/{trace_id}/waterfall")
     assert drawn["rows"][0]["outcome"] == "failed"
     await node.get("/api/traces/nothing", 404)

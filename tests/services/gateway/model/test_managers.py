@@ -9,7 +9,7 @@ from shared.gateway_api.structs import ManagersView
 
 
 def status(name: str, deliveries: int = 0, share: float = 0.0, **refused: int) -> ManagerStatus:
-    return ManagerStatus(name, deliveries, refused, share, 0)
+    return ManagerStatus(name, deliveries, refused, share, 0, taken=10 * deliveries)
 
 
 def test_live_managers_are_summed_and_a_silent_one_is_gone() -> None:
@@ -17,8 +17,12 @@ def test_live_managers_are_summed_and_a_silent_one_is_gone() -> None:
     assert board.view(0.0) == ManagersView()
     board.apply(status("m1", 3, 0.01, busy=2), 0.0)
     board.apply(status("m2", 4, 0.02, busy=1, expired=1), 1.0)
-    assert board.view(1.0) == ManagersView(2, 7, {"busy": 3, "expired": 1}, 0.02, {"m1": 3, "m2": 4})
-    assert board.view(MANAGER_EXPIRY_S + 0.5) == ManagersView(1, 4, {"busy": 3, "expired": 1}, 0.02, {"m2": 4})
+    assert board.view(1.0) == ManagersView(
+        2, 7, {"busy": 3, "expired": 1}, 0.02, {"m1": 3, "m2": 4}, {"m1": 30, "m2": 40}
+    )
+    assert board.view(MANAGER_EXPIRY_S + 0.5) == ManagersView(
+        1, 4, {"busy": 3, "expired": 1}, 0.02, {"m2": 4}, {"m2": 40}
+    )
 
 
 def test_refusals_never_go_back_and_are_counted_once() -> None:

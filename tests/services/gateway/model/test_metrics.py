@@ -38,7 +38,7 @@ def test_the_text_that_prometheus_reads() -> None:
     for line in (
         "# TYPE swarmbridge_transport_fallbacks_total counter",
         'swarmbridge_transport_fallbacks_total{cause="closed",from="webrtc"} 1.0',
-        'swarmbridge_transport_hops_total{outcome="failed",transport="webrtc"} 1.0',
+        'swarmbridge_transport_attempts_total{outcome="failed",transport="webrtc"} 1.0',
         'swarmbridge_confirmed_bytes_total{transport="webtorrent"} 100.0',
         'swarmbridge_refused_total{cause="too_large",transport="webrtc"} 2.0',
         'swarmbridge_transport_state{state="ready",transport="webrtc"} 1.0',
@@ -86,7 +86,7 @@ def test_open_metrics_lead_from_a_counter_to_the_trace_of_its_latest_hop() -> No
     lines = text.decode().splitlines()
     exemplar = f'# {{trace_id="{"cd" * 16}"}} 1.0 2.5'
     assert f'swarmbridge_transport_fallbacks_total{{cause="closed",from="webrtc"}} 2.0 {exemplar}' in lines
-    outcome = 'swarmbridge_transport_hops_total{outcome="confirmed",transport="webtorrent"} 2.0'
+    outcome = 'swarmbridge_transport_attempts_total{outcome="confirmed",transport="webtorrent"} 2.0'
     assert f"{outcome} {exemplar}" in lines
     assert lines[-1] == "# EOF"
 

@@ -117,8 +117,10 @@ def test_the_sums_agree_with_the_rows() -> None:
             board.transport(TransportName.WEBTORRENT, True, TransportCounters(fallback_count=1, last_fallback_ms=9), 0),
         ],
         ManagersView(),
+        {"chunk-1": 4, "chunk-2": 3},
     )
     assert (stats.transport_fallbacks, stats.last_transport_fallback_at) == (3, 9)
+    assert stats.chunk_transfers == {"chunk-1": 4, "chunk-2": 3}
 
 
 def test_bytes_count_what_lost_workers_moved_and_begin_again_when_switched_off() -> None:

@@ -30,11 +30,11 @@ def _hop(
         trace,
         span,
         parent,
-        "transport.hop webrtc",
+        "transport.attempt webrtc",
         start,
         start + 5,
-        hop__number=number,
-        hop__outcome=outcome,
+        attempt__number=number,
+        attempt__outcome=outcome,
         **attributes,
     )
 
@@ -97,5 +97,5 @@ def test_a_huge_trace_keeps_its_hops(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_are_those_of_the_telemetry_module() -> None:
-    assert names.HOP_OUTCOME == "hop.outcome"
+    assert names.HOP_OUTCOME == "attempt.outcome"
     assert names.FALLBACK_REASON == "fallback.reason"

@@ -28,6 +28,17 @@ def test_progress_then_the_end() -> None:
     assert done.started_at == 77
 
 
+def test_transfers_are_counted_by_the_instance_that_worked_on_them() -> None:
+    transfers = TransferBoard()
+    transfers.begin(CALL, "get", "", 0, 77)
+    assert transfers.by_instance() == {}
+    transfers.apply(_update(done=1, instance="chunk-1"))
+    transfers.apply(_update("done", 10, instance="chunk-1"))
+    transfers.apply(_update(call_id=b"\1" * 16, instance="chunk-2"))
+    transfers.apply(_update(call_id=b"\2" * 16, instance="chunk-2"))
+    assert transfers.by_instance() == {"chunk-1": 1, "chunk-2": 2}
+
+
 def test_what_has_ended_stays_ended() -> None:
     transfers = TransferBoard()
     transfers.apply(_update("failed", cause=Cause.TIMEOUT))

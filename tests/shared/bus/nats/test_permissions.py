@@ -221,7 +221,7 @@ def test_the_two_tables_are_the_same() -> None:
         ), (caller, subject, server)
 
 
-async def test_nobody_publishes_what_is_anothers(tmp_path: Path) -> None:
+async def test_nobody_publishes_on_subjects_of_another(tmp_path: Path) -> None:
     """Every user against every subject: what it does not say itself is denied."""
     async with connected(tmp_path) as services:
         for service in SERVICES:
@@ -243,7 +243,7 @@ async def test_nobody_publishes_what_is_anothers(tmp_path: Path) -> None:
             assert bus.counts.denied == len(others), service
 
 
-async def test_nobody_hears_what_is_anothers(tmp_path: Path) -> None:
+async def test_nobody_hears_subjects_of_another(tmp_path: Path) -> None:
     async with connected(tmp_path) as services:
         for service in SERVICES:
             own = {subject for _, subject, server in CONVERSATIONS if server == service}
