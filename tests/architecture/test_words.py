@@ -23,7 +23,6 @@ WORDS = {
     r"anew": "again",
     r"one's own": "your own",
     r"let go": "ignored, released or closed",
-    r"(?<!reconnect )attempts?(?! Delay)": "hop (RFC 8305 and nats-py have names of their own)",
     r"told": "reported, notified, asked to",
     r"walls": "boundaries",
     r"each (?:second|minute|hour|s|ms|\d[\d.]* ?(?:s|ms|seconds|minutes))": "every 250 ms",
