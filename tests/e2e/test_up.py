@@ -141,8 +141,8 @@ def test_a_home_that_is_in_use_is_refused(nodes: tuple[Running, Running]) -> Non
         check=False,
     )
     assert again.returncode == 3
-    assert "already runs" in again.stderr
-    assert len(again.stderr.splitlines()) == 1
+    assert "already runs" in json.loads(again.stdout)["error"]["message"]
+    assert again.stderr == ""
 
 
 def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             check=False,
         )
     assert ended.returncode == 3
-    assert ended.stderr.splitlines() == [f"error: port {port} is taken; choose another with --port"]
+    assert json.loads(ended.stdout)["error"]["message"] == f"port {port} is taken; choose another with --port"
 
 
 def test_without_a_node_the_command_line_says_so(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
+from shared.token_bucket import TokenBucket
 from shared.wire.peerwire import bencode, extended, handshake, messages
 from shared.wire.peerwire.extended import ExtendedHandshake
 from shared.wire.peerwire.handshake import Handshake
@@ -41,6 +42,11 @@ CLIENT = "swarmbridge"
 
 MSE_KEY_AND_PAD_BYTES = 96 + 512
 """The most that an encrypted start sends before it waits for an answer: DH key and padding."""
+
+USELESS_PER_S = 50.0
+USELESS_BURST = 1_000.0
+"""Messages about pieces, of which we have none: a polite client sends a handful when a wire opens, one that has the
+control infohash as a torrent a few more. Beyond that the wire closes, `rate_limited`."""
 
 # An extended message's id byte and its extended id byte.
 _EXTENDED_HEAD_BYTES = 2
@@ -139,6 +145,8 @@ class PeerWire:
         self._unwanted = unwanted
         self._answers_encrypted = answers_encrypted
         self._state = _State.AWAIT_HANDSHAKE
+        self._useless = TokenBucket(USELESS_PER_S, USELESS_BURST, now)
+        self._now = now
         self._buffer = bytearray()
         self._outgoing: list[bytes] = []
         self._handshake_sent = False
@@ -159,7 +167,7 @@ class PeerWire:
         events: list[Event] = []
         if self._state is _State.CLOSED or not data:
             return events
-        self._last_received = now
+        self._last_received = self._now = now
         try:
             if self._state in _BEFORE_HANDSHAKE:
                 self._receive_handshake(data, now, events)
@@ -308,6 +316,7 @@ class PeerWire:
             return
         message = messages.decode_message(payload)
         if message.id != MessageId.EXTENDED:
+            self._ignore()
             return
         extended_id, body = message.body[0], message.body[1:]
         if extended_id == extended.HANDSHAKE_ID:
@@ -316,6 +325,12 @@ class PeerWire:
             if self._state is not _State.OPEN:
                 raise RemoteProtocolError("a frame before the extended handshake")
             events.append(FrameReceived(bytes(body)))
+        else:
+            self._ignore()
+
+    def _ignore(self) -> None:
+        if not self._useless.take(self._now):
+            raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)
 
     def _receive_extended_handshake(self, body: memoryview, events: list[Event]) -> None:
         limits = self._limits
