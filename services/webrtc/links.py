@@ -136,7 +136,7 @@ class WebrtcLinks:
             async with asyncio.timeout(min(timeout_s, DIAL_TIMEOUT_S)):
                 cause = await asyncio.shield(dialling)
         except TimeoutError:
-            raise TransportError(Cause.DIAL_TIMEOUT) from None
+            raise TransportError(self._out_of_time(hint.peerjs_id)) from None
         except asyncio.CancelledError:
             if dialling.cancelled() and not _cancelled_here():
                 raise TransportError(Cause.CLOSED) from None
@@ -154,13 +154,19 @@ class WebrtcLinks:
                 await self._send_signal(Offer(payload, dst=held.peer), held.connection_id)
                 await held.opened
         except TimeoutError:
-            return Cause.DIAL_TIMEOUT
+            return self._out_of_time(held.peer)
         except TransportError as error:
             return error.cause
         finally:
             if not held.up:
                 await held.link.close(Cause.DIAL_TIMEOUT)
         return None
+
+    def _out_of_time(self, peer: str) -> Cause:
+        """Who has answered is there: what was missing is a path, and ICE itself gives up later than a dial."""
+        dialled = [held for held in self._links.values() if held.peer == peer and held.dialer and not held.up]
+        lost = any(held.answered and not held.link.has_path for held in dialled)
+        return Cause.ICE_FAILED if lost else Cause.DIAL_TIMEOUT
 
     def take_offer(self, offer: Offer, *, beacon: bool = False) -> None:
         """Answer an OFFER in the background. beacon: it was sent to the beacon of our room.

@@ -74,6 +74,11 @@ class DataChannelLink:
         return self._open and self._closed is None
 
     @property
+    def has_path(self) -> bool:
+        """Whether ICE has found a way to the remote peer; DTLS and the channel come after it."""
+        return self._connection.iceConnectionState in ("connected", "completed")
+
+    @property
     def ordered(self) -> bool:
         """Whether messages arrive in the order in which they were sent."""
         return self._channel is None or self._channel.ordered

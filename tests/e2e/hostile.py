@@ -243,9 +243,12 @@ class _Borrowed(WebrtcTransport):
 
 
 class _Nowhere(DataChannelLink):
-    """Answers with addresses that are nobody's (RFC 5737): the dialler's own rule sends nothing there."""
+    """Answers with addresses that are nobody's (RFC 5737), to which the dialler's own rule sends nothing, and sends
+    nothing to the dialler's, who would find the way back from it.
+    """
 
     async def accept_offer(self, sdp: str) -> str:
+        sdp = re.sub(r"a=candidate:[^\r\n]*\r\n", "", sdp)
         return re.sub(r"(a=candidate:\S+ \d+ \S+ \d+ )\S+", r"\g<1>192.0.2.1", await super().accept_offer(sdp))
 
 

@@ -133,10 +133,15 @@ async def nobody_has_it(scene: Scene) -> None:
     link = await scene.put(1)
     digest, rest = link.removeprefix("swarmbridge:")[:64], link.removeprefix("swarmbridge:")[64:]
     missing = f"{digest[32:]}{digest[:32]}"
-    transfer = await scene.nodes.b.api.fetch(f"swarmbridge:{missing}{rest}")
-    assert (await scene.ended(scene.nodes.b.api, transfer)).cause == "refused"
-    found = await scene.why(transfer)
-    assert (found["verdict"], found["reasons"]) == ("failed", [])
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            transfer = await scene.nodes.b.api.fetch(f"swarmbridge:{missing}{rest}")
+            assert (await scene.ended(scene.nodes.b.api, transfer)).cause == "refused"
+            found = await scene.why(transfer)
+            assert found["verdict"] == "failed"
+            # On a busy machine a delivery may still have met what the step before has stopped.
+            if not found["reasons"]:
+                break
     assert "(refused): the peer was reached and does not hold what was asked for" in found["headline"]
     assert "no transport is to blame" in found["headline"]
     await scene.cli("why", "peer-0000000000000000", code=1)

@@ -53,6 +53,7 @@ class FakeChannel:
         self.refused_candidates = 0
         self.candidates: list[str] = []
         self.is_open = False
+        self.has_path = False
         self.queued_bytes = 0
         self.closed = False
 
@@ -340,3 +341,16 @@ async def test_an_offer_that_cannot_be_answered_is_turned_away() -> None:
 def test_what_an_offer_asks_for(metadata: object, serialization: str, asked: Asked | None) -> None:
     payload = OfferPayload(SessionDescription("offer", "sdp"), "dc_1", metadata=metadata, serialization=serialization)
     assert asked_by(payload) == asked
+
+
+@pytest.mark.parametrize(("has_path", "cause"), [(False, Cause.ICE_FAILED), (True, Cause.DIAL_TIMEOUT)])
+async def test_a_dial_that_was_answered_says_how_far_it_came(
+    monkeypatch: pytest.MonkeyPatch, has_path: bool, cause: Cause
+) -> None:
+    monkeypatch.setattr("services.webrtc.links.DIAL_TIMEOUT_S", 0.2)
+    bench = Bench()
+    dialling = await bench.dialling()
+    bench.channels[-1].has_path = has_path
+    await bench.answer("answer")
+    assert await failed(dialling) is cause
+    await bench.links.close_all()
