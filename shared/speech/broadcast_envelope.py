@@ -7,86 +7,48 @@ a channel hears everything, so that a message of our own id (`from`), and one th
 ignored, as the page's own adapter ignores them; one without a target is for all. Ours name the page as the target once
 it has said who it is.
 
-Invariants:  the peer is who the transport says, whatever `from` says. An answer counts once, for an id that we asked;
-             late ones, and all that we do not know, are ignored, so many a second. A request that cannot be answered is
-             "not found" at once.
-Bounds:      requests both ways, bodies being gathered (gathering), queued values, ignored messages.
+Bounds:      those of page_speech, queued values.
 
-There is no word for an ack, a cancel or a goodbye, and no ping: the transport knows when a page is gone.
+There is no word for a goodbye, and no ping: the transport knows when a page is gone.
 Source: swarm-space's adapter, by observation; the manager dialect.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
-from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
+from shared.content.messages import NotFound, PeerAnswer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.ids import REQUEST_ID_BYTES, guest_token
-from shared.speech.contract import (
-    Announced,
-    AnswerReceived,
-    Event,
-    PeerProved,
-    RequestFailed,
-    RequestReceived,
-    RequestRefused,
-    SpeechEnded,
-)
-from shared.speech.gathering import Gathering
-from shared.speech.page_content import read_chunk, read_manifest
-from shared.speech.page_dialect import PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said, short_text
+from shared.speech.contract import SpeechEnded
+from shared.speech.page_dialect import PageAsks, Said, short_text
+from shared.speech.page_speech import PageSpeech
 from shared.speech.peerjs_manager import ManagerDialect
-from shared.token_bucket import TokenBucket
 from shared.wire.pages.values import decode_value, encode_value
 
 BROADCAST_ENVELOPE = "broadcast_envelope"
 TRANSPORT = "webtorrent"
 """What the adapter writes into `transport`, whatever carries it."""
 
-MAX_ASKED = 8
-"""As of a page on PeerJS: it answers one after another."""
-MAX_OPEN_REQUESTS = 64
 MAX_QUEUED_VALUES = 256
 """Small values that wait for a page that does not read; one more ends the link."""
 MAX_VALUE_BYTES = 1_900_000
 """Of an answer: a chunk with its base64 is 1.4 MB. What is longer (a manifest of 2 MiB) no post can carry."""
-IGNORED_PER_S = 50.0
-IGNORED_BURST = 1_000.0
-"""Messages that are for others: everybody on a channel hears them all."""
 
 
-class BroadcastEnvelope:
+class BroadcastEnvelope(PageSpeech):
     """Implements shared.speech.contract.Speech."""
 
-    acks = False
-    confirms = True
-    max_asked = MAX_ASKED
     rtt_s = 0.0
-    claimed_key = b""
 
     def __init__(self, guest: str, own_id: str, now: float, unix_s: float) -> None:
         """guest: as the transport knows the page. own_id: ours in `from`, which pages name in `target`."""
-        self._dialect = ManagerDialect(own_id)
+        self._manager = ManagerDialect(own_id)
+        super().__init__(guest, self._manager, now, unix_s)
         self._own_id = own_id
         self._page_id = ""
-        self._unix_offset_s = unix_s - now
-        self._now = now
-        self._events: list[Event] = [PeerProved(guest_token(guest))]
-        self._gathering = Gathering()
-        self._asked: dict[str, tuple[bytes, PeerRequest]] = {}
-        self._open: dict[bytes, PageAsks] = {}
         self._values: deque[bytes] = deque()
-        self._answers: deque[tuple[PageAsks, PeerAnswer, bytes]] = deque()
-        self._ignored = TokenBucket(IGNORED_PER_S, IGNORED_BURST, now)
-        self.ignored_count = 0
-
-    @property
-    def asked_count(self) -> int:
-        return len(self._asked)
 
     # ── the wire ──
 
@@ -101,10 +63,6 @@ class BroadcastEnvelope:
             self._ignore()
         else:
             self._hear(said)
-
-    def events(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
 
     def next_record(self) -> bytes | None:
         if self._values:
@@ -129,59 +87,16 @@ class BroadcastEnvelope:
         self._values.clear()
         self._answers.clear()
 
-    # ── requests of ours ──
-
-    def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
-        self._now = now
-        name = request_id.hex()
-        if name in self._asked:
-            raise LocalProtocolError("request id in use")
-        self._asked[name] = (request_id, request)
-        self._say(self._dialect.ask(name, request, self._unix_ms))
-
-    def cancel(self, request_id: bytes) -> None:
-        self._asked.pop(request_id.hex(), None)
-
-    # ── requests of the page ──
-
-    def open_requests(self) -> list[bytes]:
-        return list(self._open)
-
-    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
-        asked = self._open.get(request_id)
-        if asked is None:
-            return
-        if body_bytes:
-            self._gathering.begin(request_id, answer, body_bytes)
-        else:
-            self._not_found(self._open.pop(request_id))
-
-    def take_body(self, request_id: bytes, data: memoryview) -> int:
-        whole = self._gathering.take(request_id, data)
-        if whole is not None:
-            self._answers.append((self._open.pop(request_id), *whole))
-        return len(data)
-
-    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
-        self._gathering.drop(request_id)
-        asked = self._open.pop(request_id, None)
-        if asked is not None:
-            self._not_found(asked)  # the only "no" that a page acts on at once
-
     # ── both ways ──
 
     def announce(self, manifests: Sequence[str]) -> None:
-        for value in self._dialect.announce(manifests, (), self._unix_ms):
+        for value in self._manager.announce(manifests, (), self._unix_ms):
             self._say(value)
 
     def goodbye(self, cause: Cause | None = None) -> None:
         """Pages know no such word."""
 
     # ── within ──
-
-    @property
-    def _unix_ms(self) -> int:
-        return round((self._now + self._unix_offset_s) * 1000)
 
     def _read(self, value: object) -> Said | None:
         """What the page says to us; None for what is not for us, or means nothing."""
@@ -190,78 +105,18 @@ class BroadcastEnvelope:
         sender = short_text(value.get("from"))
         if not sender or sender == self._own_id or value.get("target") not in (None, "", self._own_id):
             return None
-        said = self._dialect.read(value, self._unix_ms)
+        said = self._manager.read(value, self._unix_ms)
         if said is not None:
             self._page_id = sender
         return said
 
-    def _hear(self, said: Said) -> None:
-        match said:
-            case PageAsks():
-                self._hear_request(said)
-            case PageAnswers():
-                self._hear_answer(said)
-            case PageHolds():
-                self._ignore()  # as much of it as of what is ignored
-                if said.manifests:
-                    self._events.append(Announced(said.manifests))
-            case PagePings():
-                self._ignore()
-                self._say(said.reply)
-            case PagePongs():
-                self._ignore()  # we never ask: the transport knows when a page is gone
-            case _:
-                assert_never(said)
-
-    def _hear_request(self, asked: PageAsks) -> None:
-        request = asked.request
-        request_id = hashlib.sha256(asked.id.encode()).digest()[:REQUEST_ID_BYTES]
-        if request_id in self._open:
-            self._ignore()  # said again by a page that has reconnected
-        elif request is None:
-            self._ignore()
-            self._not_found(asked)
-        elif len(self._open) >= MAX_OPEN_REQUESTS:
-            self._ignore()
-            self._not_found(asked)
-            self._events.append(RequestRefused(Cause.BUSY))
-        else:
-            self._open[request_id] = asked
-            self._events.append(RequestReceived(request_id, request, self._dialect.patience_ms))
-
-    def _hear_answer(self, said: PageAnswers) -> None:
-        known = self._asked.pop(said.id, None)
-        if known is None:
-            self._ignore()  # late, or never asked
-            return
-        request_id, request = known
-        name = request.ref if isinstance(request, RequestChunk) else request.id
-        try:
-            if said.content is None:
-                self._events.append(AnswerReceived(request_id, NotFound(name), b""))
-            elif isinstance(request, RequestChunk):
-                self._events.append(AnswerReceived(request_id, *read_chunk(said.content)))
-            else:
-                self._events.append(AnswerReceived(request_id, ManifestData(name), read_manifest(said.content)))
-        except RemoteProtocolError as error:
-            # The page's content, not its protocol: another peer may have it in order.
-            self._events.append(RequestFailed(request_id, error.cause))
-
-    def _not_found(self, asked: PageAsks) -> None:
-        self._say(self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
-
     def _answer_record(self, asked: PageAsks, answer: PeerAnswer, body: bytes) -> bytes:
-        missing = self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms)
+        missing = self._manager.answer(asked, NotFound(asked.name), b"", self._unix_ms)
         try:
-            record = self._record(self._dialect.answer(asked, answer, body, self._unix_ms))
+            record = self._record(self._manager.answer(asked, answer, body, self._unix_ms))
         except (LocalProtocolError, RemoteProtocolError):
             return self._record(missing)  # what no value can carry is not here for this page
         return record if len(record) <= MAX_VALUE_BYTES else self._record(missing)
-
-    def _ignore(self) -> None:
-        self.ignored_count += 1
-        if not self._ignored.take(self._now):
-            raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)
 
     def _say(self, value: dict[str, Any]) -> None:
         if len(self._values) >= MAX_QUEUED_VALUES:

@@ -1,7 +1,7 @@
 """What a page may say, in either of swarm-space's dialects, and what a dialect has to be able to write.
 
-A dialect has no state: it reads one value into one of these, and writes values. Requests, timers and queues are
-shared.speech.peerjs's, the same for both.
+A dialect has no state: it reads one value into one of these, and writes values. Requests are page_speech's, timers and
+queues those of the speech around it.
 """
 
 from __future__ import annotations

@@ -6,44 +6,27 @@ States:      undecided -> deciding value came -> manager or mesh; ended by a clo
              A text decides for mesh, an object with a payload for manager; what the OFFER's metadata said holds until
              then. A page of which neither is known (one that we dialled, and that waits to be spoken to) is spoken to
              in both: each ignores what is not its own.
-Invariants:  the peer is who the PeerServer vouches for, whatever `from` says. An answer counts once, for an id that we
-             asked; late ones, and all that we do not know, are ignored, so many a second. A request that cannot be
-             answered is "not found" at once.
-Bounds:      requests both ways, bodies being gathered (gathering), messages being joined (budget), ignored messages.
+Bounds:      those of page_speech, messages being joined (budget), values that wait.
 
-There is no word for an ack or a cancel. A goodbye without a cause is not said: pages know only a close.
+A goodbye without a cause is not said: pages know only a close.
 Source: peerjs 1.5 (data connection), swarm-space's dialects.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any
 
-from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequest, RequestChunk
+from shared.content.messages import NotFound, PeerAnswer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.ids import REQUEST_ID_BYTES, guest_token
 from shared.speech.budget import ByteBudget
-from shared.speech.contract import (
-    Announced,
-    AnswerReceived,
-    Event,
-    PeerLeft,
-    PeerProved,
-    RequestFailed,
-    RequestReceived,
-    RequestRefused,
-    SpeechEnded,
-)
-from shared.speech.gathering import Gathering
-from shared.speech.page_content import read_chunk, read_manifest
-from shared.speech.page_dialect import Dialect, PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said
+from shared.speech.contract import PeerLeft, SpeechEnded
+from shared.speech.page_dialect import Dialect, PageAsks, PagePongs, Said
 from shared.speech.page_packing import BINARY, packing_of
+from shared.speech.page_speech import PageSpeech
 from shared.speech.peerjs_manager import ManagerDialect
 from shared.speech.peerjs_mesh import MeshDialect
-from shared.token_bucket import TokenBucket
 from shared.wire.peerjs.chunking import CloseReceived
 
 MANAGER, MESH = "peerjs_manager", "peerjs_mesh"
@@ -58,16 +41,8 @@ PING_EVERY_S = 8.0
 SILENT_AFTER_S = 60.0
 """As pages have it: a tab in the background may be that slow."""
 
-MAX_ASKED = 8
-"""A page answers one after another; more would only wait there."""
-
-MAX_OPEN_REQUESTS = 64
 MAX_QUEUED_VALUES = 1024
 """Small values that wait for a page that does not read; one more ends the link."""
-
-IGNORED_PER_S = 50.0
-IGNORED_BURST = 1_000.0
-"""Posts, profiles and the like: what a page pours out when a link opens, and then some."""
 
 RTT_GAIN = 0.125
 """Weight of a new sample in the smoothed round trip (RFC 6298's alpha)."""
@@ -75,13 +50,8 @@ RTT_GAIN = 0.125
 MAX_RTT_S = 60.0
 
 
-class PeerjsSpeech:
+class PeerjsSpeech(PageSpeech):
     """Implements shared.speech.contract.Speech."""
-
-    acks = False
-    confirms = True
-    max_asked = MAX_ASKED
-    claimed_key = b""
 
     def __init__(
         self,
@@ -95,31 +65,18 @@ class PeerjsSpeech:
     ) -> None:
         """guest: the page's id, own_id: ours, as the PeerServer knows them. hint: the dialect that the OFFER named."""
         self._dialects: dict[str, Dialect] = {MANAGER: ManagerDialect(own_id), MESH: MeshDialect(own_id)}
-        self._dialect = self._dialects[hint] if hint is not None else None
+        super().__init__(guest, self._dialects[hint] if hint is not None else None, now, unix_s)
         self._decided = False
         self._budget = budget
-        self._unix_offset_s = unix_s - now
-        self._now = now
-        self._events: list[Event] = [PeerProved(guest_token(guest))]
         self._packing = packing_of(serialization)
         self._joining_bytes = 0
-        self._gathering = Gathering()
-        self._asked: dict[str, tuple[bytes, PeerRequest]] = {}
-        self._open: dict[bytes, PageAsks] = {}
         self._held: tuple[str, ...] = ()
         self._values: deque[bytes] = deque()
-        self._answers: deque[tuple[PageAsks, PeerAnswer, bytes]] = deque()
         self._slices: deque[bytes] = deque()
         self._slices_of = 0
-        self._ignored = TokenBucket(IGNORED_PER_S, IGNORED_BURST, now)
         self._last_received = now
         self._last_ping = now
-        self.ignored_count = 0
         self.rtt_s = 0.0
-
-    @property
-    def asked_count(self) -> int:
-        return len(self._asked)
 
     # ── the wire ──
 
@@ -139,10 +96,6 @@ class PeerjsSpeech:
             self._ignore()
         else:
             self._hear(said)
-
-    def events(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
 
     def next_record(self) -> bytes | None:
         if self._values:
@@ -183,47 +136,6 @@ class PeerjsSpeech:
             queue.clear()
         self._budget.give_all()
 
-    # ── requests of ours ──
-
-    def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
-        self._now = now
-        name = request_id.hex()
-        if name in self._asked:
-            raise LocalProtocolError("request id in use")
-        self._asked[name] = (request_id, request)
-        for dialect in self._spoken:
-            self._say(dialect.ask(name, request, self._unix_ms))
-
-    def cancel(self, request_id: bytes) -> None:
-        self._asked.pop(request_id.hex(), None)
-
-    # ── requests of the page ──
-
-    def open_requests(self) -> list[bytes]:
-        return list(self._open)
-
-    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
-        asked = self._open.get(request_id)
-        if asked is None:
-            return
-        if body_bytes:
-            self._gathering.begin(request_id, answer, body_bytes)
-        else:
-            self._not_found(self._open.pop(request_id))
-
-    def take_body(self, request_id: bytes, data: memoryview) -> int:
-        whole = self._gathering.take(request_id, data)
-        if whole is not None:
-            asked = self._open.pop(request_id)
-            self._answers.append((asked, *whole))
-        return len(data)
-
-    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
-        self._gathering.drop(request_id)
-        asked = self._open.pop(request_id, None)
-        if asked is not None:
-            self._not_found(asked)  # the only "no" that a page acts on at once: it asks its next peer
-
     # ── both ways ──
 
     def announce(self, manifests: Sequence[str]) -> None:
@@ -237,10 +149,6 @@ class PeerjsSpeech:
             self._queue(record)
 
     # ── within ──
-
-    @property
-    def _unix_ms(self) -> int:
-        return round((self._now + self._unix_offset_s) * 1000)
 
     @property
     def _spoken(self) -> list[Dialect]:
@@ -266,69 +174,14 @@ class PeerjsSpeech:
             self._say(value)
 
     def _hear(self, said: Said) -> None:
-        match said:
-            case PageAsks():
-                self._hear_request(said)
-            case PageAnswers():
-                self._hear_answer(said)
-            case PageHolds():
-                self._ignore()  # as much of it as of what is ignored
-                if said.manifests:
-                    self._events.append(Announced(said.manifests))
-            case PagePings():
-                self._ignore()
-                self._say(said.reply)
-            case PagePongs():
-                self._hear_pong(said)
-            case _:
-                assert_never(said)
+        super()._hear(said)
+        if isinstance(said, PagePongs) and said.sent_ms is not None:
+            self._measure(said.sent_ms)
 
-    def _hear_request(self, asked: PageAsks) -> None:
-        request = asked.request
-        request_id = hashlib.sha256(asked.id.encode(errors="surrogatepass")).digest()[:REQUEST_ID_BYTES]
-        if request_id in self._open:
-            self._ignore()
-        elif request is None:
-            self._ignore()
-            self._not_found(asked)
-        elif len(self._open) >= MAX_OPEN_REQUESTS:
-            self._ignore()
-            self._not_found(asked)
-            self._events.append(RequestRefused(Cause.BUSY))
-        else:
-            assert self._dialect is not None
-            self._open[request_id] = asked
-            self._events.append(RequestReceived(request_id, request, self._dialect.patience_ms))
-
-    def _hear_answer(self, said: PageAnswers) -> None:
-        known = self._asked.pop(said.id, None)
-        if known is None:
-            self._ignore()  # late, or never asked
-            return
-        request_id, request = known
-        name = request.ref if isinstance(request, RequestChunk) else request.id
-        try:
-            if said.content is None:
-                self._events.append(AnswerReceived(request_id, NotFound(name), b""))
-            elif isinstance(request, RequestChunk):
-                self._events.append(AnswerReceived(request_id, *read_chunk(said.content)))
-            else:
-                self._events.append(AnswerReceived(request_id, ManifestData(name), read_manifest(said.content)))
-        except RemoteProtocolError as error:
-            # The page's content, not its protocol: another peer may have it in order.
-            self._events.append(RequestFailed(request_id, error.cause))
-
-    def _hear_pong(self, said: PagePongs) -> None:
-        self._ignore()
-        if said.sent_ms is None:
-            return
-        sample_s = (self._unix_ms - said.sent_ms) / 1000
+    def _measure(self, sent_ms: float) -> None:
+        sample_s = (self._unix_ms - sent_ms) / 1000
         if 0 <= sample_s <= MAX_RTT_S:  # the page gives our own time back, or invents one
             self.rtt_s = sample_s if self.rtt_s == 0 else self.rtt_s + RTT_GAIN * (sample_s - self.rtt_s)
-
-    def _not_found(self, asked: PageAsks) -> None:
-        if self._dialect is not None:
-            self._say(self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
 
     def _answer_records(self, dialect: Dialect, asked: PageAsks, answer: PeerAnswer, body: bytes) -> list[bytes]:
         try:
@@ -337,11 +190,6 @@ class PeerjsSpeech:
             # What the packing cannot carry (half a character in a manifest's name, a chunk in one message of JSON)
             # is not here for this page.
             return self._packing.pack(dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
-
-    def _ignore(self) -> None:
-        self.ignored_count += 1
-        if not self._ignored.take(self._now):
-            raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)
 
     def _reserve_joining(self) -> None:
         joining = self._packing.joining_bytes

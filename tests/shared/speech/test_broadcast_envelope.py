@@ -12,12 +12,7 @@ from shared.content.messages import ChunkData, ManifestData, NotFound, RequestCh
 from shared.content.refs import encode_base64
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import guest_token
-from shared.speech.broadcast_envelope import (
-    IGNORED_BURST,
-    MAX_OPEN_REQUESTS,
-    MAX_QUEUED_VALUES,
-    BroadcastEnvelope,
-)
+from shared.speech.broadcast_envelope import MAX_QUEUED_VALUES, BroadcastEnvelope
 from shared.speech.contract import (
     Announced,
     AnswerReceived,
@@ -27,6 +22,7 @@ from shared.speech.contract import (
     RequestRefused,
     SpeechEnded,
 )
+from shared.speech.page_speech import IGNORED_BURST, MAX_OPEN_REQUESTS
 from shared.wire.pages.values import decode_value, encode_value
 
 OWN, PAGE = "peer-0123456789abcdef", "peer-fedcba9876543210"

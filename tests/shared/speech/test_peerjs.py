@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.content.messages import MAX_ANNOUNCED, ChunkData, ManifestData, NotFound, RequestChunk, RequestManifest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import guest_token
-from shared.speech import peerjs
+from shared.speech import page_speech, peerjs
 from shared.speech.budget import MAX_LINK_BYTES, ByteBudget
 from shared.speech.contract import (
     Announced,
@@ -277,7 +277,7 @@ def test_closing_over_json_and_what_raw_cannot_say() -> None:
 
 def test_too_many_requests_are_not_found_at_once() -> None:
     speech = page()
-    for number in range(peerjs.MAX_OPEN_REQUESTS):
+    for number in range(page_speech.MAX_OPEN_REQUESTS):
         assert len(hear(speech, mesh("chunk-request", chunkRef=REF, requestId=f"r{number}"))) == 1
     assert hear(speech, mesh("chunk-request", chunkRef=REF, requestId="one more")) == [RequestRefused(Cause.BUSY)]
     [answer] = said(speech)
@@ -286,7 +286,7 @@ def test_too_many_requests_are_not_found_at_once() -> None:
 
 @pytest.mark.parametrize("value", [mesh("profile-exchange"), mesh("heartbeat"), {"type": "gossip"}, 5, None, "{", []])
 def test_a_flood_of_what_means_nothing_ends_the_link(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peerjs, "IGNORED_BURST", 20.0)
+    monkeypatch.setattr(page_speech, "IGNORED_BURST", 20.0)
     speech = page()
     with pytest.raises(RemoteProtocolError) as refusal:
         for _ in range(30):

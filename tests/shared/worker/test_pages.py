@@ -11,7 +11,8 @@ from shared.bus.messages.envelopes import AnnounceManifests
 from shared.content.messages import NotFound
 from shared.errors import Cause, RemoteFailure
 from shared.ids import LinkId
-from shared.speech.peerjs import MANAGER, MAX_ASKED, MESH
+from shared.speech.page_speech import MAX_ASKED
+from shared.speech.peerjs import MANAGER, MESH
 from tests.fakes.waiting import until
 from tests.shared.worker.couple import BODY, Couple
 
