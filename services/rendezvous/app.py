@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import random
 import uuid
 
@@ -38,6 +37,7 @@ from services.rendezvous.machines import PeerServerMachine, TrackerMachine
 from shared.bus.contract import Bus
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, TransportError
+from shared.process.listening import local_url, why_not_listening
 from shared.settings.config import RendezvousSettings
 from shared.tasks.ending import end_tasks
 from shared.websocket.admission import Admission
@@ -119,13 +119,13 @@ class Rendezvous:
             await web.TCPSite(self._runner, host, port).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise TransportError(Cause.REFUSED, _why(error, host, port)) from error
+            raise TransportError(Cause.REFUSED, why_not_listening(error, "rendezvous", host, port)) from error
         if self._instances is not None:
             await self._instances.start()
         self._peer_sockets.start()
         self._tracker_sockets.start()
         bound_host, bound_port = self._runner.addresses[0][:2]
-        self.url = f"http://{_reachable(bound_host)}:{bound_port}"
+        self.url = local_url(bound_host, bound_port)
 
     async def close(self) -> None:
         """Drain and stop listening. Takes at most about DRAIN_S."""
@@ -214,21 +214,3 @@ class Rendezvous:
         if self._peer_sockets.is_closing:
             return "draining"
         return "degraded" if self._document.problem else "ok"
-
-
-def _why(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken; set rendezvous.port to another, or 0 for any"
-    if error.errno == errno.EACCES:
-        return f"port {port} of {host} is not allowed to this user; set rendezvous.port to 1024 or more"
-    return f"cannot listen on {host} port {port}; see rendezvous.host"
-
-
-def _reachable(host: str) -> str:
-    """An address that a client on this machine can use for the one we are bound to."""
-    if host == "0.0.0.0":  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    if host == "::":
-        # Whether `::` serves IPv4 too is the system's choice (asyncio switches it off), so its own loopback is named.
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host

@@ -32,6 +32,7 @@ from services.broadcast.pages.limits import (
     PAGE_QUEUE_MESSAGES,
 )
 from shared.clock import Clock
+from shared.process.listening import local_url
 from shared.settings.config import BroadcastSettings
 from shared.websocket.admission import Admission
 from shared.websocket.forwarded import networks
@@ -97,7 +98,7 @@ class PagesEndpoint:
         self._site = site
         self.sockets.start()
         bound_host, bound_port = self._runner.addresses[0][:2]
-        self.url = self._settings.url or f"http://{_reachable(bound_host)}:{bound_port}"
+        self.url = self._settings.url or local_url(bound_host, bound_port)
 
     async def close(self) -> None:
         """Take no more pages, send away those that are here."""
@@ -135,12 +136,3 @@ def _script() -> Handler:
         return web.Response(body=body, content_type="text/javascript", charset="utf-8", headers=headers)
 
     return handler
-
-
-def _reachable(host: str) -> str:
-    """An address that a browser on this machine can use for the one that we are bound to."""
-    if host == "0.0.0.0":  # noqa: S104 - compared, not bound
-        return "127.0.0.1"
-    if host == "::":
-        return "[::1]"
-    return f"[{host}]" if ":" in host else host

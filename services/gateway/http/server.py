@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import secrets
 import tempfile
@@ -21,6 +20,7 @@ from services.gateway.http import limits
 from services.gateway.http.connections import Connections
 from services.gateway.http.guard import Guard
 from services.gateway.http.page import page_routes
+from shared.process.listening import local_url, why_not_listening
 from shared.process.run import CannotStart
 
 ADDRESS_FILE = "gateway.json"
@@ -65,9 +65,9 @@ class HttpServer:
             )
         except OSError as error:
             await self._runner.cleanup()
-            raise CannotStart(_why(error, host, port)) from error
+            raise CannotStart(f"error: {why_not_listening(error, 'gateway', host, port)}") from error
         bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
-        self.url = f"http://{_reachable(bound_host)}:{bound_port}"
+        self.url = local_url(bound_host, bound_port)
 
     def _authenticated(self, request: web.BaseRequest) -> None:
         if self._connections is not None:
@@ -114,20 +114,3 @@ def _make_token(path: Path) -> None:
             os.link(draft, path)
     finally:
         Path(draft).unlink()
-
-
-def _why(error: OSError, host: str, port: int) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"error: port {port} of {host} is taken; set gateway.port to another, or 0 for any"
-    if error.errno == errno.EACCES:
-        return f"error: port {port} of {host} is not allowed to this user; set gateway.port to 1024 or more"
-    return f"error: cannot listen on {host} port {port}; see gateway.host"
-
-
-def _reachable(bound_host: str) -> str:
-    """An address that this machine can open: a wildcard is none."""
-    if bound_host == "0.0.0.0":  # noqa: S104 - compared with, not bound to
-        return "127.0.0.1"
-    if bound_host == "::":
-        return "[::1]"
-    return f"[{bound_host}]" if ":" in bound_host else bound_host

@@ -10,6 +10,7 @@ import errno
 import socket
 
 from services.supervisor.machine.errors import CannotStart
+from shared.process.listening import why_not_listening
 
 
 def check_port(setting: str, host: str, port: int, option: str) -> None:
@@ -23,7 +24,7 @@ def check_port(setting: str, host: str, port: int, option: str) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise CannotStart(f"port {port} is taken; choose another with {option}") from None
-        raise CannotStart(_why_not(setting, host, port, error)) from None
+        raise CannotStart(why_not_listening(error, setting, host, port)) from None
 
 
 def port_is_free(host: str, port: int) -> bool:
@@ -45,7 +46,7 @@ def free_port(setting: str, host: str, kind: socket.SocketKind = socket.SOCK_STR
             port: int = held.getsockname()[1]
             return port
     except OSError as error:
-        raise CannotStart(_why_not(setting, host, 0, error)) from None
+        raise CannotStart(why_not_listening(error, setting, host, 0)) from None
 
 
 def usable_host(host: str) -> bool:
@@ -55,16 +56,6 @@ def usable_host(host: str) -> bool:
             return True
     except OSError:
         return False
-
-
-def _why_not(setting: str, host: str, port: int, error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return f"{setting}.host: {host!r} is no address and cannot be resolved"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{setting}.host: {host} is no address of this machine"
-    if error.errno == errno.EACCES:
-        return f"{setting}.port: this user may not listen on port {port}; choose one of 1024 or more"
-    return f"{setting}: cannot listen on {host}, port {port}: {error.strerror}"
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
