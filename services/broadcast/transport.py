@@ -59,7 +59,7 @@ from shared.transports import TransportName, TransportState
 from shared.wire.sealed.binding import broadcast_binding
 
 SERVE_RETRY_FIRST_S, SERVE_RETRY_CAP_S = 0.1, 2.0
-"""Between hops to serve our subjects while the bus is away."""
+"""Between tries to serve our subjects while the bus is away."""
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Who waits for a link to which peer. Dials of one peer share one hop of the transport."""
+"""Who waits for a link to which peer. Dials of one peer share one try of the transport."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from shared.bus.messages.conversations import (
     ADMIN,
@@ -84,10 +83,6 @@ class Permissions:
 
     publish: list[str]
     subscribe: list[str]
-
-    def as_config(self) -> dict[str, Any]:
-        """The `permissions` block of nats-server's configuration (which reads JSON)."""
-        return {"publish": {"allow": self.publish}, "subscribe": {"allow": self.subscribe}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from shared.bus.bodies import BodyHolder, pull
@@ -432,7 +431,8 @@ async def test_a_user_the_server_does_not_know(tmp_path: Path) -> None:
 
 def test_the_table_names_every_service_and_no_more() -> None:
     for service in (*SERVICES, ADMIN):
-        assert msgspec.json.encode(permissions(service, NODE).as_config())
+        assert permissions(service, NODE).publish
+        assert permissions(service, NODE).subscribe
     for service in SERVICES:
         assert f"{inbox(service, '*')}.>" in permissions(service, NODE).subscribe
         assert not {">", "$JS.API.>", f"sb.{NODE}.>", "_INBOX.>"} & set(permissions(service, NODE).publish)
