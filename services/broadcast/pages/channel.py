@@ -53,6 +53,8 @@ class Channel:
         self._log: deque[tuple[float, Posted]] = deque()
         self._log_bytes = 0
         self._numbers: OrderedDict[bytes, int] = OrderedDict()
+        self._gone: dict[str, float] = {}
+        """Workers that were given up, and when they were last heard: one that was only cut off comes back."""
 
     # ── who is there ──
 
@@ -97,10 +99,26 @@ class Channel:
 
     def forget(self, worker: str) -> bool:
         """Returns: whether it was known."""
-        return self._workers.pop(worker, None) is not None
+        known = self._workers.pop(worker, None)
+        if known is None:
+            return False
+        self._gone[worker] = known.heard_s
+        if len(self._gone) > MAX_WORKERS:
+            del self._gone[next(iter(self._gone))]
+        return True
+
+    def come_back(self, worker: str) -> list[Posted]:
+        """What was posted since a worker that had been given up was last heard, as far as it is kept."""
+        since = self._gone.pop(worker, None)
+        return [] if since is None else [post for at, post in self._log if at >= since]
 
     def silent_workers(self, now: float) -> list[str]:
         return [name for name, worker in self._workers.items() if now - worker.heard_s >= PRESENCE_EXPIRY_S]
+
+    def excuse(self, now: float) -> None:
+        """Nobody could be heard until now."""
+        for worker in self._workers.values():
+            worker.heard_s = now
 
     # ── what is posted ──
 

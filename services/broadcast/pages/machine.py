@@ -8,8 +8,10 @@ Implements shared.websocket.machine.Machine. Pure: the time is an argument.
 States of a socket:  opened -> known (hello) -> closed; whoever says anything before hello, or nothing for
                      HELLO_TIMEOUT_S, is closed.
 A post:              taken (kept and heard here) -> with every other worker -> acknowledged to its page. A worker that
-                     is gone is not waited for. One that is said again is carried again, for the worker that had it
-                     first may have died between two others; whoever has it already tells it by its number.
+                     is gone is not waited for; if it was only cut off, it gets what it missed when it is heard again.
+                     While our own bus is away nobody is gone, and posts wait. A post that is said again is carried
+                     again, for the worker that had it first may have died between two others; whoever has it already
+                     tells it by its number.
 Invariants:          what a page has posted and is not acknowledged is at most its window. What waits for other workers
                      is at most RELAY_BYTES. A broken rule closes the page's socket, with words.
 """
@@ -28,6 +30,7 @@ from services.broadcast.pages.limits import (
     MAX_VALUE_BYTES,
     PAGE_WINDOW_BYTES,
     PAGE_WINDOW_MESSAGES,
+    PRESENCE_EXPIRY_S,
     RELAY_BYTES,
 )
 from shared.errors import Cause, RemoteProtocolError
@@ -129,6 +132,7 @@ class PagesMachine:
         self._relays: list[tuple[str, Scope, Posted]] = []
         self._news: list[News] = []
         self._trimmed_s = 0.0
+        self._bus_s = self._settled_s = -PRESENCE_EXPIRY_S
         self.presence_changed = False
         """Set when other workers should hear of our pages; whoever tells them clears it."""
         self.refused: Counter[Cause] = Counter()
@@ -181,7 +185,7 @@ class PagesMachine:
             self._trimmed_s = now
             for channel in self._channels.values():
                 channel.trim(now)
-            silent = {name for channel in self._channels.values() for name in channel.silent_workers(now)}
+            silent = {name for channel in self._channels.values() for name in channel.silent_workers(self._bus_s)}
             for worker in silent:
                 self.forget_worker(worker)
 
@@ -204,9 +208,26 @@ class PagesMachine:
                 continue
             channel = self._channels[key]
             new = new or worker not in channel.workers()
+            self._relays += [(worker, scope, post) for post in channel.come_back(worker)]
             if channel.hear(worker, pages, count, now):
                 self._tell_present(key)
         return new
+
+    def hear_bus(self, now: float) -> None:
+        """Our own report has come back to us: until now, silence was the others' own."""
+        if now - self._bus_s >= PRESENCE_EXPIRY_S:
+            self.settle(now)
+        self._bus_s = now
+
+    def settle(self, now: float) -> None:
+        """The bus is back: whoever is still there has PRESENCE_EXPIRY_S to be heard."""
+        self._settled_s = now
+        for channel in self._channels.values():
+            channel.excuse(now)
+
+    def is_settling(self, now: float) -> bool:
+        """Whether a worker that cannot be reached may just not have come back to the bus yet."""
+        return now - self._settled_s < PRESENCE_EXPIRY_S
 
     def forget_worker(self, worker: str) -> None:
         """It is gone: it has no pages, and nothing waits for it."""

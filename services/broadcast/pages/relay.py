@@ -106,10 +106,10 @@ class Relay:
             try:
                 await self._mesh.request(broadcast_pages(worker), CarryPosts(posts), Done, RELAY_TIMEOUT_S)
                 return True
-            except NoResponders:
-                return False
             except BusError as error:
-                # Frozen, or our own bus is away: presence tells when to stop waiting for it.
+                if isinstance(error, NoResponders) and not self._machine.is_settling(self._clock()):
+                    return False
+                # Frozen, or the bus is away or just back: presence tells when to stop waiting for it.
                 log.debug("posts wait for a worker: %s", error.cause.value)
                 await asyncio.sleep(RELAY_RETRY_S)
         return False
@@ -121,7 +121,10 @@ class Relay:
         self._on_arrived()
 
     async def _present(self, report: PagesPresent, incoming: Incoming) -> None:
-        if report.worker == self._mesh.instance or not is_instance(report.worker):
+        if report.worker == self._mesh.instance:
+            self._machine.hear_bus(self._clock())
+            return
+        if not is_instance(report.worker):
             return
         if report.leaving:
             self._machine.forget_worker(report.worker)

@@ -136,6 +136,7 @@ class Pages:
             log.error("no pages are taken: %s", error if isinstance(error, ValueError) else "broadcast.token_file")
             await asyncio.Event().wait()
             return
+        self._mesh.on_reconnect(lambda: self._machine.settle(self._clock()))
         delays = delays_s(LISTEN_RETRY_FIRST_S, LISTEN_RETRY_CAP_S)
         while True:
             try:

@@ -163,13 +163,61 @@ def test_a_worker_that_is_gone_is_not_waited_for() -> None:
     socket = near.connect(page)
     far.connect(Page())
     meet([near, far])
+    near.machine.hear_bus(0.0)
     near.say(socket, page.post(b"x"))
     near.now = PRESENCE_EXPIRY_S
+    near.machine.hear_bus(near.now - 1.0)
+    near.machine.handle_timer(near.now)
+    assert near.machine.knows_worker("far")
+    near.now = PRESENCE_EXPIRY_S + 1.0
+    near.machine.hear_bus(near.now - 1.0)
     near.machine.handle_timer(near.now)
     near.flush()
     assert page.taken == {1: 0}
     assert page.present == 1
     assert not near.machine.knows_worker("far")
+
+
+def test_while_the_bus_is_away_nobody_is_gone_and_posts_wait() -> None:
+    near, far, page = Worker("near"), Worker("far"), Page()
+    socket = near.connect(page)
+    far.connect(Page())
+    meet([near, far])
+    near.machine.hear_bus(0.0)
+    near.now = 10 * PRESENCE_EXPIRY_S
+    near.machine.handle_timer(near.now)
+    near.say(socket, page.post(b"x"))
+    assert near.machine.knows_worker("far")
+    assert page.taken == {}
+    # The bus is back, and the other worker takes a moment longer.
+    near.machine.hear_bus(near.now)
+    assert near.machine.is_settling(near.now)
+    near.now += PRESENCE_EXPIRY_S - 0.1
+    near.machine.hear_bus(near.now)
+    near.machine.handle_timer(near.now)
+    assert near.machine.knows_worker("far")
+    assert carry(near, far)
+    assert page.taken == {1: 1}
+
+
+def test_a_worker_that_was_only_cut_off_gets_what_it_missed() -> None:
+    near, far, page = Worker("near"), Worker("far"), Page()
+    socket = near.connect(page)
+    far.connect(Page())
+    meet([near, far])
+    near.say(socket, page.post(b"before"))
+    assert carry(near, far)
+    near.now = 5.0
+    near.machine.forget_worker("far")
+    near.flush()
+    for word in (b"one", b"two"):
+        near.say(socket, page.post(word))
+    assert page.taken == {1: 1, 2: 0, 3: 0}
+    assert not near.queues.get("far")
+    meet([near, far], count=2)
+    while carry(near, far):
+        pass
+    assert far.pages[1].values() == [b"before", b"one", b"two"]
 
 
 def test_a_page_that_comes_back_replaces_its_old_socket_and_gets_what_it_missed() -> None:

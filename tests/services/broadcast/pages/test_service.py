@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from services.broadcast.pages.endpoint import PAGE_SOCKETS
-from services.broadcast.pages.limits import MAX_FRAME_BYTES, PAGE_PING_S
+from services.broadcast.pages.limits import MAX_FRAME_BYTES, PAGE_PING_S, PRESENCE_EXPIRY_S, PRESENCE_INTERVAL_S
 from shared.errors import Cause, TransportError
 from shared.ids import guest_token
 from shared.transports import TransportState
@@ -291,3 +291,30 @@ async def test_a_get_that_is_no_websocket_is_notified() -> None:
     async with pages_on(server := worker()) as http, http.get(f"{server.url}/pages") as response:
         assert response.status == 426
     assert isinstance(http, aiohttp.ClientSession)
+
+
+@pytest.mark.parametrize("cut_off", [("broadcast-1", "broadcast-2"), ("broadcast-2",)], ids=["both", "one"])
+async def test_what_is_said_while_the_bus_is_away_arrives_when_it_is_back(cut_off: tuple[str, ...]) -> None:
+    hub = MemoryHub()
+    near, far = worker("broadcast-1", hub), worker("broadcast-2", hub)
+    one, two = SocketPage(), SocketPage()
+    async with pages_on(near, far) as http:
+        await one.connect(http, near.url)
+        await two.connect(http, far.url)
+        await until(lambda: one.present == two.present == 2)
+        await one.send(one.post(b"before"))
+        await until(lambda: two.values() == [b"before"])
+        for name in cut_off:
+            hub.disconnect(name)
+        await one.send(one.post(b"near, at once"))
+        await two.send(two.post(b"far, at once"))
+        await asyncio.sleep(PRESENCE_EXPIRY_S + 2 * PRESENCE_INTERVAL_S)  # long enough to be given up
+        await one.send(one.post(b"near, later"))
+        await two.send(two.post(b"far, later"))
+        assert two.outbox, "not accepted before other workers have it"
+        for name in cut_off:
+            hub.reconnect(name)
+        await until(lambda: two.values() == [b"before", b"near, at once", b"near, later"])
+        await until(lambda: one.values() == [b"far, at once", b"far, later"])
+        await until(lambda: not one.outbox and not two.outbox)
+        await until(lambda: one.present == two.present == 2)
