@@ -21,7 +21,7 @@ from typing import Any
 
 from shared.content.messages import NotFound, PeerAnswer
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
-from shared.speech.contract import SpeechEnded
+from shared.speech.contract import NamedElsewhere, SpeechEnded
 from shared.speech.page_dialect import PageAsks, Said, short_text
 from shared.speech.page_speech import PageSpeech
 from shared.speech.peerjs_manager import ManagerDialect
@@ -106,8 +106,10 @@ class BroadcastEnvelope(PageSpeech):
         if not sender or sender == self._own_id or value.get("target") not in (None, "", self._own_id):
             return None
         said = self._manager.read(value, self._unix_ms)
-        if said is not None:
+        if said is not None and sender != self._page_id:
             self._page_id = sender
+            # In `from` a page writes its PeerJS id: its word, which counts once that peer has named this page.
+            self._events.append(NamedElsewhere(sender))
         return said
 
     def _answer_record(self, asked: PageAsks, answer: PeerAnswer, body: bytes) -> bytes:

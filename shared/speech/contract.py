@@ -89,6 +89,13 @@ class Announced:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedElsewhere:
+    """The peer says that another transport knows it as this guest. Its word alone, until that guest says so too."""
+
+    guest: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLeft:
     """The peer drains: answers may still come, new requests belong on another link. cause: close the link for it."""
 
@@ -111,6 +118,7 @@ Event = (
     | AnswerReceived
     | RequestFailed
     | Announced
+    | NamedElsewhere
     | PeerLeft
     | SpeechEnded
 )

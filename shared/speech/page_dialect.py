@@ -70,7 +70,17 @@ class PagePongs:
     sent_ms: float | None
 
 
-Said = PageAsks | PageAnswers | PageHolds | PagePings | PagePongs
+@dataclass(frozen=True, slots=True)
+class PageNamesItself:
+    """guest: as whom another transport knows the page."""
+
+    guest: str
+
+
+Said = PageAsks | PageAnswers | PageHolds | PagePings | PagePongs | PageNamesItself
+
+NAME_TYPE = "swarmbridge-also"
+"""Of the one message that swarm-space does not have (docs/speech.md): a page of theirs ignores it."""
 
 
 class Dialect(Protocol):

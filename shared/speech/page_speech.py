@@ -5,7 +5,7 @@ Invariants:  the peer is who the transport says, whatever `from` says. An answer
              "not found" at once: the only "no" that a page acts on without waiting, since it asks its next peer.
 Bounds:      requests both ways, bodies being gathered (gathering), ignored messages.
 
-There is no word for an ack or a cancel.
+There is no word for an ack or a cancel. `swarmbridge-also` is ours: a page says as whom another transport knows it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from shared.speech.contract import (
     Announced,
     AnswerReceived,
     Event,
+    NamedElsewhere,
     PeerProved,
     RequestFailed,
     RequestReceived,
@@ -29,7 +30,16 @@ from shared.speech.contract import (
 )
 from shared.speech.gathering import Gathering
 from shared.speech.page_content import read_chunk, read_manifest
-from shared.speech.page_dialect import Dialect, PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said
+from shared.speech.page_dialect import (
+    Dialect,
+    PageAnswers,
+    PageAsks,
+    PageHolds,
+    PageNamesItself,
+    PagePings,
+    PagePongs,
+    Said,
+)
 from shared.token_bucket import TokenBucket
 
 MAX_ASKED = 8
@@ -136,6 +146,9 @@ class PageSpeech(ABC):
                 self._ignore()  # as much of it as of what is ignored
                 if said.manifests:
                     self._events.append(Announced(said.manifests))
+            case PageNamesItself():
+                self._ignore()
+                self._events.append(NamedElsewhere(said.guest))
             case PagePings():
                 self._ignore()
                 self._say(said.reply)

@@ -19,11 +19,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.content.messages import ChunkData, NotFound, PeerAnswer, PeerRequest, RequestChunk
+from shared.ids import MAX_GUEST_ID_BYTES
 from shared.speech.page_content import chunk_object, manifest_object
 from shared.speech.page_dialect import (
+    NAME_TYPE,
     PageAnswers,
     PageAsks,
     PageHolds,
+    PageNamesItself,
     PagePings,
     PagePongs,
     Said,
@@ -45,7 +48,7 @@ class ManagerDialect:
         if not isinstance(value, dict) or not isinstance(value.get("payload"), dict):
             return None
         payload = value["payload"]
-        match value.get("type"):
+        match kind := value.get("type"):
             case "chunk":
                 return _read_chunk_message(payload)
             case "announce":
@@ -55,6 +58,8 @@ class ManagerDialect:
                 return PagePings(self._envelope("pong", reply, unix_ms))
             case "pong":
                 return PagePongs(clock_ms(payload.get("sentAt")))
+            case _ if kind == NAME_TYPE and (guest := short_text(payload.get("guest"), MAX_GUEST_ID_BYTES)):
+                return PageNamesItself(guest)
             case _:
                 return None
 

@@ -30,11 +30,14 @@ from shared.content.messages import (
     RequestChunk,
 )
 from shared.errors import RemoteProtocolError
+from shared.ids import MAX_GUEST_ID_BYTES
 from shared.speech.page_content import chunk_object, manifest_object
 from shared.speech.page_dialect import (
+    NAME_TYPE,
     PageAnswers,
     PageAsks,
     PageHolds,
+    PageNamesItself,
     PagePings,
     PagePongs,
     Said,
@@ -55,7 +58,7 @@ class MeshDialect:
     def read(self, value: object, unix_ms: int) -> Said | None:
         message = _message(value)
         request_id = short_text(message.get("requestId"))
-        match message.get("type"):
+        match kind := message.get("type"):
             case "heartbeat":
                 return PagePings(self._say("heartbeat-ack", ts=unix_ms))
             case "ping":
@@ -72,6 +75,8 @@ class MeshDialect:
                 return PageAnswers(request_id, message.get("chunk") if message.get("found") is True else None)
             case "manifest-response" if request_id:
                 return PageAnswers(request_id, message.get("manifest") if message.get("found") is True else None)
+            case _ if kind == NAME_TYPE and (guest := short_text(message.get("guest"), MAX_GUEST_ID_BYTES)):
+                return PageNamesItself(guest)
             case "seeding-available":
                 return PageHolds(manifest_ids([short_text(message.get("manifestId"), MAX_MANIFEST_ID_CHARS)]))
             case _:

@@ -27,6 +27,7 @@ from shared.speech.contract import (
     AnswerProgressed,
     AnswerReceived,
     Event,
+    NamedElsewhere,
     PeerLeft,
     PeerProved,
     RequestCancelled,
@@ -59,6 +60,7 @@ from shared.worker.publishing import Publishing
 from shared.worker.session import LinkSession
 from shared.worker.speeches import SPEECHES, MakeSpeech, Opening
 from shared.worker.status import StatusTracker
+from shared.worker.tied_guests import TiedGuests
 
 REFUSED_SPEECH = "speech"
 """How a link that asks for a speech we do not have is counted."""
@@ -108,9 +110,11 @@ class Links:
         self._by_peer: dict[PeerToken, list[LinkSession]] = {}
         self._dials = Dials()
         self._publishing = Publishing(self._bus, self._subjects, name, tasks)
+        self.tied = TiedGuests(self._interest, self._publishing, clock, self._by_peer.__contains__, self._takes)
         self._notices = Notices(self.asking, self.status)
         tasks.start(self._notices.run(), name="notices")
         tasks.start(self.asking.sweep(), name="sweep")
+        tasks.start(self.tied.repeat(), name="names")
 
     # ── what the transport says ──
 
@@ -241,8 +245,12 @@ class Links:
 
     def _usable(self, peer: PeerToken) -> LinkSession | None:
         """The link of the peer with the least to do; one that the peer is leaving takes nothing new."""
-        sessions = [one for one in self._by_peer.get(peer, ()) if one.closed_cause is None and not one.leaving]
+        links = self._by_peer.get(self.tied.peer_here(peer), ())
+        sessions = [one for one in links if one.closed_cause is None and not one.leaving]
         return min(sessions, key=lambda session: session.speech.asked_count, default=None)
+
+    def _takes(self, peer: PeerToken) -> bool:
+        return self._usable(peer) is not None
 
     def _hint(self, peer: PeerToken, call: Dial) -> PeerHint:
         fresh = peer in self._by_peer
@@ -320,6 +328,7 @@ class Links:
         others.remove(session)
         if not others:
             del self._by_peer[session.peer]
+            self.tied.forget(session.peer)
         self._settle_route(session.peer)
         self._publish_link(session, "closed", cause)
 
@@ -333,8 +342,9 @@ class Links:
 
     def _settle_route(self, peer: PeerToken) -> None:
         """Requests reach us while some link of the peer takes new ones; else a manager has another one dialled."""
-        if self._usable(peer) is None:
+        if not self._takes(peer):
             self._interest.drop(peer)
+        self.tied.settle()
 
     def _session_event(self, session: LinkSession, event: Event) -> None:
         if isinstance(event, PeerProved):
@@ -358,6 +368,8 @@ class Links:
                 self._notices.queue(session, event)
             case Announced():
                 self._publishing.announced(session.peer, self._role(session), session.link, event.manifests)
+            case NamedElsewhere():
+                self.tied.say(session.peer, event.guest)
             case SpeechEnded():
                 pass  # the session has acted on it
             case _:

@@ -7,13 +7,18 @@ import logging
 import msgspec
 
 from shared.bus.contract import Bus
-from shared.bus.messages.envelopes import PeerAnnounced, Stamp
+from shared.bus.messages.envelopes import NamedGuests, PeerAnnounced, Stamp
 from shared.bus.messages.records import LinkChanged
 from shared.bus.messages.subjects import Subjects
 from shared.clock import unix_ms
 from shared.errors import BusError, Cause
 from shared.ids import peer_name
 from shared.tasks.owned import Tasks
+from shared.transports import ORDER
+from shared.worker.ties import Pair
+
+MAX_PAIRS = 1_000
+"""Of one message."""
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +42,14 @@ class Publishing:
     def announced(self, peer: str, role: str, link: str, manifests: tuple[str, ...]) -> None:
         stamp = Stamp(self._transport, role, peer, link)
         self._start(self._subjects.announced(self._transport), PeerAnnounced(stamp, list(manifests)))
+
+    def named(self, pairs: list[Pair]) -> None:
+        """What guests here say they are called elsewhere: to the workers of every other transport."""
+        for start in range(0, len(pairs), MAX_PAIRS):
+            message = NamedGuests([(peer, guest) for peer, guest in pairs[start : start + MAX_PAIRS]])
+            for other in ORDER:
+                if other != self._transport:
+                    self._start(self._subjects.named(self._transport, other), message)
 
     def _start(self, subject: str, message: msgspec.Struct) -> None:
         self._tasks.start(self._publish(subject, message), name="event")

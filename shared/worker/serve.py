@@ -26,6 +26,7 @@ from shared.bus.messages.envelopes import (
     Done,
     DrainWorker,
     Health,
+    NamedGuests,
     Ping,
     Pong,
     SignalMessage,
@@ -35,7 +36,7 @@ from shared.bus.messages.records import WorkerStatus
 from shared.bus.messages.subjects import QUEUE_DIAL
 from shared.clock import Clock, monotonic, unix_ms
 from shared.errors import BusError, Cause, LocalProtocolError, RemoteFailure, TransportError
-from shared.ids import peer_name
+from shared.ids import PeerToken, peer_name
 from shared.process.run import Process
 from shared.tasks.owned import Tasks
 from shared.transport.contract import Measured, Meets, Signalled, TakesPages, Transport
@@ -92,6 +93,7 @@ class TransportServer:
         self._commands: Subscription | None = None
         self._dialling: Subscription | None = None
         self._announcing: Subscription | None = None
+        self._naming: Subscription | None = None
         self._draining = False
         self._running: asyncio.Task[None] | None = None
         self._switch = asyncio.Lock()
@@ -113,6 +115,7 @@ class TransportServer:
         self._commands = await serve(self._subjects.worker(self._bus.instance), WorkerCommand, self._command)
         self._dialling = await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL)
         self._announcing = await serve(self._subjects.announce, AnnounceManifests, self._announce)
+        self._naming = await serve(self._subjects.named("*", self._name), NamedGuests, self._named)
         self._links.on_change = self._report_now.set
         self._process.flags.on_change(self._flag_changed)
         await self._obey_flag()
@@ -128,7 +131,7 @@ class TransportServer:
     async def close(self) -> None:
         async with self._switch:
             await self._stop_transport(Cause.DRAINING)
-        for subscription in (self._commands, self._dialling, self._announcing):
+        for subscription in (self._commands, self._dialling, self._announcing, self._naming):
             if subscription is not None:
                 await subscription.close()
         await self._tasks.close()
@@ -228,6 +231,9 @@ class TransportServer:
 
     async def _announce(self, call: AnnounceManifests, incoming: Incoming) -> None:
         self._links.announce(tuple(call.manifests))
+
+    async def _named(self, call: NamedGuests, incoming: Incoming) -> None:
+        self._links.tied.hear([(PeerToken(guest), PeerToken(peer)) for guest, peer in call.pairs])
 
     async def _report(self) -> None:
         """The heartbeat: every second, and at once when something changed."""

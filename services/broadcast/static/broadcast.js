@@ -820,3 +820,13 @@ const bridge = start();
 export function status() {
   return { state: bridge === null ? "off" : bridge.state, page: bridge?.page ?? "" };
 }
+
+/**
+ * What the page sends on its PeerJS connection to the node, so that the node can go on over this channel when that
+ * connection fails: `connection.send(alsoHere())`, or its JSON text where the page speaks that. Null until there is a
+ * connection. On the channel the page's envelopes name its PeerJS id in `from`, as they always do.
+ */
+export function alsoHere() {
+  const guest = bridge?.page ? `page-${bridge.page}` : "";
+  return guest ? { type: "swarmbridge-also", payload: { guest }, guest } : null;
+}

@@ -90,6 +90,7 @@ def node_rows(node: str) -> list[Row]:
             Row(subjects.worker(f"{transport}.*"), callers, transport),
             Row(subjects.inbound(transport), (transport,), MANAGER),
             Row(subjects.announced(transport), (transport,), CHUNK, answered=False, heard=subjects.announced("*")),
+            *(_named(subjects, transport, other) for other in WORKERS if other != transport),
             _body(subjects, transport, CHUNK),
             _body(subjects, CHUNK, transport),
         ]
@@ -99,6 +100,10 @@ def node_rows(node: str) -> list[Row]:
 def _body(subjects: Subjects, holder: str, puller: str) -> Row:
     """One subscription an instance hears every puller's requests."""
     return Row(subjects.body(f"{holder}.*", puller), (puller,), holder, heard=subjects.body(f"{holder}.*", "*"))
+
+
+def _named(subjects: Subjects, transport: str, other: str) -> Row:
+    return Row(subjects.named(transport, other), (transport,), other, answered=False, heard=subjects.named("*", other))
 
 
 EVENTS: Final = {

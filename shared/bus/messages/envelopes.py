@@ -325,6 +325,12 @@ class PeerAnnounced(msgspec.Struct, array_like=True, frozen=True):
     manifests: list[str]
 
 
+class NamedGuests(msgspec.Struct, array_like=True, frozen=True):
+    """What guests of one transport say they are called on others: (who says it, whom it names), peer tokens."""
+
+    pairs: list[tuple[str, str]]
+
+
 class AnnounceManifests(msgspec.Struct, array_like=True, frozen=True):
     """The manifests that peers may hear of, all of them: workers say it on open links, and when a link opens.
 

@@ -71,6 +71,10 @@ class Subjects:
         """Publish: PeerAnnounced, for whoever fetches what peers say they hold."""
         return f"{self._prefix}.announced.{transport}"
 
+    def named(self, transport: str, other: str) -> str:
+        """Publish: NamedGuests, from the workers of one transport to those of another."""
+        return f"{self._prefix}.named.{transport}.{other}"
+
     @property
     def announce(self) -> str:
         """Publish: AnnounceManifests, to every transport worker."""

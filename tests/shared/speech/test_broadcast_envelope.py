@@ -16,6 +16,7 @@ from shared.speech.broadcast_envelope import MAX_QUEUED_VALUES, BroadcastEnvelop
 from shared.speech.contract import (
     Announced,
     AnswerReceived,
+    NamedElsewhere,
     PeerProved,
     RequestFailed,
     RequestReceived,
@@ -56,6 +57,11 @@ def asks(request_id: str = "q", ref: str = REF) -> dict[str, Any]:
     return {"type": "request_chunk", "requestId": request_id, "hash": ref}
 
 
+def heard(made: BroadcastEnvelope) -> list[Any]:
+    """Its events, without the name that comes with a page's first words."""
+    return [event for event in made.events() if not isinstance(event, NamedElsewhere)]
+
+
 def said(made: BroadcastEnvelope) -> list[Any]:
     found = []
     while (record := made.next_record()) is not None:
@@ -66,7 +72,7 @@ def said(made: BroadcastEnvelope) -> list[Any]:
 def test_a_page_asks_for_a_chunk_and_gets_it_named_as_the_target() -> None:
     made = speech()
     made.receive_record(envelope(asks()), 1.0)
-    [event] = made.events()
+    [event] = heard(made)
     assert isinstance(event, RequestReceived)
     assert event.request == RequestChunk(REF)
     made.answer(event.request_id, HEADER, 21)
@@ -82,7 +88,7 @@ def test_a_manifest_and_what_is_not_here() -> None:
     made = speech()
     made.receive_record(envelope({"type": "request_manifest", "requestId": "m", "hash": "file-1"}), 1.0)
     made.receive_record(envelope(asks("none")), 1.0)
-    one, two = made.events()
+    one, two = heard(made)
     assert isinstance(one, RequestReceived)
     assert isinstance(two, RequestReceived)
     assert one.request == RequestManifest("file-1")
@@ -101,14 +107,14 @@ def test_a_manifest_and_what_is_not_here() -> None:
 def test_our_own_and_what_is_for_others_is_ignored(fields: dict[str, Any]) -> None:
     made = speech()
     made.receive_record(envelope(asks(), **fields), 1.0)
-    assert (made.events(), said(made), made.ignored_count) == ([], [], 1)
+    assert (heard(made), said(made), made.ignored_count) == ([], [], 1)
 
 
 @pytest.mark.parametrize("target", [None, "", OWN])
 def test_a_message_to_all_or_to_us_is_heard(target: str | None) -> None:
     made = speech()
     made.receive_record(envelope(asks(), target=target), 1.0)
-    assert len(made.events()) == 1
+    assert len(heard(made)) == 1
 
 
 def test_we_ask_a_page_and_it_serves() -> None:
@@ -118,9 +124,9 @@ def test_we_ask_a_page_and_it_serves() -> None:
     assert request["payload"] == {"type": "request_chunk", "requestId": ASKED.hex(), "hash": REF}
     assert "target" not in request, "it has not said who it is: to all, which is it"
     made.receive_record(envelope({"type": "chunk_data", "requestId": ASKED.hex(), "hash": REF, "chunk": CHUNK}), 2.0)
-    assert made.events() == [AnswerReceived(ASKED, HEADER, b"x" * 21)]
+    assert heard(made) == [AnswerReceived(ASKED, HEADER, b"x" * 21)]
     made.receive_record(envelope({"type": "chunk_data", "requestId": ASKED.hex(), "hash": REF, "chunk": CHUNK}), 2.0)
-    assert (made.events(), made.ignored_count) == ([], 1), "once"
+    assert (heard(made), made.ignored_count) == ([], 1), "once"
 
 
 def test_what_a_page_does_not_have_and_what_is_no_chunk() -> None:
@@ -129,7 +135,7 @@ def test_what_a_page_does_not_have_and_what_is_no_chunk() -> None:
     for number, payload in enumerate(answers):
         made.ask(bytes([number]) * 16, RequestChunk(REF), 1000, "", 1.0)
         made.receive_record(envelope({**payload, "requestId": (bytes([number]) * 16).hex(), "hash": REF}), 1.0)
-    assert made.events() == [
+    assert heard(made) == [
         AnswerReceived(bytes(16), NotFound(REF), b""),
         RequestFailed(b"\x01" * 16, Cause.INVALID),
     ]
@@ -138,7 +144,7 @@ def test_what_a_page_does_not_have_and_what_is_no_chunk() -> None:
 def test_a_page_announces_and_so_do_we() -> None:
     made = speech()
     made.receive_record(envelope({"availableContent": ["file-1"]}, type="announce", target=None), 1.0)
-    assert made.events() == [Announced(("file-1",))]
+    assert heard(made) == [Announced(("file-1",))]
     made.announce(["file-2"])
     assert said(made)[0]["payload"]["availableContent"] == ["file-2"]
 
@@ -147,23 +153,23 @@ def test_a_request_that_is_said_again_is_one_request() -> None:
     made = speech()
     made.receive_record(envelope(asks()), 1.0)
     made.receive_record(envelope(asks()), 1.0)
-    assert len(made.events()) == 1
+    assert len(heard(made)) == 1
 
 
 def test_requests_and_what_waits_are_bounded() -> None:
     made = speech()
     for number in range(MAX_OPEN_REQUESTS + 1):
         made.receive_record(envelope(asks(f"q{number}")), 1.0)
-    assert made.events()[-1] == RequestRefused(Cause.BUSY)
+    assert heard(made)[-1] == RequestRefused(Cause.BUSY)
     for _ in range(MAX_QUEUED_VALUES + 1):
         made.announce(["file"])
-    assert SpeechEnded(Cause.BUSY) in made.events()
+    assert SpeechEnded(Cause.BUSY) in heard(made)
 
 
 def test_a_manifest_that_no_post_can_carry_is_not_here() -> None:
     made = speech()
     made.receive_record(envelope({"type": "request_manifest", "requestId": "m", "hash": "file-1"}), 1.0)
-    [event] = made.events()
+    [event] = heard(made)
     assert isinstance(event, RequestReceived)
     body = b'{"a":"' + b"x" * 2_000_000 + b'"}'
     made.answer(event.request_id, ManifestData("file-1"), len(body))
@@ -195,3 +201,12 @@ def test_it_says_what_it_is() -> None:
     assert (made.acks, made.confirms, made.next_deadline(), made.claimed_key) == (False, True, None, b"")
     made.goodbye(Cause.DRAINING)
     assert said(made) == []
+
+
+def test_a_page_that_says_who_it_is_elsewhere_is_passed_on_once() -> None:
+    made = speech()
+    made.receive_record(envelope(asks("q1")), 0.0)
+    made.receive_record(envelope(asks("q2")), 0.0)
+    assert [event for event in made.events() if isinstance(event, NamedElsewhere)] == [NamedElsewhere(PAGE)]
+    made.receive_record(envelope(asks("q3"), **{"from": "peer-another"}), 0.0)
+    assert [event for event in made.events() if isinstance(event, NamedElsewhere)] == [NamedElsewhere("peer-another")]

@@ -103,6 +103,7 @@ PUBLISHED = [
     (("chunk",), N.announce, WORKERS),
     (("webrtc",), N.signal_pages, ("webrtc",)),
     *(((worker,), N.announced(worker), ("chunk",)) for worker in WORKERS),
+    *(((worker,), N.named(worker, other), (other,)) for worker in WORKERS for other in WORKERS if other != worker),
 ]
 
 SUBJECTS = sorted({subject for _, subject, _ in CONVERSATIONS} | {subject for _, subject, _ in PUBLISHED})
