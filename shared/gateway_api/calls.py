@@ -48,6 +48,10 @@ def peers() -> Call[list[structs.PeerView]]:
     return Call("GET", "/api/peers", list[structs.PeerView])
 
 
+def pages() -> Call[structs.PagesView]:
+    return Call("GET", "/api/pages", structs.PagesView)
+
+
 def files(offset: int = 0) -> Call[list[structs.FileView]]:
     """Newest first, from `offset` on; as many as the gateway gives at once. An empty list is the end."""
     return Call("GET", "/api/files", list[structs.FileView], {"offset": str(offset)} if offset else {})

@@ -21,6 +21,7 @@ from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
 from shared.content.link import ContentLink, format_link
 from shared.ids import guest_token, peer_name, peerjs_id, token_key
+from shared.settings.config import BroadcastSettings
 from tests.interop.conftest import DEADLINE_S, MeetingPlace, open_page
 
 
@@ -43,9 +44,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, workers: int) -> AsyncIterator[Stage]:
-    """workers: webrtc workers of each node."""
-    pair = Pair(folder / "pair", {"webrtc": workers})
+async def staged(folder: Path, workers: int, origin: str = "") -> AsyncIterator[Stage]:
+    """workers: webrtc workers of each node. origin: whose pages may join the nodes' BroadcastChannel."""
+    broadcast = BroadcastSettings(origins=[origin] if origin else [])
+    pair = Pair(folder / "pair", {"webrtc": workers}, broadcast=broadcast)
     try:
         await pair.start(find_binary())
         document = msgspec.json.decode((folder / "pair" / "rendezvous.json").read_bytes())

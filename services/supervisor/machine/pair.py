@@ -28,6 +28,7 @@ from shared.bus.messages.conversations import ADMIN
 from shared.bus.nats.users import make_users
 from shared.ids import PeerToken
 from shared.settings.config import (
+    BroadcastSettings,
     Config,
     NodeSettings,
     RendezvousSettings,
@@ -47,7 +48,8 @@ class Pair:
     """Nodes A and B. `start`, then always `clear`, also where `start` raised or was cancelled.
 
     counts: processes a service on each node, one where none is said. otlp_endpoint: where spans go as well.
-    environment: production, or development, in which chaos flags act. nursery: that is loading already, ours
+    environment: production, or development, in which chaos flags act. broadcast: of both nodes, such as whose pages
+    may come. nursery: that is loading already, ours
     from here on; without one, `start` starts one, or with fork=False everything is executed.
     """
 
@@ -58,11 +60,13 @@ class Pair:
         otlp_endpoint: str = "",
         *,
         environment: str = "production",
+        broadcast: BroadcastSettings | None = None,
         nursery: Nursery | None = None,
         fork: bool = True,
     ) -> None:
         self._work = work
         self._environment = environment
+        self._broadcast = broadcast or BroadcastSettings()
         self._telemetry = TelemetrySettings(propagation="join", otlp_endpoint=otlp_endpoint)
         self._counts = dict(counts or {})
         self._fork = fork and nursery is None
@@ -97,7 +101,9 @@ class Pair:
         homes = {name: self._work / f"node-{name}" for name in NAMES}
         members = {name: ensure_identity(home) for name, home in homes.items()}
         users = make_users(self._work / "seeds", dict.fromkeys(NAMES, SERVICES))
-        base = Config(node=NodeSettings(environment=self._environment), telemetry=self._telemetry)
+        base = Config(
+            node=NodeSettings(environment=self._environment), telemetry=self._telemetry, broadcast=self._broadcast
+        )
         if binary is not None:
             nats = await start_nats(
                 self._children,
