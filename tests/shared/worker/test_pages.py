@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
 
 from shared.bus import bodies
-from shared.bus.messages.envelopes import AnnounceManifests
-from shared.content.messages import NotFound
-from shared.errors import Cause, RemoteFailure
-from shared.ids import LinkId
+from shared.bus.messages.envelopes import Accepted, AnnounceManifests, NamedGuests, SendRequest
+from shared.content.messages import NotFound, RequestChunk
+from shared.errors import Cause, NoResponders, RemoteFailure
+from shared.ids import LinkId, PeerToken, guest_token
 from shared.speech.page_speech import MAX_ASKED
 from shared.speech.peerjs import MANAGER, MESH
+from shared.wire.peerjs.chunking import split_value
 from tests.fakes.waiting import until
 from tests.shared.worker.couple import BODY, Couple
 
@@ -81,3 +84,37 @@ async def test_a_page_that_stands_still_is_asked_so_much_and_then_it_is_busy(
     for record in records:  # it goes on
         deliver(*record)
     await until(lambda: len(couple.near.answers) == MAX_ASKED)
+
+
+async def test_what_is_for_a_guest_elsewhere_goes_to_the_page_that_it_is(couple: Couple) -> None:
+    """Both have to say so, each over its own transport; until then nobody answers there."""
+    guest = guest_token("page-elsewhere")
+    subject = couple.near.subjects.link("webrtc", guest)
+    ask = SendRequest(b"g" * 16, "manager-1", 1, RequestChunk(REF))
+
+    async def say_elsewhere(named: PeerToken) -> None:
+        await couple.near.caller.publish(
+            couple.near.subjects.named("broadcast", "webrtc"), NamedGuests([(guest, named)])
+        )
+
+    async def asked() -> bool:
+        try:
+            await couple.near.caller.request(subject, ask, Accepted, timeout_s=5.0)
+        except NoResponders:
+            return False
+        return True
+
+    [link] = couple.near_transport.links
+    name = {"type": "swarmbridge-also", "payload": {"guest": "page-elsewhere"}, "guest": "page-elsewhere"}
+    await say_elsewhere(couple.far.token)
+    assert not await asked()
+    for record in split_value(json.dumps(name) if couple.speech == MESH else name, 1):
+        couple.near_transport.deliver(link, record)
+    await say_elsewhere(guest_token("somebody else"))
+    while not await asked():
+        await asyncio.sleep(0.01)
+    await until(lambda: couple.near.answers)
+    # With the page's link the guest is gone too.
+    await couple.near_transport.close(link, Cause.CLOSED)
+    while await asked():
+        await asyncio.sleep(0.01)
