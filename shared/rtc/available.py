@@ -24,9 +24,10 @@ def load() -> LinkFactory:
              an aiortc whose insides are not those that our changes are made for.
     """
     try:
-        from shared.rtc import gathering, link, sctp_tuning
+        from shared.rtc import consent, gathering, link, sctp_tuning
 
         gathering.install()
+        consent.install()
         sctp_tuning.install()
         link.warm_up()
     except Exception as error:  # a broken native library raises anything at all

@@ -1,4 +1,4 @@
-"""What aioice has no option for: where it gathers and how long, how soon it misses a peer, its sockets' buffers.
+"""What aioice has no option for: where it gathers and how long, its sockets' buffers.
 
 Gathering: aioice asks its module's `get_host_addresses` and leaves 127.0.0.1 out, so that nodes on a machine
 without a network could never meet, and a node could not keep to one address. `install()` puts a function in its
@@ -8,9 +8,6 @@ calls it within the task that set the local description), and as before where no
 Waiting: aioice gives every STUN and TURN server 5 s before a description is complete, which is longer than a dial
 may take: one silent server made every offer come too late. A description now goes with what was gathered within
 GATHER_S; a relay or a reflexive address that comes later is not in it, since nothing of ours trickles.
-
-Consent (RFC 7675): aioice checks every 5 s and gives up after 6 misses, so that a killed peer was noticed after
-28-33 s. Every 1 s and 3 misses: 3.8-4.5 s (docs/data-channels.md).
 
 Receive buffer: the kernel's default holds about 90 packets of a burst, fewer than our window sends at once. What
 does not fit is lost, and where it was the end of a burst SCTP waits 1 s for its T3 timer (measured: 27,900 packets
@@ -35,10 +32,6 @@ from typing import Any
 
 import aioice.ice
 
-CONSENT_INTERVAL_S = 1
-CONSENT_FAILURES = 3
-"""Misses in a row until a peer counts as gone (docs/data-channels.md)."""
-
 GATHER_S = 0.3
 """Ours: for the STUN and TURN servers, all together; a server that is near answers in a tenth of it."""
 
@@ -57,8 +50,6 @@ _stock_connection_made = aioice.ice.StunProtocol.connection_made
 
 def install() -> None:
     """Put all of it in force for every connection of this process. Idempotent."""
-    aioice.ice.CONSENT_INTERVAL = CONSENT_INTERVAL_S
-    aioice.ice.CONSENT_FAILURES = CONSENT_FAILURES
     aioice.ice.get_host_addresses = _host_addresses
     aioice.ice.Connection.get_component_candidates = _component_candidates  # type: ignore[method-assign]
     aioice.ice.StunProtocol.connection_made = _connection_made  # type: ignore[method-assign]
