@@ -3,7 +3,8 @@
 RFC 7675 lets consent expire after 30 s without an answer to a check; a mesh cannot wait so long for a dead peer. So a
 peer that is silent altogether, data included, is gone after CONSENT_FAILURES checks in a row. One whose data comes, and
 whose answers are late because both machines are busy, has what the RFC gives it: closing its link would lose what is in
-flight. (What comes is looked at before DTLS has verified it: whoever forges packets keeps a dead link for EXPIRY_S.)
+flight. Nor does a check count during which our own loop stood still: its answer may lie in our socket. (What comes is
+looked at before DTLS has verified it: whoever forges packets keeps a dead link for EXPIRY_S.)
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ import random
 from weakref import WeakKeyDictionary
 
 import aioice.ice
+import aioice.stun
 from aioice.stun import TransactionError
 
 CONSENT_INTERVAL_S = 1.0
 CONSENT_FAILURES = 3
 """Checks in a row without an answer, and nothing else heard meanwhile (docs/data-channels.md)."""
+ANSWER_WITHIN_S = aioice.stun.RETRY_RTO
+"""What aioice waits for an answer that it does not ask for again."""
+
+LATE_S = 0.25
+"""How late our own timer for that may be in a check that counts."""
+
 EXPIRY_S = 30.0
 """RFC 7675, section 5.1: without any answer, whatever else is heard."""
 
@@ -52,8 +60,10 @@ async def _query_consent(self: aioice.ice.Connection) -> None:
                 await pair.protocol.request(request, pair.remote_addr, integrity_key=key, retransmissions=0)
                 answered_s, failures = clock(), 0
             except TransactionError:
-                # It has been heard since we asked: late, and not gone.
-                failures = 0 if _heard_s.get(self, 0.0) >= asked_s else failures + 1
+                if _heard_s.get(self, 0.0) >= asked_s:
+                    failures = 0  # late, and not gone
+                elif clock() - asked_s < ANSWER_WITHIN_S + LATE_S:
+                    failures += 1
             if failures >= CONSENT_FAILURES or clock() - answered_s >= EXPIRY_S:
                 # Its own task must not be cancelled by its own `close`.
                 self._query_consent_task = None

@@ -75,9 +75,6 @@ def running(base: Path, home: Path, *arguments: str) -> Iterator[Running]:
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
-        # Whoever runs it in a terminal reads this as trouble.
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
 
 
 def identity(home: Path) -> str:
