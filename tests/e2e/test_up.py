@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ EXIT_NOT_RUNNING = 4
 
 @dataclass(frozen=True)
 class Running:
-    """A node that is up. where: what `up --json` said."""
+    """A node that is up. where: what `up --json` said. errors: its stderr, in one piece, once it has ended."""
 
     base: Path
     home: Path
     process: subprocess.Popen[str]
     where: dict[str, Any]
+    errors: list[str] = field(default_factory=list)
 
 
 def up_command(home: Path, *arguments: str) -> list[str]:
@@ -71,10 +72,13 @@ def running(base: Path, home: Path, *arguments: str) -> Iterator[Running]:
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line, process.stderr.read() if process.stderr else ""
-            yield Running(base, home, process, json.loads(line))
+            node = Running(base, home, process, json.loads(line))
+            yield node
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
+        assert process.stderr is not None
+        node.errors.append(process.stderr.read())
 
 
 def identity(home: Path) -> str:
@@ -175,6 +179,7 @@ def test_ending_a_node_keeps_its_data_and_nothing_else(tmp_path: Path) -> None:
         link = cli_json(node, "put", __file__)["files"][0]["link"]
         peer = node.where["peer"]
     assert node.process.returncode == 0
+    assert node.errors == [""], "whoever runs it in a terminal reads that as trouble"
     assert not processes_of(node.base)
     assert files_in(node.base / "tmp") == []
     kept = {path.name for path in home.iterdir()}
