@@ -52,6 +52,7 @@ class Keeper:
         laid_out = False  # the first look also asks of which version it is
         try:
             while True:
+                renewed.clear()  # before the look: a reconnect in the middle of it is looked at again
                 try:
                     laid_out = laid_out and await is_laid_out(self._connection, self._node, self._scope)
                     if not laid_out:
@@ -65,7 +66,6 @@ class Keeper:
                     refused = str(error)
                 if self._looked is not None and self._connection.connected:
                     self._looked(refused)
-                renewed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY_S):
                         await renewed.wait()
