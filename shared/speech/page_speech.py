@@ -19,6 +19,7 @@ from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequ
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.ids import REQUEST_ID_BYTES, guest_token
 from shared.speech.contract import (
+    MAX_ASKED_OF_A_PAGE,
     Announced,
     AnswerReceived,
     Event,
@@ -32,9 +33,6 @@ from shared.speech.page_content import read_chunk, read_manifest
 from shared.speech.page_dialect import Dialect, PageAnswers, PageAsks, PageHolds, PagePings, PagePongs, Said
 from shared.token_bucket import TokenBucket
 
-MAX_ASKED = 8
-"""A page answers one after another; more would only wait there."""
-
 MAX_OPEN_REQUESTS = 64
 
 IGNORED_PER_S = 50.0
@@ -47,7 +45,7 @@ class PageSpeech(ABC):
 
     acks = False
     confirms = True
-    max_asked = MAX_ASKED
+    max_asked = MAX_ASKED_OF_A_PAGE
     claimed_key = b""
 
     def __init__(self, guest: str, dialect: Dialect | None, now: float, unix_s: float) -> None:

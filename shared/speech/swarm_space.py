@@ -19,7 +19,7 @@ from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestMa
 from shared.errors import Cause
 from shared.ids import guest_token
 from shared.speech.budget import ByteBudget
-from shared.speech.contract import Announced, AnswerReceived, Event, PeerProved, RequestReceived
+from shared.speech.contract import MAX_ASKED_OF_A_PAGE, Announced, AnswerReceived, Event, PeerProved, RequestReceived
 from shared.speech.native import NativeLink
 from shared.speech.native_queues import NativeQueues
 
@@ -29,9 +29,6 @@ SWARM_SPACE_CLEAR = "swarm_space_clear"
 
 PING_AFTER_S = 5.0
 SILENT_AFTER_S = 30.0
-MAX_ASKED = 8
-"""A page answers one after another; more would only wait there."""
-
 SLICE_BYTES = 16 * 1024
 """Of a body in one frame: what browsers' data channels move in one piece (docs/webtorrent.md)."""
 
@@ -41,7 +38,7 @@ class SwarmSpace:
 
     acks = True
     confirms = True
-    max_asked = MAX_ASKED
+    max_asked = MAX_ASKED_OF_A_PAGE
     claimed_key = b""
 
     def __init__(self, guest: str, budget: ByteBudget, now: float, *, clear: bool) -> None:
