@@ -46,7 +46,7 @@ class RequestReceived:
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """The peer has too many requests open; it has been answered already. Count it."""
+    """The peer has too many requests open, or asks what its wire must not show; it has been answered. Count it."""
 
     cause: Cause
 

@@ -117,7 +117,6 @@ class NativeLink:
         self._ping: tuple[int, float] | None = None
         self._ping_count = 0
         self.rtt_s = 0.0
-        self.useless_count = 0
 
     @property
     def asked_count(self) -> int:
@@ -343,7 +342,6 @@ class NativeLink:
 
     def _idle(self, now: float) -> list[Event]:
         """A frame that changes nothing. Raises: RemoteProtocolError(RATE_LIMITED) where there are too many."""
-        self.useless_count += 1
         if not self._useless.take(now):
             raise RemoteProtocolError("too many frames that mean nothing", Cause.RATE_LIMITED)
         return []

@@ -59,7 +59,6 @@ class PageSpeech(ABC):
         self._open: dict[bytes, PageAsks] = {}
         self._answers: deque[tuple[PageAsks, PeerAnswer, bytes]] = deque()
         self._ignored = TokenBucket(IGNORED_PER_S, IGNORED_BURST, now)
-        self.ignored_count = 0
 
     @abstractmethod
     def _say(self, value: Any) -> None:
@@ -182,6 +181,5 @@ class PageSpeech(ABC):
             self._say(self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
 
     def _ignore(self) -> None:
-        self.ignored_count += 1
         if not self._ignored.take(self._now):
             raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)
