@@ -107,11 +107,6 @@ class BodyHolder:
         self.refused = 0
 
     @property
-    def total_bytes(self) -> int:
-        """Bytes held in memory now."""
-        return self._total_bytes
-
-    @property
     def count(self) -> int:
         return len(self._held)
 

@@ -121,7 +121,7 @@ class Serving(Generic[T]):
         if respond is None:
             return
         if len(self._refusing) >= MAX_REFUSALS_IN_FLIGHT:
-            self._counts.unsent_replies += 1
+            self._unsent("too many refusals at once")
             return
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))
 
@@ -154,11 +154,15 @@ class Serving(Generic[T]):
             if respond is not None:
                 await self._reply(respond, data)
 
+    def _unsent(self, reason: str) -> None:
+        self._counts.unsent_replies += 1
+        log.warning("a reply was not sent: %s; %d so far", reason, self._counts.unsent_replies)
+
     async def _reply(self, respond: Respond, data: bytes) -> None:
         try:
             await respond(data)
         except SwarmbridgeError as error:
-            self._counts.unsent_replies += 1
+            self._unsent(error.cause.value)
             if error.cause is Cause.TOO_LARGE:
                 log.error("a reply was over the bus's message size")
                 await self._reply(respond, encode_refusal(Cause.TOO_LARGE))

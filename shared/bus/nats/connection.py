@@ -385,7 +385,7 @@ class NatsConnection:
                     break
                 await asyncio.sleep(delay_s)
             self._counts.reconnects += 1
-            log.warning("connected to the bus again")
+            log.warning("connected to the bus again, %d times so far", self._counts.reconnects)
             for callback in list(self._on_renewed):
                 try:
                     callback()
