@@ -95,6 +95,7 @@ class Serving(Generic[T]):
             log.warning("undecodable message, %d so far", self._counts.undecodable)
             self._refuse(respond, error.cause)
             return
+        # No answer: whoever asked has given up by the same deadline.
         if envelope.deadline_ms and unix_ms() >= envelope.deadline_ms:
             self._counts.expired += 1
             return
@@ -135,6 +136,7 @@ class Serving(Generic[T]):
         incoming = Incoming(subject, envelope.deadline_ms, envelope.traceparent)
         with attached(envelope.traceparent), _process_span(subject, envelope.traceparent) as failed:
             try:
+                # A handler has no time limit of ours: its caller's deadline is in `incoming`.
                 data = encode_done(await self._handler(envelope.body, incoming))
             except SwarmbridgeError as error:
                 failed(error.cause)
@@ -163,6 +165,7 @@ class Serving(Generic[T]):
             await respond(data)
         except SwarmbridgeError as error:
             self._unsent(error.cause.value)
+            # Short enough to be sent: the caller learns now what it would else wait out.
             if error.cause is Cause.TOO_LARGE:
                 log.error("a reply was over the bus's message size")
                 await self._reply(respond, encode_refusal(Cause.TOO_LARGE))

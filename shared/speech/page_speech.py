@@ -93,6 +93,7 @@ class PageSpeech(ABC):
             self._say(dialect.ask(name, request, self._unix_ms))
 
     def cancel(self, request_id: bytes) -> None:
+        # No word for it: the page answers all the same, and that is ignored as late.
         self._asked.pop(request_id.hex(), None)
 
     # ── requests of the page ──
@@ -107,6 +108,7 @@ class PageSpeech(ABC):
         if body_bytes:
             self._gathering.begin(request_id, answer, body_bytes)
         else:
+            # Chunks and manifests have bodies: without one it is a NotFound.
             self._not_found(self._open.pop(request_id))
 
     def take_body(self, request_id: bytes, data: memoryview) -> int:
@@ -143,11 +145,13 @@ class PageSpeech(ABC):
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request
+        # The page's id is text of any length; ours are 16 bytes, and the same id must give the same.
         request_id = hashlib.sha256(asked.id.encode()).digest()[:REQUEST_ID_BYTES]
         if request_id in self._open:
             self._ignore()  # said again by a page that has reconnected
         elif request is None:
             self._ignore()
+            # The only "no" that a page acts on at once: it asks its next peer.
             self._not_found(asked)
         elif len(self._open) >= MAX_OPEN_REQUESTS:
             self._ignore()

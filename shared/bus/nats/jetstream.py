@@ -157,6 +157,7 @@ async def read_after(connection: NatsConnection, stream: str, sequence: int) -> 
                         records.append(_record(answer))
                     case status if status == NOT_FOUND:
                         return records, False
+                    # The server ends each batch with an empty message that says how many are left behind it.
                     case status if status == END_OF_BATCH:
                         return records, header(answer.headers, "Nats-Num-Pending") not in ("", "0")
                     case status:
