@@ -23,12 +23,10 @@ from ops.bench.store import measure as measure_store
 from ops.bench.store import show as show_store
 from ops.bench.view import choose_view
 from services.supervisor.machine.errors import CannotStart
-from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.machine.interrupts import Interrupted, run
+from shared import exit_codes
 from shared.errors import BusError
 
-EXIT_OK = 0
-EXIT_INCOMPLETE = 1
-EXIT_CANNOT_START = 3
 WIDE_COLUMNS = 150
 """Where there is no terminal to measure: the tables' own width."""
 MEASUREMENTS = len(MANAGER_COUNTS) + len(POLICIES) * (len(BUS_FAULTS) + len(NODE_FAULTS))
@@ -126,10 +124,10 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except (CannotStart, BenchFailed) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     except Interrupted:
         print("bench: interrupted; everything is cleaned up", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     finally:
         view.close()
     if options.json:
@@ -137,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         console = Console()
         show(report, console if console.is_terminal else Console(width=WIDE_COLUMNS))
-    return EXIT_INCOMPLETE if report.problems else EXIT_OK
+    return exit_codes.FAILED if report.problems else exit_codes.OK
 
 
 def _inbound(options: argparse.Namespace) -> int:
@@ -146,17 +144,17 @@ def _inbound(options: argparse.Namespace) -> int:
         rows = run(inbound.bench(rounds, lambda: print(".", end="", file=sys.stderr, flush=True), options.nats_binary))
     except (CannotStart, BusError) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+        return exit_codes.CANNOT_START if isinstance(error, CannotStart) else exit_codes.FAILED
     except Interrupted:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     print(file=sys.stderr)
     if options.json:
         print(json.dumps(inbound.as_objects(rows), indent=2))
-        return EXIT_OK
+        return exit_codes.OK
     console = Console()
     for table in inbound.tables(rows):
         (console if console.is_terminal else Console(width=WIDE_COLUMNS)).print(table)
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _start(options: argparse.Namespace) -> int:
@@ -164,11 +162,11 @@ def _start(options: argparse.Namespace) -> int:
         rows = run(measure(QUICK_ROUNDS if options.quick else ROUNDS, options.nats_binary))
     except (CannotStart, StartFailed) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+        return exit_codes.CANNOT_START if isinstance(error, CannotStart) else exit_codes.FAILED
     except Interrupted:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     show_starts(rows, as_json=options.json)
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _store(options: argparse.Namespace) -> int:
@@ -176,8 +174,8 @@ def _store(options: argparse.Namespace) -> int:
         report = run(measure_store(quick=options.quick, nats_binary=options.nats_binary))
     except (CannotStart, StoreFailed) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START if isinstance(error, CannotStart) else EXIT_INCOMPLETE
+        return exit_codes.CANNOT_START if isinstance(error, CannotStart) else exit_codes.FAILED
     except Interrupted:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     show_store(report, as_json=options.json)
-    return EXIT_OK
+    return exit_codes.OK

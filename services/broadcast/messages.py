@@ -13,11 +13,10 @@ from shared.errors import Cause
 
 
 class OpenLink(msgspec.Struct, array_like=True, frozen=True):
-    """from_link: the dialer's id for the link. from_worker: its instance. from_peer: its peer token, unproven."""
+    """from_link: the dialer's id for the link. from_worker: its instance."""
 
     from_link: bytes
     from_worker: str
-    from_peer: str
 
 
 class LinkOpened(msgspec.Struct, array_like=True, frozen=True):

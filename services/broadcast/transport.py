@@ -147,7 +147,7 @@ class BroadcastTransport:
         subject = broadcast_node(self._origin, self._channel, member_token(hint.key))
         self._dialling += 1
         try:
-            call = OpenLink(own_id, self._mesh.instance, self._peer)
+            call = OpenLink(own_id, self._mesh.instance)
             opened = await self._mesh.request(subject, call, LinkOpened, timeout_s)
         except NoResponders:
             raise TransportError(Cause.NO_LISTENER) from None

@@ -122,15 +122,6 @@ class ChunkStore:
             await self.delete_chunks([ref])
         return chunk
 
-    async def has_chunk(self, ref: str) -> bool:
-        """Asks the store itself."""
-        try:
-            async with _translated():
-                await obstore.head_async(self._objects, _chunk_path(ref))
-        except FileNotFoundError:
-            return False
-        return True
-
     async def delete_chunks(self, refs: Iterable[str]) -> int:
         """Remove chunks; those that are absent are ignored. Returns: the bytes that they took."""
         freed_bytes = 0

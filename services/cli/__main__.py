@@ -1,4 +1,4 @@
-"""`swarmbridge`: put and get files, and see why they went the way they did. Exit codes: services/cli/exit_codes.py."""
+"""`swarmbridge`: put and get files, and see why they went the way they did. Exit codes: shared/exit_codes.py."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from services.cli import supervisor
 
 def run(arguments: list[str]) -> int:
     """One command line. Returns: its exit code; whatever goes wrong is said in one line."""
-    from services.cli import exit_codes
     from services.cli.commands import swarmbridge
     from services.cli.failures import failure_of
+    from shared import exit_codes
 
     try:
         swarmbridge.main(args=arguments, prog_name="swarmbridge", standalone_mode=False)

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
-from services.cli import exit_codes
 from services.cli.daemon import Daemon
 from services.cli.failures import CliFailure
 from services.cli.progress import Following, Step
+from shared import exit_codes
 from shared.gateway_api import calls
 from shared.gateway_api.calls import Call
 from shared.gateway_api.client import GatewayClient

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from services.cli import exit_codes
 from services.cli.failures import CliFailure, unusable
+from shared import exit_codes
 from shared.gateway_api.address import TOKEN_FILE, Address, read_address
 from shared.settings import config
 

@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from services.cli import exit_codes
+from shared import exit_codes
 from shared.errors import ConfigError, SwarmbridgeError
 from shared.gateway_api.errors import GatewayError, NotOurs, NotRunning, Refused
 

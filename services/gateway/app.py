@@ -46,14 +46,16 @@ async def app(process: Process) -> None:
     feed = Feed(process.bus, process.subjects, process.flags, process.blocklist, hub.publish)
     calls = TransferCalls(process.bus, process.subjects, process.tasks, feed.transfers, feed.transfer_changed)
     files = FileRoutes(process.bus, process.subjects)
+    node, flags = process.config.node, process.flags
+    views = ViewRoutes(node.id, process.bus, feed, hub, flags, files, lambda: server.refused_connections)
     server = HttpServer(
         Guard(token, HostAllowList(settings.host, settings.allowed_hosts), proof_key),
         [
-            *ViewRoutes(process.config.node.id, process.bus, feed, hub, process.flags, files).routes(),
+            *views.routes(),
             *WhyRoutes(feed).routes(),
             *TransferRoutes(calls, feed.transfers, spool, settings.max_upload_bytes).routes(),
             *files.routes(),
-            *ChaosRoutes(process.flags, process.config.node).routes(),
+            *ChaosRoutes(flags, node).routes(),
             *TryRoutes(feed, process.config.broadcast).routes(),
             *BlocklistRoutes(process.blocklist, files.identity).routes(),
         ],

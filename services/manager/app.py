@@ -68,6 +68,7 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
         await inbound.close()
         await runs.drain(DRAIN_GRACE_S)
     finally:
+        # Before the flush: what it abandons is written down.
         await runs.close()
         await _flush(desk)
         await history.close()
@@ -76,6 +77,7 @@ async def app(process: Process, clock: Clock = monotonic) -> None:
 async def _flush(desk: Desk) -> None:
     try:
         async with asyncio.timeout(FLUSH_GRACE_S):
+            # First: callers wait for these.
             await desk.outbox.flushed()
             await desk.recorder.flushed()
     except TimeoutError:

@@ -107,6 +107,7 @@ class DeliveryRun:
     # ── what the outside says ──
 
     def start(self) -> None:
+        # First: a peer that is new to this manager gets its links from the records here, and the routes are read next.
         self._desk.routing.book.want(self._call.peer, self._started_at, unix_ms())
         self._execute(self._machine.start(self._routes(), self._started_at))
 
@@ -180,6 +181,7 @@ class DeliveryRun:
         hop = self._machine.hop(command.hop)
         assert hop is not None
         if not command.retry:
+            # Now and not when it is accepted: of two deliveries in the same moment one is the trial.
             self._desk.routing.breakers.trial_started(self._label.peer, command.transport.value, unix_ms())
             if hop.hedged:
                 self._desk.routing.budget.hedge_started()
@@ -201,6 +203,7 @@ class DeliveryRun:
         except (BusTimeout, TimeoutError):
             self.feed(HopUnaccepted(number))
         except RemoteFailure as error:
+            # Its link went, and the worker's interest in the peer is not withdrawn yet.
             if error.cause is Cause.NO_LINK:
                 book.unlinked(self._call.peer, transport)
             self.feed(HopFailed(number, error.cause, error.retry_after_s))
@@ -231,6 +234,7 @@ class DeliveryRun:
         return None
 
     def _dial(self, transport: TransportName) -> None:
+        # Whatever event led here: the dial belongs under the delivery, not under the hop that failed.
         with attached(self._label.traceparent):
             self._desk.tasks.start(self._await_dial(transport), name="dial")
 
@@ -279,6 +283,7 @@ class DeliveryRun:
             [self._receipt_of(hop) for hop in self._ended],
             round((self._desk.clock() - self._started_at) * 1000, 3),
         )
+        # The same queue as the answers': a receipt must not overtake one.
         self._desk.outbox.post(self._desk.subjects.reply(self._reply_to), receipt, self._deadline)
         self._on_finished(self, receipt)
 

@@ -53,6 +53,7 @@ class Dialler:
             if cause is not None:
                 return DialFailed(transport, cause, tried=False)
             task = self._start(peer, transport)
+        # Others may wait for the same dial: who stops waiting must not end it.
         cause = await asyncio.shield(task)
         return DialSucceeded(transport) if cause is None else DialFailed(transport, cause)
 

@@ -93,4 +93,5 @@ class InboundDesk:
             except BusTimeout:
                 if call.stamp.role != ROLE_MEMBER:
                     raise RemoteFailure(Cause.BUSY, SLOW_RETRY_S) from None
+        # The worker pauses and hands it in again (peer_requests.SOURCE_TRIES), perhaps to another manager.
         raise RemoteFailure(Cause.SOURCE_LOST)

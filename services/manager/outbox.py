@@ -1,8 +1,8 @@
 """Messages that must leave in order and survive a short loss of the bus: answers and receipts to callers.
 
 Back-pressure: none towards the machines. The queue is bounded by MAX_QUEUED, which the bound on deliveries keeps
-far away; what does not fit is dropped and counted, and the caller's stub asks again. Cancellation: `close` lets
-the queue run empty for a moment, then drops it.
+far away; what does not fit is dropped and counted, and the caller's stub asks again. Cancellation: the manager waits
+for `flushed`, a bounded time, before its tasks end; what is left then is dropped.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Outbox:
                     self.dropped_count += 1
                     log.debug("a message was not sent: %s", error.cause.value)
                     return
+                # In place, with the queue behind it: what leaves later must arrive later.
                 await asyncio.sleep(RETRY_S)
             else:
                 return

@@ -132,6 +132,7 @@ class Recorder:
         while True:
             record, diagnostic, expires_at = await self._queue.get()
             try:
+                # Only of a hop that is in the stream, so that both can be counted against each other.
                 if await self._append(record, expires_at) and diagnostic is not None:
                     await self._bus.publish(self._subjects.event("diagnostic"), diagnostic)
             except BusError as error:

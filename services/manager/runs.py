@@ -92,6 +92,7 @@ class Runs:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[DeliveryRun]:
+        # A copy: a run that is fed may finish, and is taken out then.
         return iter(list(self._runs.values()))
 
     async def start(self) -> None:
@@ -100,6 +101,7 @@ class Runs:
         self._subscriptions.append(
             await bus.serve(subjects.manager(bus.instance), ManagerMessage, self._message, max_concurrent=MAX_MESSAGES)
         )
+        # After its own subject: what a delivery causes (answers, pings, verdicts) comes there.
         self._taking = await bus.serve(
             subjects.deliver, Deliver, self._take, queue=QUEUE_MANAGER, max_concurrent=MAX_MESSAGES
         )
@@ -160,6 +162,7 @@ class Runs:
             run.asked_again(call.reply_to)
             return taken
         remaining_s = incoming.remaining_s(unix_ms(), DEFAULT_TIMEOUT_S)
+        # Before any refusal: one that has ended is answered even by a manager that takes no more.
         receipt = self._receipt(call.delivery_id)
         if receipt is not None:
             self._desk.outbox.post(self._desk.subjects.reply(call.reply_to), receipt, self._desk.clock() + remaining_s)
@@ -176,6 +179,7 @@ class Runs:
         self._runs[call.delivery_id] = run
         self.taken += 1
         self._to_peer[call.peer] += 1
+        # Last: it may finish within, and `_finished` looks for it.
         run.start()
         return taken
 
@@ -230,6 +234,7 @@ class Runs:
     def _finished(self, run: DeliveryRun, receipt: Receipt) -> None:
         if self._runs.pop(run.delivery_id, None) is not None:
             self._to_peer[run.peer] -= 1
+            # A Counter keeps its zeros: it would grow by every peer that was ever asked.
             if not self._to_peer[run.peer]:
                 del self._to_peer[run.peer]
         if not self._runs:

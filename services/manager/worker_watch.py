@@ -80,6 +80,7 @@ class WorkerWatch:
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
             now, workers = self._clock(), self._workers()
+            # Who holds nothing of ours is forgotten, with its misses.
             self._watched = {
                 worker: self._watched.get(worker) or _Watched(heard_at, heard_at)
                 for worker, heard_at in workers.items()

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from services.rendezvous.app import Rendezvous
+from shared import exit_codes
 from shared.bus.contract import Bus
 from shared.bus.messages.conversations import RENDEZVOUS
 from shared.errors import BusError, ConfigError, TransportError
@@ -23,10 +24,6 @@ from shared.tasks.ending import end_tasks
 
 SPARE_FILES = 256
 """What the process needs besides its sockets."""
-EXIT_OK = 0
-EXIT_BAD_SETTINGS = 2
-EXIT_CANNOT_START = 3
-EXIT_CRASHED = 4
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ def main() -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(f"rendezvous: {problem}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return EXIT_BAD_SETTINGS
+        return exit_codes.USAGE
 
 
 def _allow_sockets(files: int) -> None:
@@ -94,15 +91,15 @@ async def _serve(config: Config) -> int:
     except BusError as error:
         text = f"the bus cannot be used ({error.cause}); see bus.url and bus.mesh_seed_file"
         print(f"rendezvous: {text}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     except TransportError as error:
         print(f"rendezvous: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     except OSError as error:
         print(f"rendezvous: {config.home}: {error.strerror}; see node.home and bus.mesh_seed_file", file=sys.stderr)  # noqa: T201
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     log.info("stopped")
-    return EXIT_CRASHED if broken else EXIT_OK
+    return exit_codes.CRASHED if broken else exit_codes.OK
 
 
 async def _mesh(config: Config) -> Bus | None:

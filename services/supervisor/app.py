@@ -12,15 +12,12 @@ import msgspec
 from services.supervisor.init import InitOptions, init, prepared_text
 from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
-from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.machine.interrupts import Interrupted, run
 from services.supervisor.nursery.client import Nursery
 from services.supervisor.up import UpOptions, up
+from shared import exit_codes
 from shared.errors import ConfigError
 from shared.settings.config import load
-
-EXIT_OK = 0
-EXIT_BAD_SETTINGS = 2
-EXIT_CANNOT_START = 3
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -49,11 +46,11 @@ def main(options: argparse.Namespace, nursery: Nursery | None = None) -> int:
         return _COMMANDS[options.command](options, nursery)
     except CannotStart as error:
         _complain(options, _Problem("cannot_start", error.line), [error.line], error.details)
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     except ConfigError as error:
         problem = _Problem(error.cause.value, "; ".join(error.problems), "correct these settings")
         _complain(options, problem, error.problems)
-        return EXIT_BAD_SETTINGS
+        return exit_codes.USAGE
 
 
 def _up(options: argparse.Namespace, nursery: Nursery | None) -> int:
@@ -78,7 +75,7 @@ def _up(options: argparse.Namespace, nursery: Nursery | None) -> int:
         )
     except Interrupted:
         pass  # Ctrl-C is how one ends it
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _demo(options: argparse.Namespace, nursery: Nursery | None) -> int:
@@ -103,7 +100,7 @@ def _demo(options: argparse.Namespace, nursery: Nursery | None) -> int:
     except Interrupted:
         message = "interrupted; everything is cleaned up"
         _complain(options, _Problem("interrupted", message), [message])
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
 
 
 def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
@@ -121,9 +118,9 @@ def _init(options: argparse.Namespace, nursery: Nursery | None) -> int:
     try:
         where = run(init(load(), wanted))
     except Interrupted:
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     print(msgspec.json.encode(where).decode() if options.json else prepared_text(where), flush=True)
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
@@ -131,7 +128,7 @@ def _keep(options: argparse.Namespace, nursery: Nursery | None) -> int:
         run(keep(load(), once=options.once))
     except Interrupted:
         pass  # a signal is how it ends
-    return EXIT_OK
+    return exit_codes.OK
 
 
 _COMMANDS = {"up": _up, "demo": _demo, "init": _init, "keep": _keep}

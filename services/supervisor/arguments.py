@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from shared import exit_codes
 from shared.errors import SwarmbridgeError
 from shared.ids import token_key
 
@@ -19,7 +20,6 @@ MIN_SIZE_MIB = 8
 MAX_SIZE_MIB = 1024
 MAX_PORT = 65535
 NATS_PORT = 4222
-EXIT_USAGE = 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,8 +33,8 @@ class _Parser(argparse.ArgumentParser):
         hint = f"see `{self.prog} --help`"
         if self._as_json:
             print(json.dumps({"error": {"code": "usage", "message": message, "hint": hint}}))
-            self.exit(EXIT_USAGE)
-        self.exit(EXIT_USAGE, f"error: {' '.join(message.split())}; {hint}\n")
+            self.exit(exit_codes.USAGE)
+        self.exit(exit_codes.USAGE, f"error: {' '.join(message.split())}; {hint}\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

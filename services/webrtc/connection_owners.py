@@ -88,6 +88,7 @@ class ConnectionOwners:
         """A server does not know the peer. Returns: (worker, connection id) of dials that no server is left for."""
         lost = []
         for key, owner in list(self._owners.items()):
+            # An offer came from the peer itself: that a server does not know it now says nothing of it.
             if key[0] != peer or owner.offered or server not in owner.servers:
                 continue
             owner.servers.discard(server)
@@ -98,6 +99,7 @@ class ConnectionOwners:
         return lost
 
     def _find(self, key: Key, now: float) -> _Owner | None:
+        # Oldest first by their order: only what is over is looked at.
         while self._owners:
             oldest = next(iter(self._owners))
             if now - self._owners[oldest].created_at < CONNECTION_TTL_S:
@@ -106,6 +108,7 @@ class ConnectionOwners:
         return self._owners.get(key)
 
     def _add(self, key: Key, owner: _Owner) -> None:
+        # Taken out first, so that one that comes again is the youngest.
         self._owners.pop(key, None)
         self._owners[key] = owner
         if len(self._owners) > MAX_CONNECTIONS:

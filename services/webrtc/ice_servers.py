@@ -118,6 +118,7 @@ class IceServers:
                 gone.asking.cancel()
         next_at: float | None = None
         for key, server in servers.items():
+            # By its URLs and credentials: a document that is read again does not begin every back-off again.
             watched = self._watched.setdefault(key, _Watched(now))
             if watched.asking is not None:
                 continue
@@ -165,6 +166,7 @@ async def _why_silent(url: str) -> Cause | None:
     if match is None:
         return Cause.MISCONFIGURED
     scheme, host, port, transport = match[1], match[2], int(match[3] or DEFAULT_PORTS[match[1]]), match[4]
+    # A TURN server is asked as one: that it answers a binding does not show that it relays.
     method = ALLOCATE if scheme.startswith("turn") else BINDING
     try:
         if transport == "tcp" or scheme.endswith("s"):
@@ -203,6 +205,7 @@ async def _ask_datagrams(host: str, port: int, method: int) -> Cause | None:
         )
     try:
         for _ in range(QUESTIONS):
+            # The same transaction each time: a late answer to the first question counts.
             transport.sendto(encode_request(method, transaction))
             done, _ = await asyncio.wait({answer.done}, timeout=ANSWER_WITHIN_S)
             if done:

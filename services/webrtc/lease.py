@@ -99,11 +99,13 @@ class SignalLease:
     # ── timers ───────────────────────────────────────────────────────────────────────────────────────────
 
     def handle_timer(self, now: float) -> Command | None:
+        # Before anything else: what was held a moment ago must not be renewed as if it still were.
         if self._held_until is not None and now >= self._held_until:
             self._lose(now)
         if now < self._deadline:
             return None
         if self._held_until is None:
+            # Ahead of the answer: where none comes, the next look is due all the same.
             self._deadline = now + self._watch_every_s
             return ReadLease()
         self._deadline = now + self._renew_every_s
@@ -121,6 +123,7 @@ class SignalLease:
         if not self.holding(now):
             return None
         revision = self._revision
+        # First: whatever becomes of the write, we do not hold it any more.
         self._lose(now)
         return WriteLease(LeaseRecord(""), revision, VACANT_TTL_S)
 
@@ -136,6 +139,7 @@ class SignalLease:
         if self._held_until is not None:
             self._lose(now)
         self._revision = revision
+        # Only what its holder says for itself counts: the entry outlives it by a TTL.
         self._others_open = self._others_open and record.open
         self._seen = record
         return PingHolder(record.holder)
@@ -154,20 +158,24 @@ class SignalLease:
         self._revision = revision
         self._held_until = self._written_at + self._ttl_s
         self._others_open = False
+        # The socket may have changed while the write was out: then another is due at once.
         known = self._written.open == self._open
         self._deadline = self._written_at + self._renew_every_s if known else now
 
     def lease_refused(self) -> Command | None:
         """The revision has moved on: another holds it, or an earlier write of ours got through unnoticed."""
+        # A follower looks again in its own time: two that race would ask the bus in a tight loop.
         return ReadLease() if self._held_until is not None else None
 
     def bus_failed(self, now: float) -> None:
         """No answer from the bus: what we hold we keep until its time is up; what others do is unknown."""
         self._others_open = False
         if self._held_until is not None:
+            # Sooner than a renewal, as one has just been missed; `_held_until` is not moved.
             self._deadline = now + self._renew_every_s / 2
 
     def _write(self, revision: int | None, now: float) -> WriteLease:
+        # When it is sent and not when it is confirmed: the server's TTL cannot have begun before.
         self._written_at = now
         self._written = LeaseRecord(self._me, self._open)
         return WriteLease(self._written, revision, self._ttl_s)

@@ -92,6 +92,7 @@ class LeaseKeeper:
             try:
                 async with asyncio.timeout(BUS_TIMEOUT_S):
                     command = await self._execute(command)
+                # After each command: a lease that was just taken has its sockets before the bus is asked again.
                 await self._follow_lease()
             except (BusError, TimeoutError):
                 self._bucket = None
@@ -159,6 +160,7 @@ class LeaseKeeper:
         self._on_change()
 
     async def _sleep_until(self, deadline: float) -> None:
+        # What set it meanwhile has moved the lease's deadline, which is read next.
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if self._withdrawn else max(0.0, deadline - self._clock())):
@@ -167,6 +169,7 @@ class LeaseKeeper:
     async def _release(self) -> None:
         command = self._lease.release(self._clock())
         async with _always():
+            # Before the lease is given back: two workers of a node must not be registered at a time.
             await self._signalling.stop()
             if isinstance(command, WriteLease):
                 with contextlib.suppress(BusError):

@@ -56,6 +56,7 @@ class OfferLimiter:
         self._sources[source] = bucket
         if len(self._sources) > MAX_SOURCES:
             self._sources.popitem(last=False)
+        # What a source wastes of its own is not taken from the server's.
         if not bucket.take(now):
             return REFUSED_SOURCE_RATE
         return None if self._server.take(now) else REFUSED_SERVER_RATE

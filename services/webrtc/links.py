@@ -134,10 +134,12 @@ class WebrtcLinks:
             dialling.add_done_callback(lambda _: self._dials.pop(hint.peerjs_id, None))
         try:
             async with asyncio.timeout(min(timeout_s, DIAL_TIMEOUT_S)):
+                # Shared: others may wait for it longer than we do.
                 cause = await asyncio.shield(dialling)
         except TimeoutError:
             raise TransportError(self._out_of_time(hint.peerjs_id)) from None
         except asyncio.CancelledError:
+            # The transport stopped under us, which is a failure of the dial and no cancellation of its caller.
             if dialling.cancelled() and not _cancelled_here():
                 raise TransportError(Cause.CLOSED) from None
             raise
@@ -158,6 +160,7 @@ class WebrtcLinks:
         except TransportError as error:
             return error.cause
         finally:
+            # Also where the caller's time is over: a link that opens later would be nobody's.
             if not held.up:
                 await held.link.close(Cause.DIAL_TIMEOUT)
         return None
@@ -226,9 +229,11 @@ class WebrtcLinks:
 
     async def _take_answer(self, answer: Answer) -> None:
         held = self._connections.get((answer.src, answer.payload.connection_id))
+        # A second ANSWER could bring another fingerprint, after the first had been taken for the peer's.
         if held is None or not held.dialer or held.answered:
             self._refused[REFUSED_MESSAGE] += 1
             return
+        # Before the await: of two that come together one is taken.
         held.answered = True
         try:
             await held.link.accept_answer(answer.payload.sdp.sdp)
@@ -251,6 +256,7 @@ class WebrtcLinks:
     def _peer_unknown(self, peer: str) -> None:
         for held in list(self._connections.values()):
             if held.peer == peer and held.dialer and not held.answered:
+                # Whoever has answered is there, whatever one of several servers says of it.
                 self._fail(held, Cause.PEER_UNKNOWN)
 
     # ── open links ───────────────────────────────────────────────────────────────────────────────────────
@@ -270,6 +276,7 @@ class WebrtcLinks:
     async def close_all(self) -> None:
         """Close every link, open or not, and forget every dial. Nothing can be opened after it."""
         self._closed = True
+        # All at once: each may take CLOSE_TIMEOUT_S.
         closing = [held.link.close(Cause.CLOSED) for held in list(self._links.values())]
         await asyncio.gather(*closing)
         await self._tasks.close()
@@ -312,6 +319,7 @@ class WebrtcLinks:
         )
         link = self._make(settings, events)
         opened = asyncio.get_running_loop().create_future()
+        # An answerer that was given up has nobody who reads its failure; asyncio would report it.
         opened.add_done_callback(_observe)
         held = _Held(link_id, link, peer, connection_id, dialer, expected_key, asked, opened)
         self._links[link_id] = held
@@ -350,6 +358,7 @@ class WebrtcLinks:
 
     def _on_closed(self, held: _Held, cause: Cause) -> None:
         self._links.pop(held.id, None)
+        # A link that opened has left its place, and another may have it by now.
         if self._connections.get((held.peer, held.connection_id)) is held:
             del self._connections[(held.peer, held.connection_id)]
         if not held.opened.done():

@@ -38,6 +38,7 @@ class Roster:
         self._inherited: dict[str, float] = {}
 
     def heard(self, worker: str, pages: Collection[str], *, leaving: bool, now: float) -> None:
+        # Those that are known go on being heard.
         if worker not in self._workers and len(self._workers) >= MAX_WORKERS:
             return
         self._workers[worker] = _Worker(frozenset(pages), leaving, now)
@@ -75,11 +76,14 @@ class Roster:
         """Whether every one of these pages has another worker, or there is no other who could have it."""
         others = [each for worker, each in self._workers.items() if worker != self._me and not each.leaving]
         held = {page for each in others for page in each.pages}
+        # Without another worker nobody can take them: waiting would only cost the drain its time.
         return not others or held.issuperset(pages)
 
     def _inherit(self, left: _Worker, now: float) -> None:
         for page in left.pages:
+            # Everybody finds the same heir, so one dials and nobody has to agree on it.
             if self._heir(page) == self._me:
+                # The first time counts: each repetition of "leaving" would begin the thirty seconds again.
                 self._inherited.setdefault(page, now)
 
     def _heir(self, name: str, without: str = "") -> str | None:

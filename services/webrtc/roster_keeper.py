@@ -66,6 +66,7 @@ class RosterKeeper:
                     await asyncio.sleep(SERVE_RETRY_S)
             while True:
                 await self._say()
+                # Who leaves inherits nothing, and looks after nobody.
                 if not self._leaving:
                     self._look()
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -91,6 +92,7 @@ class RosterKeeper:
 
     async def _say(self) -> None:
         pages, now = self._pages(), self._clock()
+        # Ourselves too, by the same way: heirs are chosen among all.
         self._roster.heard(self._bus.instance, pages, leaving=self._leaving, now=now)
         if self._said == (pages, self._leaving) and now - self._said_at < SAY_EVERY_S:
             return
@@ -121,6 +123,7 @@ class RosterKeeper:
         except NoResponders:
             pages = self._roster.gone(worker, self._clock())
             if pages:
+                # For the one that cannot say it itself: the heirs of its pages may be others than we.
                 await self._tell(PagesHeld(worker, pages, leaving=True))
         except BusError:
             pass  # busy, stopped, or we are cut off: its links may be well

@@ -104,6 +104,7 @@ class ServerSocket:
             self._machine.send(message)
             await self._flush(self._machine, self._socket)
         except (SwarmbridgeError, OSError, TimeoutError):
+            # A socket that does not take a message in time is of no use to the next one either.
             await self._socket.close()
             return False
         return True
@@ -120,6 +121,7 @@ class ServerSocket:
         return socket_url(self.server.url, self._peer_id, token, self.server.key)
 
     async def _serve(self, socket: ClientSocket) -> None:
+        # Kept since `_url`: no request.
         token = await self._tokens.token(self.server)
         machine = SignallingClient(self._peer_id, token, self.server.key, CLIENT_VERSION, self._clock())
         self._machine, self._socket = machine, socket
@@ -132,6 +134,7 @@ class ServerSocket:
         async for message in socket.messages():
             self._report(machine.receive_text(message, self._clock()))
             await self._flush(machine, socket)
+            # The machine has refused the server; the socket is closed by its client, and opened again later.
             if machine.state is SignallingState.CLOSED:
                 return
 

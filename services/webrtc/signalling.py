@@ -133,6 +133,7 @@ class Signalling:
 
     async def stop(self) -> None:
         """Close the sockets and serve no more. Links that are open go on."""
+        # At once, so that a second `stop` and a `reload` meanwhile find nothing to do.
         http, self._http = self._http, None
         if http is None:
             return
@@ -146,6 +147,7 @@ class Signalling:
         await asyncio.gather(*(socket.close() for socket in sockets))
         await self._tasks.close()
         await http.close()
+        # What comes next comes to another holder, which begins without them as well.
         self._owners = ConnectionOwners()
         self.on_change()
 
@@ -202,6 +204,7 @@ class Signalling:
     def _socket_changed(self) -> None:
         failed = False
         for server, socket in self._sockets.items():
+            # Only a failure that is new: a success, or the same count again, moves nobody.
             failed = failed or socket.connection.failures > self._failures[server]
             self._failures[server] = socket.connection.failures
         if failed and len(self._sockets) < len(self._servers()):
@@ -233,6 +236,7 @@ class Signalling:
             case CandidateReceived(src, candidate):
                 self._pass_on(Candidate(candidate, src=src), now)
             case PeerMissing(peer):
+                # A PeerServer's EXPIRE names no connection: it ends all dials of that peer for which no server is left.
                 raw = encode_message(Expire(src=peer)).encode()
                 for worker in {worker for worker, _ in self._owners.unreachable(peer, server, now)}:
                     self._start(self._to_worker(worker, raw))
@@ -254,6 +258,7 @@ class Signalling:
         if refusal is not None:
             self._refused[refusal] += 1
             self._turn_away(server, offer.src, refusal, now)
+        # The same OFFER comes once through each server that both of us are on.
         elif self._owners.offered(offer.src, offer.payload.connection_id, server, now):
             raw = encode_message(offer).encode()
             call = SignalOffer(raw, server, beacon=server.endswith(BEACON_MARK))
@@ -262,6 +267,7 @@ class Signalling:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it in the background, or drop it where too much of it waits for the bus."""
         if len(self._tasks) >= MAX_WAITING:
+            # A coroutine that is never awaited would be reported as a mistake.
             work.close()
             self._refused[REFUSED_BUSY] += 1
         else:
@@ -273,6 +279,7 @@ class Signalling:
             self._owners.forget(peer, connection_id)
             self._turn_away(offer.server, peer, REFUSED_NO_WORKER, self._clock())
             return
+        # Candidates that came while a worker was sought, in their order.
         for message in self._owners.taken(peer, connection_id, worker, self._clock()):
             await self._to_worker(worker, message)
 
@@ -332,6 +339,7 @@ class Signalling:
         else:
             known = self._owners.servers_of(message.dst, call.connection_id, now)
             sockets |= {socket.name: socket for socket in self._beacons.values() if socket.name in known}
+            # Through the servers that brought the OFFER; where these are gone, the peer may be on the others.
             sockets = {url: socket for url, socket in sockets.items() if url in known} or sockets
             if not known:  # its OFFER came through a holder before us
                 self._owners.dialled(message.dst, call.connection_id, call.worker, set(sockets), now)

@@ -131,6 +131,7 @@ class WebrtcTransport:
         self.refused.clear()
         self._say(emit, StateChanged(TransportState.INITIALIZING))
         try:
+            # In a thread: importing aiortc takes up to two seconds, in which links and pings would stand still.
             make = await asyncio.to_thread(self._load)
         except TransportError as error:
             self._broken = error.cause
@@ -149,6 +150,7 @@ class WebrtcTransport:
                 group.create_task(running.ice.run(), name="ice-servers")
                 group.create_task(running.roster.run(), name="roster")
         finally:
+            # First: whoever calls meanwhile finds no run, instead of one that is being taken apart.
             self._running = None
             await self._stop_offers(running)
             await running.links.close_all()
@@ -186,6 +188,7 @@ class WebrtcTransport:
         if running is None:
             return
         await self._stop_offers(running)
+        # Before the lease goes: the others need the signalling to dial our pages.
         await running.roster.leave()
         with contextlib.suppress(TimeoutError):
             # Our pages are dialled through the socket that is perhaps ours: nobody can while it changes hands.

@@ -8,7 +8,7 @@ from services.webtorrent.addresses import our_addresses
 from services.webtorrent.beacon import SignRecord, read_mesh_secret
 from services.webtorrent.endpoints import Endpoint
 from services.webtorrent.wires import MAX_RECORD_BYTES
-from services.webtorrent.worker import Membership, SwarmMetrics, Worker
+from services.webtorrent.worker import Membership, Worker
 from shared.bus.messages.records import MeetingPlace
 from shared.clock import Clock, monotonic
 from shared.errors import Cause, LocalProtocolError, TransportError
@@ -43,10 +43,6 @@ class WebtorrentTransport:
     def endpoint(self) -> Endpoint | None:
         """Where our wire listens; None while it does not."""
         return self._worker.wires.listening_at if self._worker is not None else None
-
-    def metrics(self) -> SwarmMetrics | None:
-        """Numbers of this run, None while there is none."""
-        return self._worker.metrics() if self._worker is not None else None
 
     def meeting_places(self) -> list[MeetingPlace]:
         """Trackers and DHT nodes of the rendezvous document; none while it does not run."""

@@ -52,18 +52,6 @@ class Membership:
     sign: SignRecord
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmMetrics:
-    """dht_join_s: None = not joined. known: endpoints by who named them. tracker_swarm_size: the largest reported."""
-
-    links: int
-    dht_nodes: int
-    dht_join_s: float | None
-    known: dict[str, int]
-    trackers_up: int
-    tracker_swarm_size: int
-
-
 class Worker:
     """See the module. Each has a wire peer_id of its own: the seal is bound to it (docs/seal.md).
 
@@ -148,27 +136,18 @@ class Worker:
         if hopeless and ways.age_s >= START_GRACE_S:
             raise TransportError(Cause.SIGNALLING_UNAVAILABLE)
 
-    def metrics(self) -> SwarmMetrics:
-        dht, trackers = self._dht, self._trackers
-        return SwarmMetrics(
-            links=self.wires.link_count,
-            dht_nodes=dht.node_count if dht else 0,
-            dht_join_s=dht.join_s if dht else None,
-            known=self._swarm.size_by_source(),
-            trackers_up=trackers.up_count if trackers else 0,
-            tracker_swarm_size=trackers.swarm_size if trackers else 0,
-        )
-
     def measures(self) -> dict[str, float]:
-        """The same for the bus: one flat table of numbers."""
+        """Numbers of this run for the bus, one flat table; what is not known, or switched off, is left out."""
         dht, trackers, wires = self._dht, self._trackers, self.wires
         found: dict[str, float | None] = {
             "dht_nodes": dht.node_count if dht is not None else None,
             "dht_join_s": dht.join_s if dht is not None else None,
+            "dht_records_published": self._beacon.published_count if self._beacon is not None else None,
+            "trackers_up": trackers.up_count if trackers is not None else None,
             "tracker_round_trip_s": trackers.round_trip_s if trackers is not None else None,
             "time_to_peer_s": self._time_to_peer_s,
             "swarm_size_tracker": trackers.swarm_size if trackers is not None else None,
-            **{f"swarm_size_{source}": count for source, count in self._swarm.size_by_source().items()},
+            **{f"known_{source}": count for source, count in self._swarm.size_by_source().items()},
             "offers_made": self._channels.offers_made,
             "offers_answered": self._channels.offers_answered,
             **wires.counts(),
@@ -219,6 +198,7 @@ class Worker:
                 self._membership.sign,
                 lambda: self._addresses.advertised(self.wires.port, ""),
                 self._found_by_record,
+                self._refused,
                 self._clock,
             )
         if self._settings.trackers:

@@ -107,11 +107,6 @@ class BodyHolder:
         self.refused = 0
 
     @property
-    def total_bytes(self) -> int:
-        """Bytes held in memory now."""
-        return self._total_bytes
-
-    @property
     def count(self) -> int:
         return len(self._held)
 
@@ -188,6 +183,7 @@ class BodyHolder:
             raise SwarmbridgeError(Cause.SOURCE_LOST, "no such body, or no longer")
         if not (0 < call.length <= RANGE_BYTES + RANGE_SLACK_BYTES and 0 <= call.offset <= held.length - call.length):
             raise SwarmbridgeError(Cause.INVALID, "a range outside the body")
+        # Each pull keeps it for another `ttl_s`: a slow link must not lose its body half way.
         held.used_s = self._clock()
         if held.data is not None:
             return Range(held.data[call.offset : call.offset + call.length])
@@ -238,6 +234,7 @@ async def pull_ranges(
                 length = left if left <= RANGE_BYTES + RANGE_SLACK_BYTES else RANGE_BYTES
                 window.append(asyncio.create_task(pulling.range(PullRange(ref.token, next_offset, length))))
                 next_offset += length
+            # The oldest first, so that parts leave in order; it stays in the window for `finally` until it is here.
             part = await window[0]
             window.popleft()
             yield part

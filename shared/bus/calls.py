@@ -134,6 +134,7 @@ class Calls:
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 return await _finish(call, on_message)
+        # Ours, or one that `on_message` raised: only ours is the deadline.
         except TimeoutError:
             if limit.expired():
                 raise BusTimeout("no final answer by the deadline") from None
@@ -157,6 +158,7 @@ class Calls:
         call = self._calls.get(message.call_id if isinstance(message, TransferUpdate) else message.delivery_id)
         if call is None:
             self.late += 1
+            log.debug("a message for a call that is over, %d so far", self.late)
         elif not _put(call, message):
             raise SwarmbridgeError(Cause.BUSY, "messages of this call come faster than they are taken")
 
@@ -167,6 +169,7 @@ class Calls:
                 call.server = await self._ask(call)
                 await call.lost.wait()
                 self.asked_again += 1
+                log.info("a call's server is gone or has forgotten it: asking again, %d so far", self.asked_again)
                 await asyncio.sleep(call.grace_s)
                 call.lost.clear()
         except SwarmbridgeError as error:
@@ -180,6 +183,7 @@ class Calls:
                 # The envelope carries the call's deadline; each server has ASK_TIMEOUT_S to take it.
                 async with asyncio.timeout(ASK_TIMEOUT_S):
                     taken = await self._bus.request(call.subject, call.body, Taken, max(remaining_s, 0.001))
+            # At once, to another one: this one had its second.
             except TimeoutError:
                 continue
             except (NoResponders, BusTimeout, BusUnavailable):
@@ -198,7 +202,9 @@ class Calls:
             for call in self._calls.values():
                 if call.server:
                     servers.setdefault(call.server, []).append(call)
+            # Servers without a call of ours are forgotten, with their misses.
             self._misses = {server: self._misses.get(server, 0) for server in servers}
+            # At least an interval, and until the slowest ping is over: never two pings of one server at a time.
             await asyncio.gather(asyncio.sleep(PING_INTERVAL_S), *(self._ping(*item) for item in servers.items()))
 
     async def _ping(self, server: str, calls: list[_Call]) -> None:
@@ -224,6 +230,7 @@ class Calls:
 
     def _lose(self, server: str, calls: list[_Call], grace_s: float = 0.0) -> None:
         for call in calls:
+            # It may have been taken by another one while the ping was out.
             if call.server == server:
                 call.lose(grace_s)
 

@@ -95,6 +95,7 @@ class Serving(Generic[T]):
             log.warning("undecodable message, %d so far", self._counts.undecodable)
             self._refuse(respond, error.cause)
             return
+        # No answer: whoever asked has given up by the same deadline.
         if envelope.deadline_ms and unix_ms() >= envelope.deadline_ms:
             self._counts.expired += 1
             return
@@ -121,7 +122,7 @@ class Serving(Generic[T]):
         if respond is None:
             return
         if len(self._refusing) >= MAX_REFUSALS_IN_FLIGHT:
-            self._counts.unsent_replies += 1
+            self._unsent("too many refusals at once")
             return
         self._spawn(self._refusing, self._reply(respond, encode_refusal(cause, retry_after_s)))
 
@@ -135,6 +136,7 @@ class Serving(Generic[T]):
         incoming = Incoming(subject, envelope.deadline_ms, envelope.traceparent)
         with attached(envelope.traceparent), _process_span(subject, envelope.traceparent) as failed:
             try:
+                # A handler has no time limit of ours: its caller's deadline is in `incoming`.
                 data = encode_done(await self._handler(envelope.body, incoming))
             except SwarmbridgeError as error:
                 failed(error.cause)
@@ -154,11 +156,16 @@ class Serving(Generic[T]):
             if respond is not None:
                 await self._reply(respond, data)
 
+    def _unsent(self, reason: str) -> None:
+        self._counts.unsent_replies += 1
+        log.warning("a reply was not sent: %s; %d so far", reason, self._counts.unsent_replies)
+
     async def _reply(self, respond: Respond, data: bytes) -> None:
         try:
             await respond(data)
         except SwarmbridgeError as error:
-            self._counts.unsent_replies += 1
+            self._unsent(error.cause.value)
+            # Short enough to be sent: the caller learns now what it would else wait out.
             if error.cause is Cause.TOO_LARGE:
                 log.error("a reply was over the bus's message size")
                 await self._reply(respond, encode_refusal(Cause.TOO_LARGE))

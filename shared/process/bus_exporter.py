@@ -23,6 +23,9 @@ MAX_QUEUED_SPANS = 8192
 MAX_SPANS_A_MESSAGE = 200
 FLUSH_INTERVAL_S = 0.25
 
+LOG_EACH = 1_000
+"""After the first, of so many spans that are dropped one is logged."""
+
 log = logging.getLogger(__name__)
 
 
@@ -33,12 +36,12 @@ class BusSpanExporter(SpanExporter):
         self._service = service
         self._node = node
         self._queue: deque[SpanRecord] = deque(maxlen=MAX_QUEUED_SPANS)
-        self.dropped_count = 0
+        self._dropped_count = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         for span in spans:
             if len(self._queue) == MAX_QUEUED_SPANS:
-                self.dropped_count += 1
+                self._dropped(1)
             self._queue.append(self._record(span))
         return SpanExportResult.SUCCESS
 
@@ -55,8 +58,13 @@ class BusSpanExporter(SpanExporter):
             try:
                 await bus.publish(subjects.event("spans"), Spans(batch))
             except BusError:
-                self.dropped_count += count
+                self._dropped(count)
                 return
+
+    def _dropped(self, count: int) -> None:
+        before, self._dropped_count = self._dropped_count, self._dropped_count + count
+        if before // LOG_EACH != self._dropped_count // LOG_EACH or not before:
+            log.warning("spans are not published: %d so far; traces have gaps", self._dropped_count)
 
     def _record(self, span: ReadableSpan) -> SpanRecord:
         context = span.get_span_context()

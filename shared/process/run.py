@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shared import exit_codes
 from shared.bus.contract import Bus
 from shared.bus.messages.envelopes import Health
 from shared.bus.messages.records import Diagnostic
@@ -34,11 +35,6 @@ from shared.settings.flags import Flags
 from shared.tasks.owned import Tasks
 from shared.telemetry import names
 from shared.transports import TransportState
-
-EXIT_OK = 0
-EXIT_BAD_SETTINGS = 2
-EXIT_CANNOT_START = 3
-EXIT_CRASHED = 4
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +81,7 @@ def run(service: str, app: App, *, mesh: bool = False) -> int:
     except ConfigError as error:  # also of what only the app can find out: a store that cannot be opened, say
         for problem in error.problems:
             print(f"{service}: {problem}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return EXIT_BAD_SETTINGS
+        return exit_codes.USAGE
 
 
 def _loop_run(main: Awaitable[int]) -> int:
@@ -130,7 +126,7 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
     except BusError as error:
         # Its texts are ours, a sentence a reason, and hold no address.
         print(f"{service}: the NATS server at bus.url cannot be used: {error}", file=sys.stderr)  # noqa: T201
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     for connected in (bus, mesh_bus):
         if connected is not None:
             connected.on_crash(on_crash)
@@ -148,11 +144,11 @@ async def _serve(service: str, config: Config, app: App, mesh: bool) -> int:
         await app(process)
     except CannotStart as error:
         print(f"{service}: {error}", file=sys.stderr)  # noqa: T201 - for the person who started it
-        return EXIT_CANNOT_START
+        return exit_codes.CANNOT_START
     finally:
         await _finish(process, telemetry)
     log.info("stopped %s", instance)
-    return EXIT_CRASHED if crashed else EXIT_OK
+    return exit_codes.CRASHED if crashed else exit_codes.OK
 
 
 async def _follow_settings(process: Process) -> None:

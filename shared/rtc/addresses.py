@@ -28,6 +28,7 @@ class AddressRule:
             address = ipaddress.ip_address(host)
         except ValueError:
             return False
+        # `::ffff:127.0.0.1` is loopback to the kernel, and to `ipaddress` it is not.
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         if address.is_loopback:

@@ -132,6 +132,7 @@ class DataChannelLink:
             self._candidates += 1
             parsed = candidate_from_sdp(value)
             parsed.sdpMid = mid
+            # aiortc wants one of the two; browsers send either.
             parsed.sdpMLineIndex = line_index if line_index is not None or mid is not None else 0
             await self._connection.addIceCandidate(parsed)
         except (ValueError, AssertionError) as error:  # how aiortc and aioice refuse what they cannot parse
@@ -175,9 +176,11 @@ class DataChannelLink:
         if len(data) > self._settings.max_message_bytes:
             raise TransportError(Cause.TOO_LARGE)
         channel = self._usable_channel()
+        # An empty buffer takes any message: one longer than the mark would wait indefinitely.
         while channel.bufferedAmount and channel.bufferedAmount + len(data) > HIGH_MARK_BYTES:
             self._writable.clear()
             await self._writable.wait()
+            # It may have been closed while we waited.
             channel = self._usable_channel()
         try:
             channel.send(data.decode() if self._speaks_text else data)
@@ -208,6 +211,7 @@ class DataChannelLink:
         if not (reliable and (channel.ordered or self._settings.unordered)):
             self._end(Cause.INVALID)
             return
+        # No "open" event comes for a channel that the remote peer made: it is open when we hear of it.
         self._take_channel(channel)
         self._on_channel_open()
 
@@ -232,6 +236,7 @@ class DataChannelLink:
                 self._end(Cause.INVALID)
                 return
             self._speaks_text, message = True, message.encode()
+        # aiortc itself takes any length that SCTP puts together.
         if len(message) > self._settings.max_message_bytes:
             self._end(Cause.TOO_LARGE)
         else:
@@ -254,6 +259,7 @@ class DataChannelLink:
         if self._closed is not None:
             return
         self._closed = cause
+        # Whoever waits in `send` finds the link closed.
         self._writable.set()
         # The connection goes with its channel: aiortc would keep it, its sockets and its timers
         # (docs/data-channels.md).

@@ -68,6 +68,7 @@ def install() -> None:
         "_transmit",
         "_t3_expired",
     ):
+        # Fails at start, where it is reported as `import_failed`, and not on the first link.
         getattr(RTCSctpTransport, name)
     setattr(aiortc.rtcpeerconnection, "RTCSctpTransport", TunedSctpTransport)  # noqa: B010 - not exported, for mypy
     aioice.ice.StunProtocol.datagram_received = _datagram_received  # type: ignore[method-assign]
@@ -118,6 +119,7 @@ class TunedSctpTransport(RTCSctpTransport):
     def _mark_received(self, tsn: int) -> bool:
         last = self._last_received_tsn
         in_order = last is not None and tsn == (last + 1) % _TSN_MODULUS
+        # With nothing missing there is nothing to sort, and nothing to report but the number itself.
         if in_order and not self._sack_misordered and not self._sack_duplicates:
             self._last_received_tsn = tsn
             return False
@@ -126,6 +128,7 @@ class TunedSctpTransport(RTCSctpTransport):
     async def _receive_data_chunk(self, chunk: DataChunk) -> None:
         await super()._receive_data_chunk(chunk)
         if self._initial_rwnd - self._advertised_rwnd > MAX_REASSEMBLY_BYTES:
+            # Not an exception: aiortc would log it and go on receiving.
             await self._abort()
             self._set_state(self.State.CLOSED)
 
@@ -149,6 +152,7 @@ class TunedSctpTransport(RTCSctpTransport):
     async def _receive_sack_chunk(self, chunk: SackChunk) -> None:
         if chunk.gaps:
             self._may_retransmit = True
+        # Before stock reads it: it lets out as much as the window has.
         self._cwnd = min(self._cwnd, MAX_WINDOW_BYTES)
         await super()._receive_sack_chunk(chunk)
 

@@ -71,6 +71,7 @@ class BroadcastEnvelope(PageSpeech):
             return None
         # Written when the one before is out: the base64 of one body at a time.
         asked, answer, body = self._answers.popleft()
+        # Its room is free when the body leaves the queue, not when it was whole: answers that wait count.
         self._gathering.release(len(body))
         return self._answer_record(asked, answer, body)
 
@@ -107,6 +108,7 @@ class BroadcastEnvelope(PageSpeech):
             return None
         said = self._manager.read(value, self._unix_ms)
         if said is not None and sender != self._page_id:
+            # Only of a sender that made sense: a stranger's noise must not become our target.
             self._page_id = sender
             # In `from` a page writes its PeerJS id: its word, which counts once that peer has named this page.
             self._events.append(NamedElsewhere(sender))

@@ -20,6 +20,9 @@ from shared.content.messages import PeerAnswer, PeerRequest
 from shared.errors import Cause
 from shared.ids import PeerToken
 
+MAX_ASKED_OF_A_PAGE = 8
+"""A page answers one after another; more would only wait there."""
+
 SEALED_NATIVE = "sealed_native"
 """Native frames under the seal: how nodes talk to each other."""
 
@@ -43,7 +46,7 @@ class RequestReceived:
 
 @dataclass(frozen=True, slots=True)
 class RequestRefused:
-    """The peer has too many requests open; it has been answered already. Count it."""
+    """The peer has too many requests open, or asks what its wire must not show; it has been answered. Count it."""
 
     cause: Cause
 

@@ -37,6 +37,7 @@ class Gathering:
         if self.reserved_bytes + body_bytes > self._limit:
             raise SwarmbridgeError(Cause.BUSY)
         self.reserved_bytes += body_bytes
+        # Grown as bytes come: a length that is announced costs no memory yet.
         self._bodies[request_id] = _Body(answer, body_bytes, bytearray())
 
     def take(self, request_id: bytes, data: memoryview) -> tuple[PeerAnswer, bytes] | None:

@@ -117,7 +117,6 @@ class NativeLink:
         self._ping: tuple[int, float] | None = None
         self._ping_count = 0
         self.rtt_s = 0.0
-        self.useless_count = 0
 
     @property
     def asked_count(self) -> int:
@@ -146,6 +145,7 @@ class NativeLink:
         """
         if request_id not in self._open:
             return None
+        # Nothing follows that `finish` could be called for.
         if body_bytes == 0:
             self.finish(request_id)
         return encode_frame(AnswerFrame(request_id, answer, body_bytes))
@@ -185,6 +185,7 @@ class NativeLink:
 
     def receive_frame(self, data: bytes, now: float) -> list[Event]:
         """Take one opened frame. Raises: RemoteProtocolError; close the link with its cause."""
+        # Of any kind, useless ones too: it shows that the peer is alive.
         self._last_received = now
         frame = decode_frame(data)
         if frame is None:
@@ -241,15 +242,18 @@ class NativeLink:
             return self._idle(now)  # asked again on the same link: the answer is on its way
         if len(self._open) >= MAX_OPEN_REQUESTS:
             self._idle(now)
+            # Refused here, before the worker makes a task or a span of it.
             self._to_send.append(encode_frame(FailedFrame(frame.request_id, Cause.BUSY, BUSY_RETRY_MS)))
             _remember(self._closed, frame.request_id, None)
             return [RequestRefused(Cause.BUSY)]
+        # The ack goes out before anything is looked up: the peer times the link by it, not our work.
         self._open.add(frame.request_id)
         self._to_send.append(encode_frame(AckFrame(frame.request_id)))
         return [RequestReceived(frame.request_id, frame.request, frame.remaining_ms, frame.traceparent)]
 
     def _receive_cancel(self, request_id: bytes, now: float) -> list[Event]:
         if request_id in self._open:
+            # Not remembered as closed: the cancel is here already, and another would be useless.
             self._open.discard(request_id)
             return [RequestCancelled(request_id)]
         if request_id in self._closed:
@@ -283,10 +287,12 @@ class NativeLink:
         asked = self._asked.get(frame.request_id)
         if asked is None:
             late = self._late.get(frame.request_id)
+            # Left before its header came: now it is known how much of its body may still follow.
             if late is None or late.left_bytes is not None:
                 return self._idle(now)
             late.left_bytes = frame.body_bytes
             return self._receive_late(frame.request_id, now, over=frame.body_bytes == 0)
+        # No body yet means no answer yet: a bodiless one has left `_asked`.
         if asked.body is not None:
             raise RemoteProtocolError("a second answer inside the first")
         if frame.body_bytes == 0:
@@ -294,6 +300,7 @@ class NativeLink:
             return [AnswerReceived(frame.request_id, frame.answer, b"")]
         if not self._budget.take(frame.body_bytes):
             self._leave(frame.request_id, asked)
+            # The whole body may be on its way already; our cancel only stops what is not.
             self._late[frame.request_id].left_bytes = frame.body_bytes
             self._to_send.append(encode_frame(CancelFrame(frame.request_id)))
             return [RequestFailed(frame.request_id, Cause.BUSY, BUSY_RETRY_MS)]
@@ -335,6 +342,7 @@ class NativeLink:
     def _leave(self, request_id: bytes, asked: _Asked) -> None:
         del self._asked[request_id]
         self._budget.give(asked.body_bytes)
+        # None: the header is still to come, and says how long the body would have been.
         left_bytes = asked.body_bytes - len(asked.body) if asked.body is not None else None
         _remember(self._late, request_id, _Late(left_bytes))
 
@@ -343,7 +351,6 @@ class NativeLink:
 
     def _idle(self, now: float) -> list[Event]:
         """A frame that changes nothing. Raises: RemoteProtocolError(RATE_LIMITED) where there are too many."""
-        self.useless_count += 1
         if not self._useless.take(now):
             raise RemoteProtocolError("too many frames that mean nothing", Cause.RATE_LIMITED)
         return []
@@ -351,6 +358,7 @@ class NativeLink:
 
 def _remember(kept: OrderedDict[bytes, _T], request_id: bytes, value: _T) -> None:
     kept[request_id] = value
+    # An id that is used again is young again, or the bound would forget it first.
     kept.move_to_end(request_id)
     if len(kept) > MAX_REMEMBERED:
         kept.popitem(last=False)

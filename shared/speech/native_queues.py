@@ -82,6 +82,7 @@ class NativeQueues:
         if body_bytes > MAX_BODY_BYTES:
             raise SwarmbridgeError(Cause.TOO_LARGE)
         self._queue(self.native.answer(request_id, answer, body_bytes))
+        # The peer may have cancelled between the request and its answer.
         if body_bytes and self.native.is_open(request_id):
             self._body_left[request_id] = (0, body_bytes)
 
@@ -89,8 +90,10 @@ class NativeQueues:
         offset, length = self._body_left.get(request_id, (0, 0))
         if not self.native.is_open(request_id):
             self._body_left.pop(request_id, None)
+            # "Taken": who serves it goes on to its end and learns nothing, as the contract has it.
             return len(data)
         taken = 0
+        # Whole slices only: the bound is on memory, and a part of a slice would cost a frame of its own.
         while taken < len(data) and (len(self._bodies) + 1) * self._slice_bytes <= BODY_QUEUE_BYTES:
             part = data[taken : taken + self._slice_bytes]
             self._bodies.append(encode_frame(BodyFrame(request_id, offset + taken, part)))
@@ -103,6 +106,7 @@ class NativeQueues:
         return taken
 
     def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
+        # Body frames that are queued already still go, behind it: a few useless ones to the peer.
         self._body_left.pop(request_id, None)
         self._queue(self.native.fail(request_id, cause, retry_after_ms))
 

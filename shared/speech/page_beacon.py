@@ -60,6 +60,7 @@ class PageBeacon:
         if self._message_count > MAX_MESSAGES:
             raise RemoteProtocolError("too much for an exchange of ids", Cause.RATE_LIMITED)
         self._packing.unpack(record, now)  # whatever it says: its own id is the PeerServer's to tell
+        # Only ever sooner: a page that goes on talking does not keep the link.
         self._ends_at = min(self._ends_at, now + LINGER_S)
 
     def events(self) -> list[Event]:

@@ -19,6 +19,7 @@ from shared.content.messages import ManifestData, NotFound, PeerAnswer, PeerRequ
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.ids import REQUEST_ID_BYTES, guest_token
 from shared.speech.contract import (
+    MAX_ASKED_OF_A_PAGE,
     Announced,
     AnswerReceived,
     Event,
@@ -42,9 +43,6 @@ from shared.speech.page_dialect import (
 )
 from shared.token_bucket import TokenBucket
 
-MAX_ASKED = 8
-"""A page answers one after another; more would only wait there."""
-
 MAX_OPEN_REQUESTS = 64
 
 IGNORED_PER_S = 50.0
@@ -57,7 +55,7 @@ class PageSpeech(ABC):
 
     acks = False
     confirms = True
-    max_asked = MAX_ASKED
+    max_asked = MAX_ASKED_OF_A_PAGE
     claimed_key = b""
 
     def __init__(self, guest: str, dialect: Dialect | None, now: float, unix_s: float) -> None:
@@ -71,7 +69,6 @@ class PageSpeech(ABC):
         self._open: dict[bytes, PageAsks] = {}
         self._answers: deque[tuple[PageAsks, PeerAnswer, bytes]] = deque()
         self._ignored = TokenBucket(IGNORED_PER_S, IGNORED_BURST, now)
-        self.ignored_count = 0
 
     @abstractmethod
     def _say(self, value: Any) -> None:
@@ -106,6 +103,7 @@ class PageSpeech(ABC):
             self._say(dialect.ask(name, request, self._unix_ms))
 
     def cancel(self, request_id: bytes) -> None:
+        # No word for it: the page answers all the same, and that is ignored as late.
         self._asked.pop(request_id.hex(), None)
 
     # ── requests of the page ──
@@ -120,6 +118,7 @@ class PageSpeech(ABC):
         if body_bytes:
             self._gathering.begin(request_id, answer, body_bytes)
         else:
+            # Chunks and manifests have bodies: without one it is a NotFound.
             self._not_found(self._open.pop(request_id))
 
     def take_body(self, request_id: bytes, data: memoryview) -> int:
@@ -159,11 +158,13 @@ class PageSpeech(ABC):
 
     def _hear_request(self, asked: PageAsks) -> None:
         request = asked.request
+        # The page's id is text of any length; ours are 16 bytes, and the same id must give the same.
         request_id = hashlib.sha256(asked.id.encode()).digest()[:REQUEST_ID_BYTES]
         if request_id in self._open:
             self._ignore()  # said again by a page that has reconnected
         elif request is None:
             self._ignore()
+            # The only "no" that a page acts on at once: it asks its next peer.
             self._not_found(asked)
         elif len(self._open) >= MAX_OPEN_REQUESTS:
             self._ignore()
@@ -197,6 +198,5 @@ class PageSpeech(ABC):
             self._say(self._dialect.answer(asked, NotFound(asked.name), b"", self._unix_ms))
 
     def _ignore(self) -> None:
-        self.ignored_count += 1
         if not self._ignored.take(self._now):
             raise RemoteProtocolError("too many messages that mean nothing to us", Cause.RATE_LIMITED)

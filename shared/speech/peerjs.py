@@ -82,6 +82,7 @@ class PeerjsSpeech(PageSpeech):
 
     def receive_record(self, record: bytes, now: float) -> None:
         self._now = self._last_received = now
+        # The budget right behind it, before the value is used: slices of an unfinished message are what it bounds.
         event = self._packing.unpack(record, now)
         self._reserve_joining()
         if event is None:
@@ -109,6 +110,7 @@ class PeerjsSpeech(PageSpeech):
             return None
         record = self._slices.popleft()
         if not self._slices:
+            # With the last slice and not before: what waits for a slow page counts.
             self._gathering.release(self._slices_of)
         return record
 
@@ -126,6 +128,7 @@ class PeerjsSpeech(PageSpeech):
         self._reserve_joining()
         if now - self._last_received >= SILENT_AFTER_S:
             self._events.append(SpeechEnded(Cause.SILENT))
+        # Always, not only after silence: pages drop who has said nothing for 60 s, whatever they say themselves.
         if now - self._last_ping >= PING_EVERY_S:
             self._last_ping = now
             for dialect in self._spoken:
@@ -144,6 +147,7 @@ class PeerjsSpeech(PageSpeech):
             self._announce(dialect, before)
 
     def goodbye(self, cause: Cause | None = None) -> None:
+        # A drain says nothing: pages would take a close for the end of the link at once.
         record = self._packing.close_record() if cause is not None else None
         if record is not None:
             self._queue(record)
@@ -159,9 +163,11 @@ class PeerjsSpeech(PageSpeech):
         """The first message shows the dialect; where the OFFER named another, what was said is said again."""
         if not isinstance(value, str | dict):
             return
+        # Whatever comes later: a page has one dialect, and a text of its own may look like the other.
         self._decided = True
         manager = isinstance(value, dict) and isinstance(value.get("payload"), dict)
         before, self._dialect = self._dialect, self._dialects[MANAGER if manager else MESH]
+        # None: both were spoken, so what was said was said in this one too.
         if before is None or before is self._dialect:
             return
         for request_id, (_, request) in self._asked.items():
@@ -195,6 +201,7 @@ class PeerjsSpeech(PageSpeech):
         joining = self._packing.joining_bytes
         grown, self._joining_bytes = joining - self._joining_bytes, joining
         if grown > 0 and not self._budget.take(grown):
+            # Nothing was reserved: `close` gives back what the budget has, and no more.
             self._joining_bytes -= grown
             raise RemoteProtocolError("too much in reassembly", Cause.BUSY)
         if grown < 0:

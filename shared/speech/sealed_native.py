@@ -68,9 +68,11 @@ class SealedNative:
                 elif isinstance(event, FrameOpened):
                     self._queues.receive_frame(event.frame, now)
         except RemoteProtocolError:
+            # What is queued would go out under a seal that has failed; only the seal's own last word may.
             self._queues.forget_unsent()
             raise
         finally:
+            # Also after a failure: the alert that says why is in there.
             self._handshake.extend(self._seal.data_to_send())
         self._queues.queue_native()
 
@@ -80,6 +82,7 @@ class SealedNative:
     def next_record(self) -> bytes | None:
         if self._handshake:
             return self._handshake.popleft()
+        # What was asked before the peer is proved waits: it must not leave in the clear.
         if not self._seal.is_open:
             return None
         frame = self._queues.next_frame()

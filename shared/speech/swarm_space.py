@@ -19,7 +19,15 @@ from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestMa
 from shared.errors import Cause
 from shared.ids import guest_token
 from shared.speech.budget import ByteBudget
-from shared.speech.contract import Announced, AnswerReceived, Event, PeerProved, RequestReceived
+from shared.speech.contract import (
+    MAX_ASKED_OF_A_PAGE,
+    Announced,
+    AnswerReceived,
+    Event,
+    PeerProved,
+    RequestReceived,
+    RequestRefused,
+)
 from shared.speech.native import NativeLink
 from shared.speech.native_queues import NativeQueues
 
@@ -29,9 +37,6 @@ SWARM_SPACE_CLEAR = "swarm_space_clear"
 
 PING_AFTER_S = 5.0
 SILENT_AFTER_S = 30.0
-MAX_ASKED = 8
-"""A page answers one after another; more would only wait there."""
-
 SLICE_BYTES = 16 * 1024
 """Of a body in one frame: what browsers' data channels move in one piece (docs/webtorrent.md)."""
 
@@ -41,7 +46,7 @@ class SwarmSpace:
 
     acks = True
     confirms = True
-    max_asked = MAX_ASKED
+    max_asked = MAX_ASKED_OF_A_PAGE
     claimed_key = b""
 
     def __init__(self, guest: str, budget: ByteBudget, now: float, *, clear: bool) -> None:
@@ -50,8 +55,6 @@ class SwarmSpace:
         self._native = NativeLink(now, budget, ping_after_s=PING_AFTER_S, silent_after_s=SILENT_AFTER_S)
         self._queues = NativeQueues(self._native, SLICE_BYTES)
         self._queues.report(PeerProved(guest_token(guest)))
-        self.withheld_count = 0
-        """Manifests that were asked for, by either end, where the wire is clear."""
 
     @property
     def rtt_s(self) -> float:
@@ -69,7 +72,7 @@ class SwarmSpace:
         self._queues.queue_native()
 
     def events(self) -> list[Event]:
-        return [event for event in self._queues.events() if not self._withheld(event)]
+        return [heard for event in self._queues.events() if (heard := self._heard(event)) is not None]
 
     def next_record(self) -> bytes | None:
         return self._queues.next_frame()
@@ -91,7 +94,6 @@ class SwarmSpace:
 
     def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
         if self._clear and isinstance(request, RequestManifest):
-            self.withheld_count += 1
             self._queues.report(AnswerReceived(request_id, NotFound(request.id), b""))
             return
         # A trace context would tell a stranger what belongs together.
@@ -123,13 +125,12 @@ class SwarmSpace:
 
     # ── within ──
 
-    def _withheld(self, event: Event) -> bool:
-        """Whether an event ends here, because the wire is clear."""
+    def _heard(self, event: Event) -> Event | None:
+        """What the worker hears of an event; on a clear wire a request for a manifest ends here, as a refusal."""
         if not self._clear:
-            return False
+            return event
         if isinstance(event, RequestReceived) and isinstance(event.request, RequestManifest):
-            self.withheld_count += 1
             self._queues.answer(event.request_id, NotFound(event.request.id), 0)
-            return True
+            return RequestRefused(Cause.FORBIDDEN)
         # What it says to hold could only be fetched by a manifest.
-        return isinstance(event, Announced)
+        return None if isinstance(event, Announced) else event

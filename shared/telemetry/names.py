@@ -54,6 +54,7 @@ METRIC_DELIVERIES_REFUSED = "swarmbridge_deliveries_refused_total"
 METRIC_REFUSED = "swarmbridge_refused_total"
 METRIC_MEASURE = "swarmbridge_transport_measure"
 METRIC_CHAOS = "swarmbridge_chaos_total"
+METRIC_HTTP_REFUSED = "swarmbridge_http_connections_refused_total"
 
 _TRACED_WORDS = frozenset({"route", "link", "inbound", "dial"})
 _TRACED_CHUNK_CALLS = frozenset({"message", "put", "fetch"})

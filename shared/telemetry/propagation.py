@@ -30,12 +30,6 @@ def context_of(traceparent: str) -> context.Context:
     return _PROPAGATOR.extract({_KEY: traceparent} if traceparent else {}, context=context.Context())
 
 
-def current_trace_id() -> str:
-    """32 hex digits, "" where no span is running."""
-    span_context = trace.get_current_span().get_span_context()
-    return f"{span_context.trace_id:032x}" if span_context.is_valid else ""
-
-
 def link_to(traceparent: str) -> list[trace.Link]:
     """A span link to another node's trace, for propagation `link`; empty for "" or nonsense."""
     remote = trace.get_current_span(context_of(traceparent)).get_span_context()

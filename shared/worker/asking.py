@@ -106,12 +106,14 @@ class Asking:
         """
         remaining_s = incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S)
         asked = self._asked.get(call.request_id)
+        # On a link that has been closed it is lost, whether or not LinkDown has come: it goes out again on another.
         if asked is not None and asked.session.closed_cause is None:
             asked.manager, asked.hop = call.manager, call.hop
             asked.expires_at = max(asked.expires_at, self._clock() + remaining_s + EXPIRY_GRACE_S)
             return self._accepted(asked.session)
         if call.request_id in self._answers:
             answer, body = self._answers[call.request_id]
+            # Ahead of our reply: the machine takes an answer before its acceptance.
             await self._notify(call.manager, LinkAnswer(call.request_id, call.hop, answer, body))
             return self._accepted(session)
         if session is None:
@@ -126,8 +128,10 @@ class Asking:
             },
         )
         asked = _Asked(call.manager, call.hop, session, span, self._clock() + remaining_s + EXPIRY_GRACE_S)
+        # A dropped one is kept as asked: to the manager it is out, and silent.
         if self._harmed(asked, call, incoming, is_member):
             return self._accepted(session)
+        # Before it is put: what comes of it at once finds it known.
         self._asked[call.request_id] = asked
         self._put(asked, call, incoming, is_member)
         if not session.speech.confirms:  # accepted is the most that can be known: nothing to wait for
@@ -149,6 +153,7 @@ class Asking:
         if asked is None:
             return False
         now = self._clock()
+        # The ack always passes: the manager times the link by it.
         if body_bytes and now - asked.reported_at < PROGRESS_INTERVAL_S:
             return False
         asked.reported_at = now
@@ -173,6 +178,7 @@ class Asking:
                 return
         asked.span.set_attribute(names.BODY_BYTES, len(data))
         self._end(asked, None)
+        # Before the await: a manager that asks again meanwhile gets this one.
         self._answers[request_id] = (answer, body)
         while len(self._answers) > KEPT_ANSWERS:
             self._answers.popitem(last=False)
@@ -202,8 +208,10 @@ class Asking:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             now = self._clock()
             for request_id in [key for key, asked in self._asked.items() if asked.expires_at <= now]:
-                self._asked[request_id].session.cancel(request_id)
-                await self.failed(request_id, Cause.TIMEOUT)
+                asked = self._asked.get(request_id)
+                if asked is not None:  # else it has ended while the end of one before it was awaited
+                    asked.session.cancel(request_id)
+                    await self.failed(request_id, Cause.TIMEOUT)
 
     async def all_failed(self, cause: Cause) -> None:
         for request_id in list(self._asked):
@@ -211,6 +219,7 @@ class Asking:
 
     def _put(self, asked: _Asked, call: SendRequest, incoming: Incoming, is_member: bool) -> None:
         with trace.use_span(asked.span, end_on_exit=False):
+            # A stranger is not shown which of our requests belong together.
             traceparent = current_traceparent() if self._traces_cross and is_member else ""
         remaining_ms = int(incoming.remaining_s(unix_ms(), DEFAULT_REQUEST_S) * 1000)
         asked.session.ask(call.request_id, call.request, remaining_ms, traceparent)

@@ -65,6 +65,7 @@ class Chaos:
     def reset(self) -> None:
         """The transport was switched off, or on: count from here, and say again what is set."""
         self.counts.clear()
+        # Forgotten, so that a flag that is still set is said and counted again.
         self._seen = None
         self._flag_changed()
 

@@ -26,6 +26,7 @@ class Dials:
         first = not others
         others.add(waiting)
         try:
+            # The others wait for the same outcome; a second dial would race the first at the transport.
             if first:
                 try:
                     await dial()

@@ -36,6 +36,7 @@ class Gate:
 
     def refusal_of_link(self, session: LinkSession, links_of_peer: int) -> Cause | None:
         """Why a link that has just been sealed is closed again; None = it stays. links_of_peer: those before it."""
+        # A one-way block closes only what it concerns; requests the other way are refused one by one.
         if self.blocked(session, Direction.OUTBOUND if session.dialer else Direction.INBOUND):
             return self._refused(Cause.BLOCKED)
         if links_of_peer >= MAX_LINKS_A_PEER:

@@ -47,6 +47,7 @@ class LinkIdentity:
     @property
     def renew_in_s(self) -> float:
         """Half of what is left of the certificate's life."""
+        # Never at once: a clock that is far off would ask for certificates in a tight loop.
         return max(1.0, (self.certificate.not_after_s - unix_ms() / 1000) / 2)
 
 

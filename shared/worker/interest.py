@@ -76,6 +76,8 @@ class PeerInterest:
 
     async def _settle_peer(self, peer: PeerToken) -> None:
         try:
+            # The wish may change while the bus is waited for. No await between the last look and `del`: a later wish
+            # finds no task, and starts one.
             while (peer in self._wanted) != (peer in self._held):
                 try:
                     await self._change(peer)

@@ -176,6 +176,7 @@ class Links:
                 if opened is None:
                     hint = self._hint(peer, call)
                     opened = await self._dials.wait(peer, lambda: self._transport.dial(hint, timeout_s))
+                # The manager sends over the bus next: before interest is there, nobody would take it.
                 await self._interest.routed(peer)
         except TimeoutError:
             raise TransportError(Cause.DIAL_TIMEOUT) from None
@@ -195,6 +196,8 @@ class Links:
 
     async def drain(self, grace_s: float) -> None:
         """Ask peers to open another link, take no more requests, let answers in flight end."""
+        # In this order: without interest nothing new comes; what is answered to peers and by them ends; and what that
+        # has queued leaves last.
         self._interest.drop_all()
         for session in self._open_sessions():
             session.goodbye()
@@ -245,6 +248,7 @@ class Links:
 
     def _usable(self, peer: PeerToken) -> LinkSession | None:
         """The link of the peer with the least to do; one that the peer is leaving takes nothing new."""
+        # A closed one stays listed until the transport's LinkDown.
         links = self._by_peer.get(self.tied.peer_here(peer), ())
         sessions = [one for one in links if one.closed_cause is None and not one.leaving]
         return min(sessions, key=lambda session: session.speech.asked_count, default=None)
@@ -253,6 +257,7 @@ class Links:
         return self._usable(peer) is not None
 
     def _hint(self, peer: PeerToken, call: Dial) -> PeerHint:
+        # No link of theirs takes anything new, or there would be no dial: the transport must not count one.
         fresh = peer in self._by_peer
         key = token_key(peer)
         if key is not None:
@@ -302,6 +307,7 @@ class Links:
             self._tasks.start(session.dismiss(refusal), name="dismiss")
             return
         self._by_peer.setdefault(peer, []).append(session)
+        # Interest before the dialers are woken: they wait for its route.
         self._interest.want(peer)
         self._dials.settle(peer, session)
         self._publish_link(session, "opened", None)
@@ -314,12 +320,14 @@ class Links:
         session = live.session
         cause = session.closed_cause or session.parting_cause or down.cause
         session.closed_cause = cause
+        # The writer may be in `transport.send` on a link that is gone.
         live.task.cancel()
         session.speech.close()
         self.status.bytes_out += session.bytes_out
         if session.fault is not None:
             self.status.refuse(session.fault)
         self.serving.link_down(session)
+        # In the queue, behind its answers: what arrived before the end counts as arrived.
         self._notices.queue(session, LinkDown(down.link, cause))
         others = self._by_peer.get(session.peer, []) if session.peer else []
         if session.peer is None or session not in others:
@@ -362,6 +370,7 @@ class Links:
             case PeerLeft():
                 self._peer_left(session, session.peer, event)
             case AnswerProgressed():
+                # Decided here and not in the queue: what is not due never takes a place in it.
                 if self.asking.progress_due(event.request_id, event.bytes):
                     self._notices.queue(session, event)
             case AnswerReceived() | RequestFailed():

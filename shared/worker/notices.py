@@ -40,6 +40,7 @@ class Notices:
     async def run(self) -> None:
         """Send them, in order, until cancelled."""
         while True:
+            # Before the queue is looked at: what comes during an await below sets it again.
             self._filled.clear()
             while self._queue:
                 session, event = self._queue.popleft()

@@ -98,6 +98,7 @@ class PeerRequests:
 
     def refuse_open(self, session: LinkSession, cause: Cause) -> None:
         """Stop serving the link's requests and say to the peer why; it may send others."""
+        # Stopped first: no task of ours sends more of an answer after its failure.
         self.link_down(session)
         for request_id in session.speech.open_requests():
             self._refused(cause)
@@ -106,6 +107,7 @@ class PeerRequests:
     async def _serve(self, session: LinkSession, event: RequestReceived, role: str) -> None:
         span = self._start_span(event, role)
         remaining_s = min(MAX_REQUEST_S, event.remaining_ms / 1000)
+        # So that what is asked of the bus for it hangs under its span.
         token = context.attach(trace.set_span_in_context(span))
         try:
             async with asyncio.timeout(remaining_s):
@@ -134,6 +136,7 @@ class PeerRequests:
                     promised = reply
                     span.set_attribute(names.BODY_BYTES, body_bytes)
                     span.set_attribute(names.FOUND, not isinstance(reply.answer, NotFound))
+                # The header is out: the peer would put the rest of another body behind the bytes it has.
                 elif not _goes_on(promised, reply):
                     raise SwarmbridgeError(Cause.SOURCE_LOST, "the rest of the body is not there any more")
                 if reply.body is None:
@@ -144,10 +147,12 @@ class PeerRequests:
                     await session.send_body(event.request_id, data)
                     sent += len(data)
             except SwarmbridgeError as error:
+                # Only what another manager or another instance may do better.
                 if error.cause not in (Cause.SOURCE_LOST, Cause.NO_LINK) or remaining_tries == 0:
                     raise
                 await asyncio.sleep(SOURCE_RETRY_S)
             else:
+                # The holder frees it now instead of when its time is up.
                 await self._release(reply.body)
                 return
 

@@ -104,6 +104,7 @@ class TransportServer:
         status = self._links.status
         status.enabled = self._process.flags.enabled(self._name)
         self._process.health = self._health
+        # From the beginning: a worker that waits for its certificate is seen.
         self._tasks.start(self._report(), name="status")
         await self._holder.start()
         identity = await self._identity()
@@ -115,6 +116,7 @@ class TransportServer:
         self._commands = await serve(self._subjects.worker(self._bus.instance), WorkerCommand, self._command)
         self._dialling = await serve(self._subjects.dial(self._name), Dial, self._dial, queue=QUEUE_DIAL)
         self._announcing = await serve(self._subjects.announce, AnnounceManifests, self._announce)
+        # Served before the transport runs: its first link brings dials and cancels at once.
         self._naming = await serve(self._subjects.named("*", self._name), NamedGuests, self._named)
         self._links.on_change = self._report_now.set
         self._process.flags.on_change(self._flag_changed)
@@ -135,6 +137,7 @@ class TransportServer:
             if subscription is not None:
                 await subscription.close()
         await self._tasks.close()
+        # Last: until here answers of ours may still be pulled.
         await self._holder.close()
 
     def _task_died(self, name: str) -> None:
@@ -165,6 +168,7 @@ class TransportServer:
 
     async def _obey_flag(self) -> None:
         """Run or tear down the transport so that it is as its flag says."""
+        # One switch at a time: a flag that goes off and on again quickly must leave one run, not two or none.
         async with self._switch:
             enabled = self._process.flags.enabled(self._name) and not self._draining
             status = self._links.status
@@ -196,6 +200,7 @@ class TransportServer:
             return
         self._links.part(cause)
         self._running.cancel()
+        # Not awaited itself: its cancellation would look like one of ours.
         await asyncio.wait({self._running})
         self._running = None
         await self._links.all_gone(cause)
@@ -238,8 +243,9 @@ class TransportServer:
     async def _report(self) -> None:
         """The heartbeat: every second, and at once when something changed."""
         while True:
-            await self._publish_status()
+            # Before the status is taken: what changes while it is published is in the next one, at once.
             self._report_now.clear()
+            await self._publish_status()
             try:
                 async with asyncio.timeout(STATUS_INTERVAL_S):
                     await self._report_now.wait()

@@ -57,6 +57,7 @@ class LinkSession:
         self._clock = clock
         self._dispatching = False
         self._wake = asyncio.Event()
+        # Something was sent or the link was closed: whoever waits for either clears it, and looks again.
         self._room = asyncio.Event()
 
     # ── the link's life ──
@@ -91,6 +92,7 @@ class LinkSession:
                 raise RemoteProtocolError("record too long", Cause.TOO_LARGE)
             self.speech.receive_record(record, self._clock())
         except RemoteProtocolError as error:
+            # What was read before the fault is good: its events go out before the link is closed.
             log.warning("link closed: %s", error.cause.value)
             self._after()
             self.fault = error.cause
@@ -214,9 +216,11 @@ class LinkSession:
             self._after()
 
     async def _wait(self) -> None:
+        # Nothing is awaited between the look for a record and this: no wake is lost.
         self._wake.clear()
         deadline = self.speech.next_deadline()
         try:
+            # A millisecond at least: a deadline that is a rounding away would spin.
             async with asyncio.timeout(None if deadline is None else max(0.001, deadline - self._clock())):
                 await self._wake.wait()
         except TimeoutError:

@@ -61,6 +61,7 @@ def page(opening: Opening) -> Speech:
         raise SwarmbridgeError(Cause.INVALID, "a page is who its PeerServer says")
     own_id = peerjs_id(opening.identity.certificate.identity_key)
     hint = None if up.speech == peerjs.PEERJS else up.speech
+    # PeerJS's own default, where the page did not say.
     return peerjs.PeerjsSpeech(
         up.guest, own_id, opening.budget, opening.now, opening.unix_s, hint, up.serialization or "binary"
     )

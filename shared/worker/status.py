@@ -67,6 +67,7 @@ class StatusTracker:
         self.bytes_in = self.bytes_out = 0
         self.last_activity_ms = 0
         self._last_inbound = None
+        # What the transport said is of the run that has ended; it speaks again when it runs.
         self._base = TransportState.INITIALIZING
 
     def state(self, now: float) -> TransportState:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from shared import exit_codes
 from shared.content.keys import ROOT_BYTES, identity_seed, public_key
 from shared.ids import member_token
 from tests.e2e.leftovers import environment, files_in, processes_of
@@ -26,7 +27,6 @@ START_TIMEOUT_S = 60
 COMMAND_TIMEOUT_S = 120
 """A transfer whose bus is away is given up after 60 s."""
 FILE_BYTES = 5 * 2**20 + 3
-EXIT_NOT_RUNNING = 4
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
 def test_without_a_node_the_command_line_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "services.cli", "stats", "--home", str(tmp_path / "none")]
     ended = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, timeout=30, check=False)
-    assert ended.returncode == EXIT_NOT_RUNNING
+    assert ended.returncode == exit_codes.NOT_RUNNING
     assert len(ended.stderr.splitlines()) == 1
 
 

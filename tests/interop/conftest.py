@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
@@ -104,6 +105,17 @@ async def site() -> AsyncIterator[str]:
         yield url
 
 
+@pytest_asyncio.fixture(params=["ours", "npm peer"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[MeetingPlace]:
+    """A PeerServer: ours, and the one that the client is made for."""
+    if request.param == "ours":
+        async with our_rendezvous() as (_, meeting_place):
+            yield meeting_place
+    else:
+        async with npm_peer() as meeting_place:
+            yield meeting_place
+
+
 @asynccontextmanager
 async def a_site() -> AsyncIterator[str]:
     """The origin of an empty page that has the unmodified `peerjs` client, `peers.js` and `space.js`."""
@@ -140,3 +152,11 @@ async def open_page(browser: Browser, site: str) -> Page:
     page = await context.new_page()
     await page.goto(site)
     return page
+
+
+async def page_has(page: Page, script: str, argument: Any = None) -> Any:
+    """What `script` gives in the page, once it is something."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not (found := await page.evaluate(script, argument)):
+            await asyncio.sleep(0.05)
+    return found

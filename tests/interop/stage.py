@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -22,16 +21,18 @@ from services.supervisor.machine.processes import Child
 from shared.content.link import ContentLink, format_link
 from shared.ids import guest_token, peer_name, peerjs_id, token_key
 from shared.settings.config import BroadcastSettings
-from tests.interop.conftest import DEADLINE_S, MeetingPlace, open_page
+from tests.interop.conftest import DEADLINE_S, MeetingPlace, a_browser, a_site, open_page
 
 
 @dataclass
 class Stage:
-    """A pair of nodes, and its rendezvous."""
+    """A pair of nodes, its rendezvous, and the browser and the site of the pages."""
 
     pair: Pair
     place: MeetingPlace
     folder: Path
+    browser: Browser
+    site: str
 
     @property
     def a(self) -> Node:
@@ -44,35 +45,29 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, workers: int, origin: str = "") -> AsyncIterator[Stage]:
-    """workers: webrtc workers of each node. origin: whose pages may join the nodes' BroadcastChannel."""
-    broadcast = BroadcastSettings(origins=[origin] if origin else [])
-    pair = Pair(folder / "pair", {"webrtc": workers}, broadcast=broadcast)
-    try:
-        await pair.start(find_binary())
-        document = msgspec.json.decode((folder / "pair" / "rendezvous.json").read_bytes())
-        url = urlsplit(document["peerServers"][0]["url"])
-        assert url.port is not None
-        yield Stage(pair, MeetingPlace("127.0.0.1", url.port), folder)
-    finally:
-        await pair.clear()
+async def staged(folder: Path, workers: int, *, on_channel: bool = False) -> AsyncIterator[Stage]:
+    """workers: webrtc workers of each node. on_channel: whether pages may join the nodes' BroadcastChannel."""
+    async with a_browser() as browser, a_site() as site:
+        broadcast = BroadcastSettings(origins=[site.rstrip("/")] if on_channel else [])
+        pair = Pair(folder / "pair", {"webrtc": workers}, broadcast=broadcast)
+        try:
+            await pair.start(find_binary())
+            document = msgspec.json.decode((folder / "pair" / "rendezvous.json").read_bytes())
+            url = urlsplit(document["peerServers"][0]["url"])
+            assert url.port is not None
+            yield Stage(pair, MeetingPlace("127.0.0.1", url.port), folder, browser, site)
+        finally:
+            await pair.clear()
 
 
-async def join(browser: Browser, site: str, stage: Stage, dialect: str) -> tuple[Page, str]:
+async def join(stage: Stage, dialect: str) -> tuple[Page, str]:
     """A page in its dialect, and its PeerJS id."""
     page_id = f"page-{os.urandom(4).hex()}"
-    page = await open_page(browser, site)
+    page = await open_page(stage.browser, stage.site)
     await page.evaluate(
         "([id, dialect, options]) => spaceJoin(id, dialect, options)", [page_id, dialect, stage.place.options]
     )
     return page, page_id
-
-
-async def page_has(page: Page, script: str, argument: Any = None) -> Any:
-    async with asyncio.timeout(DEADLINE_S):
-        while not (found := await page.evaluate(script, argument)):
-            await asyncio.sleep(0.05)
-    return found
 
 
 async def get(stage: Stage, link: ContentLink) -> str:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from shared.bus.nats import bus as nats_bus
 from tests.fakes.nats_server import nats_server
-from tests.interop.conftest import DEADLINE_S, MeetingPlace, npm_peer, open_page, our_rendezvous, register
+from tests.interop.conftest import MeetingPlace, open_page, our_rendezvous, page_has, register
 
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest_asyncio.fixture(params=["ours", "npm peer"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[MeetingPlace]:
-    if request.param == "ours":
-        async with our_rendezvous() as (_, meeting_place):
-            yield meeting_place
-    else:
-        async with npm_peer() as meeting_place:
-            yield meeting_place
-
-
-async def _once(page: Page, script: str, argument: Any = None) -> Any:
-    """What `script` gives once it is something."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not (found := await page.evaluate(script, argument)):
-            await asyncio.sleep(0.05)
-    return found
 
 
 async def _dial(page: Page, peer_id: str, **options: Any) -> None:
@@ -42,7 +21,7 @@ async def _dial(page: Page, peer_id: str, **options: Any) -> None:
 
 async def _exchange(sender: Page, to: str, receiver: Page, kind: str, length: int, count: int) -> None:
     sent = await sender.evaluate("([to, kind, length]) => send(to, kind, length)", [to, kind, length])
-    assert await _once(receiver, "(count) => lastReceived(count)", count) == sent, (kind, length)
+    assert await page_has(receiver, "(count) => lastReceived(count)", count) == sent, (kind, length)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +45,12 @@ async def test_two_pages_exchange_messages_and_close(
     await register(one, place, "page-one")
     await register(two, place, "page-two")
     await _dial(one, "page-two", serialization=serialization, reliable=reliable)
-    await _once(two, "() => state.connections['page-one']?.open")
+    await page_has(two, "() => state.connections['page-one']?.open")
     for count, (kind, length) in enumerate(messages, 1):
         await _exchange(one, "page-two", two, kind, length, count)
         await _exchange(two, "page-one", one, kind, length, count)
     await one.evaluate("() => state.connections['page-two'].close()")
-    assert await _once(two, "() => state.closed.length && state.closed") == ["page-one"]
+    assert await page_has(two, "() => state.closed.length && state.closed") == ["page-one"]
 
 
 async def test_a_reloaded_page_is_back_under_its_id(browser: Browser, site: str, place: MeetingPlace) -> None:
@@ -88,7 +67,7 @@ async def test_a_page_that_dials_nobody_is_notified(browser: Browser, site: str,
     page = await open_page(browser, site)
     await register(page, place, "page-one")
     await page.evaluate("() => { state.peer.connect('nobody-there') }")
-    assert await _once(page, "() => state.errors.length && state.errors") == ["peer-unavailable"]
+    assert await page_has(page, "() => state.errors.length && state.errors") == ["peer-unavailable"]
 
 
 async def test_pages_of_two_instances_meet_and_outlive_one(browser: Browser, site: str, tmp_path: Path) -> None:
@@ -105,7 +84,7 @@ async def test_pages_of_two_instances_meet_and_outlive_one(browser: Browser, sit
                     await _dial(one, "page-two", reliable=True)
                     await _exchange(one, "page-two", two, "bytes", 1_000, 1)
                 # Its instance is gone: the link that is open lives on, and the page's `reconnect()` leads elsewhere.
-                await _once(one, "() => state.peer.disconnected")
+                await page_has(one, "() => state.peer.disconnected")
                 await _exchange(one, "page-two", two, "bytes", 2_000, 2)
                 await one.evaluate(
                     "(port) => new Promise((done) => { const { socket } = state.peer; state.peer.options.port = port;"

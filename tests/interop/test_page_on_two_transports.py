@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Page
 
 from shared.content.link import ContentLink, format_link
 from shared.gateway_api import calls
 from shared.gateway_api.structs import HopView
 from shared.ids import guest_token
 from shared.speech.peerjs import MANAGER, MESH
-from tests.interop.conftest import DEADLINE_S, a_browser, a_site
-from tests.interop.stage import Stage, get, join, kill_the_worker_of, page_has, staged
+from tests.interop.conftest import DEADLINE_S, page_has
+from tests.interop.stage import Stage, get, join, kill_the_worker_of, staged
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
@@ -45,26 +45,14 @@ async ([script, channel, node]) => {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as chromium:
-        yield chromium
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[str]:
-    async with a_site() as url:
-        yield url
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(site: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    async with staged(tmp_path_factory.mktemp("two"), workers=1, origin=site.rstrip("/")) as stage:
+async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    async with staged(tmp_path_factory.mktemp("two"), workers=1, on_channel=True) as stage:
         yield stage
 
 
-async def on_both(browser: Browser, site: str, stage: Stage, dialect: str) -> tuple[Page, str]:
+async def on_both(stage: Stage, dialect: str) -> tuple[Page, str]:
     """A page with a link and a channel, known to be one. Returns: it, and its PeerJS id."""
-    page, page_id = await join(browser, site, stage, dialect)
+    page, page_id = await join(stage, dialect)
     node = await stage.peer_id()
     await page.evaluate("(peer) => linkTo(peer).then(() => null)", node)
     channel = await stage.a.api.ask(calls.pages())
@@ -77,10 +65,8 @@ async def hops_of(stage: Stage, transfer: str) -> list[HopView]:
 
 
 @pytest.mark.parametrize("dialect", [MANAGER, MESH])
-async def test_a_page_whose_link_dies_serves_on_over_its_channel(
-    browser: Browser, site: str, stage: Stage, dialect: str
-) -> None:
-    page, page_id = await on_both(browser, site, stage, dialect)
+async def test_a_page_whose_link_dies_serves_on_over_its_channel(stage: Stage, dialect: str) -> None:
+    page, page_id = await on_both(stage, dialect)
     shared = await page.evaluate("([name, length]) => share(name, length)", ["of a page.bin", FILE_BYTES])
     link = ContentLink(shared["digest"], (guest_token(page_id),))
     transfer = await stage.a.api.fetch(format_link(link))
@@ -107,14 +93,12 @@ async def test_a_page_whose_link_dies_serves_on_over_its_channel(
     await page.context.close()
 
 
-async def test_a_page_that_names_itself_after_another_gets_nothing_of_its(
-    browser: Browser, site: str, stage: Stage
-) -> None:
+async def test_a_page_that_names_itself_after_another_gets_nothing_of_its(stage: Stage) -> None:
     """The one named has never said so: what is meant for it is asked of it alone."""
-    honest, honest_id = await join(browser, site, stage, MANAGER)
+    honest, honest_id = await join(stage, MANAGER)
     node = await stage.peer_id()
     await honest.evaluate("(peer) => linkTo(peer).then(() => null)", node)
-    thief, _ = await on_both(browser, site, stage, MANAGER)
+    thief, _ = await on_both(stage, MANAGER)
     await thief.evaluate("(id) => { space.id = id }", honest_id)
     channel = await stage.a.api.ask(calls.pages())
     await thief.evaluate(ON_CHANNEL, [channel.url, channel.channel, node])

@@ -24,7 +24,7 @@ from shared.transport.contract import LinkDown, LinkUp, PeerHint, RecordReceived
 from shared.transports import TransportState
 from shared.wire.peerjs.chunking import CloseReceived, ValueReceived
 from shared.worker.speeches import SPEECHES
-from tests.interop.conftest import DEADLINE_S, MeetingPlace, npm_peer, open_page, our_rendezvous, register
+from tests.interop.conftest import DEADLINE_S, MeetingPlace, open_page, page_has, register
 from tests.services.webrtc.node import Node
 
 pytestmark = pytest.mark.timeout(300)
@@ -74,16 +74,6 @@ class Echo:
         return packing.close_record() is None
 
 
-@pytest_asyncio.fixture(params=["ours", "npm peer"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[MeetingPlace]:
-    if request.param == "ours":
-        async with our_rendezvous() as (_, meeting_place):
-            yield meeting_place
-    else:
-        async with npm_peer() as meeting_place:
-            yield meeting_place
-
-
 @pytest_asyncio.fixture
 async def node(place: MeetingPlace, tmp_path: Path) -> AsyncIterator[Node]:
     url = f"http://{place.host}:{place.port}{place.path}"
@@ -110,13 +100,6 @@ async def once(condition: Any) -> Any:
     async with asyncio.timeout(DEADLINE_S):
         while not (found := condition()):
             await asyncio.sleep(0.02)
-    return found
-
-
-async def page_has(page: Page, script: str, argument: Any = None) -> Any:
-    async with asyncio.timeout(DEADLINE_S):
-        while not (found := await page.evaluate(script, argument)):
-            await asyncio.sleep(0.05)
     return found
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Page
 
 from services.supervisor.machine.processes import Child
 from shared.speech.peerjs import MANAGER, MESH
 from tests.chaos.watch import put, watching
-from tests.interop.conftest import DEADLINE_S, a_browser, a_site
+from tests.interop.conftest import DEADLINE_S
 from tests.interop.stage import Stage, holder_of, join, staged
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
@@ -30,24 +30,12 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         yield stage
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as chromium:
-        yield chromium
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[str]:
-    async with a_site() as url:
-        yield url
-
-
-async def test_pages_go_on_across_a_kill_and_a_drain(browser: Browser, site: str, stage: Stage, tmp_path: Path) -> None:
+async def test_pages_go_on_across_a_kill_and_a_drain(stage: Stage, tmp_path: Path) -> None:
     link = await put(stage.a.api, tmp_path / "small.bin", os.urandom(5_000))
     peer = await stage.peer_id()
     pages: dict[str, Page] = {}
     for number in range(PAGES):
-        page, page_id = await join(browser, site, stage, (MANAGER, MESH)[number % 2])
+        page, page_id = await join(stage, (MANAGER, MESH)[number % 2])
         pages[page_id] = page
     manifest = await page.evaluate("([peer, id]) => patiently(peer, 'manifest', id)", [peer, link.digest])
     ask = "([peer, ref, count]) => askAgain(peer, ref, 0, count)"

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page
+from playwright.async_api import Page
 
 from shared.content.link import ContentLink
 from shared.ids import guest_token
 from shared.speech.peerjs import MANAGER, MESH
 from tests.chaos.watch import put
-from tests.interop.conftest import DEADLINE_S, a_browser, a_site
-from tests.interop.stage import Stage, get, join, kill_the_worker_of, page_has, staged
+from tests.interop.conftest import DEADLINE_S, page_has
+from tests.interop.stage import Stage, get, join, kill_the_worker_of, staged
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.asyncio(loop_scope="module")]
 
@@ -34,18 +34,6 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
         yield stage
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as chromium:
-        yield chromium
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def site() -> AsyncIterator[str]:
-    async with a_site() as url:
-        yield url
-
-
 @pytest.fixture(params=[MANAGER, MESH])
 def dialect(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -59,12 +47,10 @@ async def hears_of(page: Page, peer: str, link: ContentLink) -> str:
     return file_id
 
 
-async def test_a_page_hears_of_a_nodes_file_and_reads_it(
-    browser: Browser, site: str, stage: Stage, dialect: str, tmp_path: Path
-) -> None:
+async def test_a_page_hears_of_a_nodes_file_and_reads_it(stage: Stage, dialect: str, tmp_path: Path) -> None:
     content = os.urandom(FILE_BYTES)
     link = await put(stage.a.api, tmp_path / "photo one.jpg", content)
-    page, _ = await join(browser, site, stage, dialect)
+    page, _ = await join(stage, dialect)
     peer = await stage.peer_id()
     await page.evaluate("(peer) => linkTo(peer).then(() => null)", peer)
     file_id = await hears_of(page, peer, link)
@@ -75,8 +61,8 @@ async def test_a_page_hears_of_a_nodes_file_and_reads_it(
     await page.context.close()
 
 
-async def test_what_is_not_there_is_said_at_once(browser: Browser, site: str, stage: Stage, dialect: str) -> None:
-    page, _ = await join(browser, site, stage, dialect)
+async def test_what_is_not_there_is_said_at_once(stage: Stage, dialect: str) -> None:
+    page, _ = await join(stage, dialect)
     peer = await stage.peer_id()
     ask = "([peer, kind, name]) => timed(() => request(peer, kind, name))"
     await page.evaluate(ask, [peer, "manifest", "file-1-aaaaaa"])
@@ -89,10 +75,8 @@ async def test_what_is_not_there_is_said_at_once(browser: Browser, site: str, st
 
 
 @pytest.mark.parametrize("who_dials", ["page", "node"])
-async def test_a_node_gets_what_only_a_page_holds(
-    browser: Browser, site: str, stage: Stage, dialect: str, who_dials: str
-) -> None:
-    page, page_id = await join(browser, site, stage, dialect)
+async def test_a_node_gets_what_only_a_page_holds(stage: Stage, dialect: str, who_dials: str) -> None:
+    page, page_id = await join(stage, dialect)
     shared = await page.evaluate(
         "([name, length, more]) => share(name, length, more)",
         ["of a page.bin", FILE_BYTES, {"mediaWidth": 3, "unheard-of": [1]}],
@@ -104,7 +88,7 @@ async def test_a_node_gets_what_only_a_page_holds(
     assert await page.evaluate("() => space.served") >= 5
     # Kept with every field: another page reads it from the node, the first one being gone.
     await page.context.close()
-    other, _ = await join(browser, site, stage, dialect)
+    other, _ = await join(stage, dialect)
     manifest = await other.evaluate(
         "([peer, id]) => patiently(peer, 'manifest', id)", [await stage.peer_id(), shared["fileId"]]
     )
@@ -115,12 +99,10 @@ async def test_a_node_gets_what_only_a_page_holds(
     await other.context.close()
 
 
-async def test_a_page_reads_a_file_through_a_killed_worker(
-    browser: Browser, site: str, stage: Stage, dialect: str, tmp_path: Path
-) -> None:
+async def test_a_page_reads_a_file_through_a_killed_worker(stage: Stage, dialect: str, tmp_path: Path) -> None:
     content = os.urandom(LARGE_BYTES)
     link = await put(stage.a.api, tmp_path / "large.bin", content)
-    page, page_id = await join(browser, site, stage, dialect)
+    page, page_id = await join(stage, dialect)
     peer = await stage.peer_id()
     reading = asyncio.create_task(page.evaluate("([peer, id]) => fetchFile(peer, id)", [peer, link.digest]))
     await page_has(page, "() => Object.keys(space.waiting).length")
@@ -130,10 +112,8 @@ async def test_a_page_reads_a_file_through_a_killed_worker(
     await page.context.close()
 
 
-async def test_a_node_gets_a_pages_file_through_a_killed_worker(
-    browser: Browser, site: str, stage: Stage, dialect: str
-) -> None:
-    page, page_id = await join(browser, site, stage, dialect)
+async def test_a_node_gets_a_pages_file_through_a_killed_worker(stage: Stage, dialect: str) -> None:
+    page, page_id = await join(stage, dialect)
     shared = await page.evaluate("([name, length]) => share(name, length)", ["large.bin", LARGE_BYTES])
     await page.evaluate("(peer) => linkTo(peer).then(() => null)", await stage.peer_id())
     getting = asyncio.create_task(get(stage, ContentLink(shared["digest"], (guest_token(page_id),))))

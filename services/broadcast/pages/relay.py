@@ -136,8 +136,9 @@ class Relay:
 
     async def _report(self) -> None:
         while True:
-            await self._publish()
+            # First: who comes while we publish is waited for no longer than who came before.
             self._report_now.clear()
+            await self._publish()
             try:
                 async with asyncio.timeout(PRESENCE_INTERVAL_S):
                     await self._report_now.wait()

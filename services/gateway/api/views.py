@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from services.gateway.api.chaos import flags_view
@@ -27,13 +29,23 @@ DEFAULT_ROWS = 100
 class ViewRoutes:
     """GET /healthz, /metrics and the views under /api."""
 
-    def __init__(self, node: str, bus: Bus, feed: Feed, hub: EventHub, flags: Flags, files: FileRoutes) -> None:
+    def __init__(
+        self,
+        node: str,
+        bus: Bus,
+        feed: Feed,
+        hub: EventHub,
+        flags: Flags,
+        files: FileRoutes,
+        refused_connections: Callable[[], int],
+    ) -> None:
         self._node = node
         self._bus = bus
         self._feed = feed
         self._hub = hub
         self._flags = flags
         self._files = files
+        self._refused_connections = refused_connections
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -60,7 +72,13 @@ class ViewRoutes:
 
     async def _metrics(self, request: web.Request) -> web.Response:
         stats = self._feed.stats()
-        found = metrics.Metrics(self._feed.totals, stats.transports, stats.managers, self._feed.blocked_count())
+        found = metrics.Metrics(
+            self._feed.totals,
+            stats.transports,
+            stats.managers,
+            self._feed.blocked_count(),
+            self._refused_connections(),
+        )
         text, content_type = metrics.render(found, request.headers.get("Accept", ""))
         return web.Response(body=text, headers={"Content-Type": content_type})
 

@@ -69,6 +69,11 @@ class HttpServer:
         bound_host, bound_port = self._listener.sockets[0].getsockname()[:2]
         self.url = local_url(bound_host, bound_port)
 
+    @property
+    def refused_connections(self) -> int:
+        """How often a connection came while all places were taken."""
+        return self._connections.refused_count if self._connections is not None else 0
+
     def _authenticated(self, request: web.BaseRequest) -> None:
         if self._connections is not None:
             self._connections.authenticated(request)

@@ -16,6 +16,7 @@ from prometheus_client.exposition import generate_latest as plain_text
 from prometheus_client.openmetrics.exposition import generate_latest as open_metrics
 from prometheus_client.registry import Collector
 
+from services.gateway.model.status import growth
 from shared.bus.messages.records import HopRecord, WorkerStatus
 from shared.gateway_api.structs import ManagersView, TransportStats
 from shared.hops.fold import OTHER_CAUSE, HopCounters, TransportCounters
@@ -61,8 +62,8 @@ class MetricTotals:
         before = self._last.pop(status.worker, None)
         _grow(self.refused, status.transport, before.refused if before else {}, status.refused)
         _grow(self.chaos, status.transport, before.chaos if before else {}, status.chaos)
-        self.received_bytes[status.transport] += _growth(before.bytes_in if before else 0, status.bytes_in)
-        self.sent_bytes[status.transport] += _growth(before.bytes_out if before else 0, status.bytes_out)
+        self.received_bytes[status.transport] += growth(before.bytes_in if before else 0, status.bytes_in)
+        self.sent_bytes[status.transport] += growth(before.bytes_out if before else 0, status.bytes_out)
         self._last[status.worker] = status
         if len(self._last) > MAX_REMEMBERED_WORKERS:
             del self._last[next(iter(self._last))]
@@ -74,16 +75,22 @@ class MetricTotals:
 class Metrics(Collector):
     """One look at everything. Labels are transports, causes, outcomes and states: closed, small sets.
 
-    blocked_count: peers on the blocklist.
+    blocked_count: peers on the blocklist. refused_connections: of the HTTP server, while all its places were taken.
     """
 
     def __init__(
-        self, totals: MetricTotals, transports: Iterable[TransportStats], managers: ManagersView, blocked_count: int
+        self,
+        totals: MetricTotals,
+        transports: Iterable[TransportStats],
+        managers: ManagersView,
+        blocked_count: int,
+        refused_connections: int = 0,
     ) -> None:
         self._totals = totals
         self._transports = list(transports)
         self._managers = managers
         self._blocked_count = blocked_count
+        self._refused_connections = refused_connections
 
     def collect(self) -> Iterator[Metric]:
         yield from self._of_hops()
@@ -96,6 +103,8 @@ class Metrics(Collector):
             (),
             [((), self._blocked_count)],
         )
+        text = "Connections to the HTTP API that came while all places were taken: it, or a stranger's, was closed."
+        yield _counter(names.METRIC_HTTP_REFUSED, text, (), [((), self._refused_connections)])
 
     def _of_hops(self) -> Iterator[Metric]:
         yield self._by_transport(
@@ -188,8 +197,4 @@ def _measures(row: TransportStats) -> dict[str, float]:
 
 def _grow(totals: Counter[tuple[str, str]], transport: str, before: Mapping[str, int], now: Mapping[str, int]) -> None:
     for word, count in now.items():
-        totals[transport, word] += _growth(before.get(word, 0), count)
-
-
-def _growth(before: int, now: int) -> int:
-    return now - before if now >= before else now
+        totals[transport, word] += growth(before.get(word, 0), count)

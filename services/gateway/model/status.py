@@ -117,8 +117,8 @@ class StatusBoard:
             self._moved.pop(now.transport, None)
             return
         moved = self._moved.setdefault(now.transport, _Moved())
-        moved.received += _growth(before.bytes_in if before else 0, now.bytes_in)
-        moved.sent += _growth(before.bytes_out if before else 0, now.bytes_out)
+        moved.received += growth(before.bytes_in if before else 0, now.bytes_in)
+        moved.sent += growth(before.bytes_out if before else 0, now.bytes_out)
 
     def _state(self, workers: list[WorkerStatus], now: float) -> tuple[TransportState, Cause | None, int]:
         """The state, the error behind it, and when that was (ms of the wall clock, 0 unknown)."""
@@ -164,7 +164,8 @@ def _latest_error(workers: list[WorkerStatus]) -> tuple[Cause | None, int]:
     return latest.last_error, latest.last_error_ms
 
 
-def _growth(before: int, now: int) -> int:
+def growth(before: int, now: int) -> int:
+    """By how much a worker's count has grown; one that is less than before has begun again."""
     return now - before if now >= before else now
 
 

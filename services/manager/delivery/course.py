@@ -112,6 +112,8 @@ class Course:
     def begin_dials(self, routes: Routes, now: float) -> None:
         """Plan the round, without transports over which the peer has answered already: it would again, and the same."""
         for transport in ORDER:
+            # With no link anywhere nothing was lined up: what is passed over has had no turn, and would leave no
+            # record.
             self._skip(transport, routes)
         self._dials = DialRound(
             [(name, now + after_s) for name, after_s in rank_dials(routes) if name not in self._answered]
@@ -128,8 +130,10 @@ class Course:
     def start_dials(self, routes: Routes, now: float) -> list[TransportName]:
         """Transports to dial now."""
         started: list[TransportName] = []
+        # A barred one fails at once and so pulls the next one forward: look again until none is due.
         while self._dials is not None and (due := self._dials.start_due(now)):
             for transport in due:
+                # An open circuit does not bar a dial: rank_dials has put it last already.
                 if routes[transport].barred and self._skip(transport, routes):
                     self._dials.failed(transport, now)
                 else:
@@ -143,6 +147,7 @@ class Course:
     def dial_failed(self, event: DialFailed, now: float) -> float | None:
         """When the failed dial had started; None where it was none of ours."""
         started_at = self._dials.failed(event.transport, now) if self._dials is not None else None
+        # Not dialled, so recorded as a skip: `Hops.last_failure` does not know of it.
         if started_at is not None and not event.tried:
             self.last_skip = event.cause
         return started_at

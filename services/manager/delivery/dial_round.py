@@ -52,6 +52,7 @@ class DialRound:
 
     def take_opened(self) -> tuple[TransportName, float] | None:
         """The link that opened first and is not used yet: (transport, when its dial started)."""
+        # A dict keeps their order; changing it in the loop is safe, because the loop ends with it.
         for transport, started_at in self._opened.items():
             del self._opened[transport]
             return transport, started_at

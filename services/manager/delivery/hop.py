@@ -74,6 +74,7 @@ class Hop:
     def accepted(self, worker: str, acks: bool, route: Route, now: float) -> None:
         """A worker has put the request into its link's buffer. route: with what it has just reported of the link."""
         self.worker, self.acks = worker, acks
+        # A request sent again after BUSY is accepted again; the receipt tells of the first time.
         if self.accepted_at is None:
             self.accepted_at = now
         # The worker has just reported the link's round trip: a first hop is not held to the longest delay. Where the
@@ -88,6 +89,8 @@ class Hop:
             delay_s = self.stall_delay_s
         else:
             return None
+        # Bytes for another request show that the link works and this one waits its turn, which is believed for
+        # STALL_MAX_S.
         quiet_at = self.link_heard_at + (max(delay_s, LINK_QUIET_S) if self.queued else delay_s)
         queued_until = min(quiet_at, self.heard_at + max(delay_s, STALL_MAX_S))
         return max(self.heard_at + delay_s, queued_until)

@@ -86,6 +86,7 @@ class Hops:
 
     def _left_transport(self) -> tuple[TransportName, Cause] | None:
         last = self.last_failure
+        # A body holder of ours that died is no failure of the transport, so that going on is no fallback.
         if last is None or last.cause is None or last.cause is Cause.SOURCE_LOST:
             return None
         return last.transport, last.cause

@@ -107,6 +107,7 @@ class Delivery:
         if self.finished is not None:
             return []
         self._now = now
+        # Before the event is looked at: the caller has no time left to judge even a good answer.
         if now >= self._deadline:
             self._time_is_up(now)
             return self._take_out()
@@ -185,11 +186,13 @@ class Delivery:
             hop.bytes = event.body.length
 
     def _unaccepted(self, hop: Hop, event: HopUnaccepted, routes: Routes, now: float) -> None:
+        # On its first try no worker is known yet; one that accepts it late is cancelled then, by the run.
         self._cancel(hop)
         self._fail(hop, Cause.WORKER_LOST, now)
 
     def _failed(self, hop: Hop, event: HopFailed, routes: Routes, now: float) -> None:
         busy = event.cause in BUSY_CAUSES
+        # Whatever becomes of the hop: the caller's pace is for the peer, not for one link.
         if busy:
             self._out.append(SlowCaller(event.retry_after_s))
         if busy and self._worth_waiting(hop, event.retry_after_s, routes, now):
@@ -224,6 +227,7 @@ class Delivery:
     def _rules_changed(self, routes: Routes, now: float) -> None:
         for hop in self._hops:
             cause = routes[hop.transport].barred
+            # An answer that is here came while the transport was allowed: it is still judged.
             if cause is not None and hop.state in PENDING:
                 self._cancel(hop)
                 self._fail(hop, cause, now)
@@ -233,6 +237,7 @@ class Delivery:
     def _worker_lost(self, worker: str, now: float) -> None:
         for hop in self._hops:
             if hop.worker == worker and hop.state in PENDING:
+                # Not cancelled: nobody is left to hear it.
                 self._fail(hop, Cause.WORKER_LOST, now)
 
     def _cancelled(self, now: float) -> None:
@@ -263,6 +268,8 @@ class Delivery:
     def _settle(self, routes: Routes, now: float) -> list[Command]:
         """Until nothing more is to be done now: retries, answers, dials, next hops, hedges."""
         if self.finished is None:
+            # In this order: silence is judged by what the links last gave, a WAITING hop that is sent again is silent
+            # from now, and what is given up here is followed by the next hop below.
             self._hops.note_links(routes)
             self._retry_waiting(routes, now)
             self._give_up_silent(routes, now)
@@ -271,12 +278,14 @@ class Delivery:
         while self.finished is None and not self._hops:
             turn = self._course.next(routes)
             self._write_skips(now)
+            # Where a peer has it that cannot answer, another link is worth a hop; a dial is not.
             if turn is None and not self._course.dialled and not self._unconfirmable:
                 self._course.begin_dials(routes, now)
                 self._start_dials(routes, now)
             elif turn is not None or (turn := self._course.last_resort(routes)) is not None:
                 self._send(turn, routes, now)
             elif self._course.dials_pending:
+                # The stagger spares dials while another may still win; with nothing in flight it only costs time.
                 self._course.hurry_dials(now)
                 self._start_dials(routes, now)
                 break
@@ -292,6 +301,7 @@ class Delivery:
             if hop.state is not HopState.WAITING or now < hop.retry_at:
                 continue
             route = routes[hop.transport]
+            # An open circuit sends it elsewhere only where there is an elsewhere.
             skip = route.skip if self._course.has_next(routes) else route.barred
             if skip is not None:
                 self._fail(hop, skip, now)
@@ -306,6 +316,8 @@ class Delivery:
             if limit_at is None or now < limit_at:
                 continue
             options = len(self._hops) > 1 or self._course.has_next_linked(routes)
+            # Not even an ack: worth leaving for a dial or a circuit's trial. One that was acked is left for a link
+            # only.
             if hop.state is HopState.SENT:
                 options = options or self._course.has_next(routes) or not self._course.dialled
             if options:
@@ -329,6 +341,7 @@ class Delivery:
         self._recheck_at = now + RECHECK_S
         if not routes.hedge_allowed:
             return
+        # The fallback counts as one from the transport that has been silent longest.
         silent = min(self._hops, key=lambda hop: hop.heard_at)
         turn = self._course.next_hedge(routes)
         self._write_skips(now)
@@ -359,6 +372,7 @@ class Delivery:
     def _worth_waiting(self, hop: Hop, retry_after_s: float, routes: Routes, now: float) -> bool:
         if now + max(MIN_RETRY_S, retry_after_s) >= self._deadline:
             return False
+        # Nothing else is left to try: however long the peer asks for.
         if len(self._hops) == 1 and not self._course.has_next(routes) and not self._course.dials_pending:
             return True
         return retry_after_s <= min(HEDGE_MAX_S, hop.reply_delay_s) and hop.busy_count < MAX_BUSY_RETRIES
@@ -399,6 +413,7 @@ class Delivery:
 _TABLE: dict[tuple[HopState, type], Callable[..., None]] = {
     (HopState.SENT, HopAccepted): Delivery._accepted,
     (HopState.ALIVE, HopAccepted): Delivery._accepted,
+    # The acceptance comes as a reply and the answer on the manager's subject: either may be first.
     (HopState.ANSWERED, HopAccepted): Delivery._accepted,
     (HopState.SENT, HopUnaccepted): Delivery._unaccepted,
     (HopState.SENT, HopProgress): Delivery._progressed,

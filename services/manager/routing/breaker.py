@@ -99,6 +99,7 @@ class Breakers:
             self._end_trial(key, record)
             return
         circuit = self._circuit(key)
+        # It began before the circuit opened, and shows nothing of the link as it has been since.
         if circuit.opened_ms and record.started_ms < circuit.opened_ms:
             return
         circuit.trial_until_ms = 0
@@ -138,6 +139,7 @@ class Breakers:
 
     def _end_trial(self, key: tuple[str, str], record: HopRecord) -> None:
         circuit = self._circuits.get(key)
+        # Neither good nor bad (busy, no link), but over: another trial may take its place.
         if circuit is not None and circuit.opened_ms and record.started_ms >= circuit.opened_ms:
             circuit.trial_until_ms = 0
 
@@ -159,10 +161,12 @@ def _count_good(circuit: _Circuit, now_ms: int) -> None:
             circuit.level = 0
         return
     circuit.good_trials += 1
+    # The next trial need not wait for the back-off: it is the link's word that counts now.
     circuit.trial_granted = True
     if circuit.good_trials >= min(MAX_TRIALS_TO_CLOSE, circuit.level):
         circuit.opened_ms = 0
         circuit.returned_ms = now_ms
+        # What opened it must not open it again with its next failure.
         circuit.window.clear()
 
 
@@ -181,10 +185,12 @@ def _count_failure(circuit: _Circuit, started_ms: int, now_ms: int) -> None:
 
 
 def _open(circuit: _Circuit, now_ms: int) -> None:
+    # As in _count_good: with no hop between, nobody has noticed that it was stable.
     if not circuit.opened_ms and circuit.level and now_ms - circuit.returned_ms >= STABLE_MS:
         circuit.level = 0
     circuit.level += 1
     circuit.opened_ms = now_ms
+    # 16 doublings are past the cap, and keep the power small.
     circuit.open_until_ms = now_ms + min(BACKOFF_CAP_MS, BACKOFF_FIRST_MS * 2 ** min(circuit.level - 1, 16))
     circuit.good_trials = 0
     circuit.failures = 0

@@ -68,6 +68,7 @@ class Intake:
             return Refusal(Cause.BUSY, BUSY_RETRY_S)
         if guest and self._guest_count >= MAX_OPEN_GUESTS:
             return Refusal(Cause.BUSY, BUSY_RETRY_S)
+        # After the places: what has no place costs no token.
         for rate in self._rates_of(peer, role):
             if not rate.take(now):
                 return Refusal(Cause.RATE_LIMITED, rate.wait_s(now))
@@ -81,12 +82,14 @@ class Intake:
         self._open_count -= 1
         self._guest_count -= role != ROLE_MEMBER
         self._open[peer] -= 1
+        # A Counter keeps its zeros: it would grow by every stranger.
         if not self._open[peer]:
             del self._open[peer]
 
     def _rates_of(self, peer: str, role: str) -> list[TokenBucket]:
         """Its own first: a guest over its own limit takes nothing from the others."""
         member = role == ROLE_MEMBER
+        # Taken out and put in again: the dict's order is by the last request.
         own = self._rates.pop(peer, None)
         if own is None:
             own = TokenBucket(MEMBER_REQUESTS_PER_S, MEMBER_BURST) if member else _guest_rate()

@@ -129,6 +129,7 @@ class PeerBook:
         known = peer in self._peers
         entry = self._peer(peer)
         entry.wanted_at = now
+        # Only then: what this manager has seen itself is newer than the records.
         if not known:
             for transport, link in entry.links.items():
                 confirmed_ms = self._confirmed_ms.get((entry.name, transport.value), 0)
@@ -194,6 +195,7 @@ class PeerBook:
 
     def dial_failed(self, peer: str, transport: TransportName, cause: Cause, now: float) -> None:
         link = self._peer(peer).links[transport]
+        # A worker answers a dial with a link that is there already: one that failed says that there is none.
         link.known, link.dial_failed_at, link.dial_cause = Known.UNLINKED, now, cause
 
     def apply(self, record: HopRecord, stored_ms: int) -> None:

@@ -29,6 +29,7 @@ from services.supervisor.machine.interrupts import unbroken
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.pair import NAMES, Pair
 from services.supervisor.nursery.client import Nursery
+from shared import exit_codes
 from shared.gateway_api.errors import GatewayError
 from shared.gateway_api.traces import SpanView, Waterfall, waterfall
 
@@ -37,9 +38,6 @@ TRACE_SETTLE_S = 10.0
 MAX_TRACES = 8
 POLL_INTERVAL_S = 0.2
 TEMPORARY_PREFIX = "swarmbridge-demo-"
-
-EXIT_OK = 0
-EXIT_FAILED = 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ async def demo(options: DemoOptions, nursery: Nursery | None = None) -> int:
     view.report(report)
     if options.keep:
         print(f"kept: {work}", file=sys.stderr)
-    return EXIT_OK if report.ok else EXIT_FAILED
+    return exit_codes.OK if report.ok else exit_codes.FAILED
 
 
 async def _play(pair: Pair, view: View, options: DemoOptions, binary: Path | None, sources: Path) -> Report:

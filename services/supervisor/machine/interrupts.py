@@ -16,8 +16,8 @@ import signal
 from collections.abc import Coroutine
 from typing import TypeVar
 
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells report it."""
+from shared import exit_codes
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def stop_signals() -> list[signal.Signals]:
 def exit_quietly_when_interrupted() -> None:
     """For the time before `run`: nothing is started, so there is nothing to do but go."""
     for number in stop_signals():
-        signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
+        signal.signal(number, lambda *_: os._exit(exit_codes.INTERRUPTED))
 
 
 def run(work: Coroutine[object, object, T]) -> T:

@@ -137,6 +137,7 @@ class Interest:
 
     async def close(self) -> None:
         """When this returns no new message reaches us, and all that had reached us was handed on."""
+        # First: a renewal in the meantime must not open it again.
         self._connection.forget(self)
         client, subscription = self._client, self._subscription
         self._client = self._subscription = None
@@ -146,6 +147,7 @@ class Interest:
             # Not Subscription.drain(): its flush has the interest race; not unsubscribe(): it discards.
             await client._send_unsubscribe(subscription._id)
             await self._connection.settle(client)
+            # Behind the round trip: what the server had sent us by then has been handed on.
             await subscription.unsubscribe()
         except (errors.Error, OSError, TimeoutError) as error:
             log.debug("unsubscribing: %s", type(error).__name__)
@@ -196,6 +198,7 @@ class NatsConnection:
 
     async def close(self) -> None:
         """Close what it owns, then the client."""
+        # While there is a connection: readers unsubscribe on it.
         for owned in list(self._owned):
             await owned.close()
         await self._tasks.close()
@@ -236,6 +239,7 @@ class NatsConnection:
         """
         answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         token, reply = self._new_reply(subject)
+        # Before it is published: the answer may be here before `publish` returns. Only the first one counts.
         self._waiting[token] = lambda received: None if answer.done() else answer.set_result(received)
         try:
             await self.publish(subject, data, reply, headers)
@@ -254,6 +258,7 @@ class NatsConnection:
         """
         answers: asyncio.Queue[Answer | None] = asyncio.Queue()
         token, reply = self._new_reply(subject)
+        # More than were asked for are dropped: nobody may fill our memory by answering.
         self._waiting[token] = lambda received: answers.put_nowait(received) if answers.qsize() < MAX_ANSWERS else None
         try:
             await self.publish(subject, data, reply)
@@ -272,6 +277,7 @@ class NatsConnection:
         return token, f"{inbox(self._options.service, server_of(subject))}.{self._inbox}.{token}"
 
     def _receive_answer(self, subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None) -> None:
+        # By its last token: one subscription hears the answers to all requests.
         receive = self._waiting.get(subject.rpartition(".")[2])
         if receive is not None:
             receive(Answer(data, headers))
@@ -288,6 +294,7 @@ class NatsConnection:
         """
         interest = Interest(self, subject, on_message, queue)
         client = self._ready()
+        # Before it is open: a renewal while we wait opens it again instead of losing it.
         self._interests[interest] = None
         try:
             await interest.open(client)
@@ -295,9 +302,11 @@ class NatsConnection:
         except (errors.Error, OSError, TimeoutError) as error:
             await interest.close()
             raise _translated(error) from error
+        # The server has it, or will: without this it would send us messages that nobody takes.
         except asyncio.CancelledError:
             await interest.close()
             raise
+        # A denial comes as an error of the connection, ahead of the PONG that `settle` waited for.
         if subject.lower() in self._denied:
             self._denied.discard(subject.lower())
             self.forget(interest)
@@ -334,6 +343,7 @@ class NatsConnection:
     async def _connect(self) -> Client:
         urls = checked_urls(self._options.url)
         tls = _tls(self._options.ca_file)
+        # An event of each client's own: an old one that closes late must not end the new one.
         client, lost = TlsClient() if any(url.startswith("tls:") for url in urls) else Client(), asyncio.Event()
 
         async def on_closed() -> None:
@@ -373,9 +383,11 @@ class NatsConnection:
     async def _renew_forever(self) -> None:
         while True:
             await self._until_lost()
+            # From here on `_ready` raises: nothing is written into a buffer that is never sent.
             old, self._client = self._client, None
             self._give_up_requests()
             if old is not None:
+                # Beside us: a frozen server holds its close up for CLOSE_TIMEOUT_S, which nobody need wait out.
                 ending = asyncio.create_task(_end(old))
                 self._ending.add(ending)
                 ending.add_done_callback(self._ending.discard)
@@ -385,7 +397,8 @@ class NatsConnection:
                     break
                 await asyncio.sleep(delay_s)
             self._counts.reconnects += 1
-            log.warning("connected to the bus again")
+            log.warning("connected to the bus again, %d times so far", self._counts.reconnects)
+            # A copy: a listener may stop listening when it is called.
             for callback in list(self._on_renewed):
                 try:
                     callback()
@@ -414,6 +427,7 @@ class NatsConnection:
             await self.settle(client)
         except (errors.Error, OSError, TimeoutError) as error:
             log.debug("restoring interest: %s", type(error).__name__)
+            # Half restored is not connected: some subjects would be deaf, and nobody would know which.
             self._client = None
             await _end(client)
             return False
@@ -471,6 +485,7 @@ def kind_of(subject: str) -> str:
     """The words of a subject without the names in it: those may hold keys and hashes."""
     parts = subject.split(".")
     if parts[0] == "sb":
+        # Words after `sb.N` that are ours and may be logged; what follows them is a peer, a hash or an instance.
         named = {"link": 2, "dial": 2, "inbound": 2, "hop": 2, "route": 2, "chunk": 2, "identity": 2, "signal": 2}
         return ".".join(["sb", "N", *parts[2:][: named.get(parts[2] if len(parts) > 2 else "", 1)]])
     return ".".join(parts[: {"$KV": 2, "$JS": 3, "$SRV": 2, INBOX: 3}.get(parts[0], 1)])
@@ -505,6 +520,7 @@ def _tls(ca_file: str) -> ssl.SSLContext | None:
 
 def _translated(error: BaseException) -> SwarmbridgeError:
     """nats-py's errors and the system's in ours. The texts are for a person who starts a node: a sentence a reason."""
+    # In this order: the classes of nats-py overlap, and the first that fits is the most exact.
     if isinstance(error, errors.MaxPayloadError):
         return SwarmbridgeError(Cause.TOO_LARGE, "over the bus's message size")
     if isinstance(error, (errors.AuthorizationError, errors.Error)) and "authorization violation" in str(error).lower():

@@ -121,22 +121,17 @@ async def get_last(connection: NatsConnection, stream: str, subject: str) -> Rec
 
     Raises: StreamGone; BusTimeout; BusUnavailable; JetStreamError.
     """
-    try:
-        answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", API_TIMEOUT_S)
-    except NoResponders:
-        raise StreamGone from None
-    if answer.status == NOT_FOUND:
-        return None
-    if answer.status:
-        raise JetStreamError(int(answer.status), 0)
-    return _record(answer)
+    return await _get(connection, f"{stream}.{subject}", b"")
 
 
 async def get_at(connection: NatsConnection, stream: str, sequence: int) -> Record | None:
     """The record at a place of the stream; None where there is none, or no longer. Raises: as `get_last`."""
-    query = json.dumps({"seq": sequence}).encode()
+    return await _get(connection, stream, json.dumps({"seq": sequence}).encode())
+
+
+async def _get(connection: NatsConnection, what: str, query: bytes) -> Record | None:
     try:
-        answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}", query, API_TIMEOUT_S)
+        answer = await connection.request(f"$JS.API.DIRECT.GET.{what}", query, API_TIMEOUT_S)
     except NoResponders:
         raise StreamGone from None
     if answer.status == NOT_FOUND:
@@ -162,6 +157,7 @@ async def read_after(connection: NatsConnection, stream: str, sequence: int) -> 
                         records.append(_record(answer))
                     case status if status == NOT_FOUND:
                         return records, False
+                    # The server ends each batch with an empty message that says how many are left behind it.
                     case status if status == END_OF_BATCH:
                         return records, header(answer.headers, "Nats-Num-Pending") not in ("", "0")
                     case status:

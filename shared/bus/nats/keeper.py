@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Keeper:
-    """The layout of one node. made_again: streams and buckets that were lost and made again since the start.
+    """The layout of one node.
 
     looked: called after each look that the server answered, with "" or with why the layout cannot be made.
     """
@@ -39,7 +39,6 @@ class Keeper:
         self._node = node
         self._scope = scope
         self._looked = looked
-        self.made_again: list[str] = []
 
     async def run(self) -> None:
         """Look after it until cancelled. A bus that is away, or that refuses, is looked at again.
@@ -52,6 +51,7 @@ class Keeper:
         laid_out = False  # the first look also asks of which version it is
         try:
             while True:
+                renewed.clear()  # before the look: a reconnect in the middle of it is looked at again
                 try:
                     laid_out = laid_out and await is_laid_out(self._connection, self._node, self._scope)
                     if not laid_out:
@@ -65,7 +65,6 @@ class Keeper:
                     refused = str(error)
                 if self._looked is not None and self._connection.connected:
                     self._looked(refused)
-                renewed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_EVERY_S):
                         await renewed.wait()
@@ -73,6 +72,5 @@ class Keeper:
             forget()
 
     def _note(self, made: list[str]) -> None:
-        self.made_again += made
         if made:
             log.error("node %s: NATS had lost %s; made again", self._node, ", ".join(made))

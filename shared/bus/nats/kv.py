@@ -71,6 +71,7 @@ class NatsKeyValue:
         entry = await self._stored(key)
         if entry is not None and entry.value is not None:
             return None
+        # Over what the deletion left, by its own revision: another that creates it meanwhile wins.
         return await self._write(key, value, entry.revision if entry is not None else 0, ttl_s)
 
     async def update(self, key: str, value: bytes, revision: int, ttl_s: float = 0.0) -> int | None:
@@ -147,6 +148,7 @@ class _Watch:
                 self._held.pop(entry.key, None)
             else:
                 self._held[entry.key] = entry.value
+        # While it starts there is nothing yet that a deletion could take away.
         if entry.value is not None or not self._starting:
             self._on_entry(entry)
 

@@ -121,6 +121,7 @@ class OrderedReader:
         recreated = bool(now) and now != self._generation
         if recreated or not await self._is_where_it_was():
             self._last_sequence = 0
+            # By the server's clock: numbers begin again, times go on.
             self._known_until_ns = self._last_ns
         if recreated:
             log.warning("%s was lost and made again: reading it from its start", self._place.stream)
@@ -144,6 +145,7 @@ class OrderedReader:
                 self._take(record)
 
     def _take(self, record: Record) -> None:
+        # Also of one that is passed over, or the next batch would begin before it.
         self._last_sequence = record.sequence
         if record.stored_ns <= self._known_until_ns:
             return  # handed on before the stream had to be read again

@@ -127,7 +127,6 @@ FromPage = Hello | Join | Leave | PagePost | PagePing
 FromWorker = Welcome | Joined | Present | PostTaken | PostRefused | Message | PagePong | PageSlowed
 
 _from_page: msgspec.msgpack.Decoder[FromPage] = msgspec.msgpack.Decoder(FromPage)
-_from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -143,11 +142,6 @@ def decode_from_page(data: bytes) -> FromPage:
     elif isinstance(frame, PagePost):
         _check(0 < frame.number <= MAX_NUMBER)
     return frame
-
-
-def decode_from_worker(data: bytes) -> FromWorker:
-    """One frame of a worker, for clients in Python. Raises: RemoteProtocolError(INVALID)."""
-    return _decoded(_from_worker, data)
 
 
 def encode_frame(frame: FromPage | FromWorker) -> bytes:

@@ -89,17 +89,11 @@ class Joiner:
 
     Driven by:  receive_frame for each channel message; handle_timer at next_deadline.
     Invariants: at most MAX_JOINS unfinished messages of at most MAX_MESSAGE_BYTES each, none older than
-                MAX_JOIN_AGE_S; `expired_count` counts those dropped for age.
+                MAX_JOIN_AGE_S.
     """
 
     def __init__(self) -> None:
         self._joins: dict[int, _Join] = {}
-        self.expired_count = 0
-
-    @property
-    def join_count(self) -> int:
-        """Messages being reassembled; a worker bounds the sum over its links (docs/limits.md: 256)."""
-        return len(self._joins)
 
     @property
     def joining_bytes(self) -> int:
@@ -135,7 +129,6 @@ class Joiner:
         late = [each for each, join in self._joins.items() if join.started_s + MAX_JOIN_AGE_S <= now]
         for message_id in late:
             del self._joins[message_id]
-        self.expired_count += len(late)
 
     def _join(self, message_id: int, frame: dict[str, Any], now: float) -> bytes | None:
         total = _whole(frame.get("total"), MAX_SLICES)

@@ -12,7 +12,6 @@ Source: the PeerJS client and PeerServer protocol (peerjs 1.5, peer 1.0).
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -31,9 +30,6 @@ MAX_TOKEN_BYTES = 64
 """docs/limits.md#peerserver: the longest token."""
 MAX_CONNECTION_ID_BYTES = 128
 """Ours; a browser's is `dc_` and about 11 characters."""
-
-PEER_ID_PATTERN = re.compile(r"[A-Za-z0-9]+(?:[ _-][A-Za-z0-9]+)*")
-"""What a client may call itself; the server does not check it."""
 
 PeerId = Annotated[str, msgspec.Meta(max_length=MAX_ID_BYTES)]
 ConnectionId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CONNECTION_ID_BYTES)]

@@ -87,15 +87,6 @@ def decode_certificate(payload: bytes) -> LinkCertificate:
     )
 
 
-def verify_certificate(certificate: Certificate, static_key: bytes, now_unix_s: float) -> None:
-    """Check that the identity vouches for this very link key, now.
-
-    Raises: RemoteProtocolError: as `verify_signature`, then as `verify_dates`.
-    """
-    verify_signature(certificate, static_key)
-    verify_dates(certificate, now_unix_s)
-
-
 def verify_dates(certificate: Certificate, now_unix_s: float) -> None:
     """Check that the certificate is in force now, give or take CLOCK_SKEW_S.
 

@@ -194,10 +194,10 @@ async def test_messages_that_lie(mesh: Mesh) -> None:
     stranger = mesh.hub.bus("stranger")
     node = broadcast_node(ORIGIN, CHANNEL, member_token(far.key))
     for opening in (
-        OpenLink(b"short", "worker", "kx"),
-        OpenLink(bytes(16), "w.>", "kx"),
-        OpenLink(bytes(16), "", "kx"),
-        OpenLink(bytes(16), "w" * 65, "kx"),
+        OpenLink(b"short", "worker"),
+        OpenLink(bytes(16), "w.>"),
+        OpenLink(bytes(16), ""),
+        OpenLink(bytes(16), "w" * 65),
     ):
         with pytest.raises(RemoteFailure) as failure:
             await stranger.request(node, opening, LinkOpened, 1.0)
@@ -238,7 +238,7 @@ async def test_an_answer_that_lies_makes_no_link(mesh: Mesh, answer: LinkOpened)
 async def test_a_dial_that_the_dialler_gave_up_leaves_no_link_behind(mesh: Mesh) -> None:
     far, stranger = await mesh.end("far"), mesh.hub.bus("stranger")
     node = broadcast_node(ORIGIN, CHANNEL, member_token(far.key))
-    await stranger.request(node, OpenLink(bytes(16), "stranger", "kx"), LinkOpened, 1.0)
+    await stranger.request(node, OpenLink(bytes(16), "stranger"), LinkOpened, 1.0)
     assert len(far.ups) == 1
     await far.until(lambda: bool(far.downs), "the link is down", 4.0)
 

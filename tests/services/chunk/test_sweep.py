@@ -87,7 +87,7 @@ async def test_what_a_damaged_manifest_names_is_kept_too(desk: Desk) -> None:
     (desk.folder / "m").mkdir()
     (desk.folder / "m" / ("0" * 64)).write_bytes(b"{" + ref.encode() + b", and no JSON")
     await desk.sweep.round()
-    assert await desk.store.has_chunk(ref)
+    assert await desk.store.get_chunk(ref) is not None
 
 
 async def test_chunks_of_puts_in_flight_are_left_alone(desk: Desk) -> None:
@@ -96,11 +96,11 @@ async def test_chunks_of_puts_in_flight_are_left_alone(desk: Desk) -> None:
         mine, orphan = await desk.chunk(), await desk.chunk()
         unnamed.add(mine)
         assert not await desk.sweep.round()
-        assert await desk.store.has_chunk(mine)
-        assert not await desk.store.has_chunk(orphan)
+        assert await desk.store.get_chunk(mine) is not None
+        assert await desk.store.get_chunk(orphan) is None
         assert "chunk-1" in (await desk.store.list_all()).marks
     assert await desk.sweep.round()
-    assert not await desk.store.has_chunk(mine)
+    assert await desk.store.get_chunk(mine) is None
     assert (await desk.store.list_all()).marks == {}
 
 
@@ -108,19 +108,19 @@ async def test_another_instances_mark_protects_what_it_may_have_stored(desk: Des
     young, old = await desk.chunk(), await desk.chunk(ORPHAN_AGE_S + 60)
     await desk.mark_of_another(MARK_STALE_S / 2)
     assert not await desk.sweep.round()
-    assert await desk.store.has_chunk(young)
-    assert not await desk.store.has_chunk(old)
+    assert await desk.store.get_chunk(young) is not None
+    assert await desk.store.get_chunk(old) is None
     # It was killed: its mark grows stale, and goes with what it left.
     desk.age("p/chunk-9", 2 * MARK_STALE_S)
     assert await desk.sweep.round()
-    assert not await desk.store.has_chunk(young)
+    assert await desk.store.get_chunk(young) is None
     assert (await desk.store.list_all()).marks == {}
 
 
 async def test_what_was_stored_after_the_round_began_is_left_for_the_next(desk: Desk) -> None:
     ref = await desk.chunk(-60.0)
     assert not await desk.sweep.round()
-    assert await desk.store.has_chunk(ref)
+    assert await desk.store.get_chunk(ref) is not None
 
 
 async def test_a_put_that_is_stopped_leaves_nothing_and_one_that_is_killed_is_swept(world: World) -> None:

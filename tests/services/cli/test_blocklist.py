@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
 from services.cli.output import clock
+from shared import exit_codes
 from shared.ids import member_token
 from shared.settings.blocklist import MAX_NOTE_CHARS
 from tests.fakes.gateway import FakeGateway, problem

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
 from services.cli.chaos_command import in_words
+from shared import exit_codes
 from tests.fakes.gateway import FakeGateway, problem
 from tests.services.cli.run_cli import run_cli
 

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
 from services.cli.daemon import find_daemon
 from services.cli.failures import CliFailure
+from shared import exit_codes
 from shared.gateway_api.proof import PROOF_PATH
 from tests.fakes.gateway import PROOF_KEY, Answer, FakeGateway
 from tests.services.cli.run_cli import run_cli

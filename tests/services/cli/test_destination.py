@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
 from services.cli.destination import NewFile, written
 from services.cli.failures import CliFailure
+from shared import exit_codes
 from tests.fakes.gateway import FakeGateway
 from tests.services.cli.run_cli import Result, run_cli
 from tests.services.cli.test_files import CONTENT, DATA, LINK, _transfer

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
+from shared import exit_codes
 from tests.fakes.gateway import FakeGateway, problem, then
 from tests.services.cli.run_cli import run_cli
 

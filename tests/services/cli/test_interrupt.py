@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
+from shared import exit_codes
 from tests.fakes.gateway import FakeGateway
 from tests.fakes.waiting import until
 from tests.services.cli.test_files import CONTENT, DATA, LINK, _transfer

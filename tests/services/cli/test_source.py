@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
+from shared import exit_codes
 from tests.fakes.gateway import FakeGateway, problem
 from tests.fakes.waiting import until
 from tests.services.cli.run_cli import run_cli

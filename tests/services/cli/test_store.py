@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.cli import exit_codes
+from shared import exit_codes
 from shared.gateway_api.structs import FileView, RemovedView, UsageView
 from tests.fakes.gateway import FakeGateway, then
 from tests.services.cli.run_cli import run_cli

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
-from services.cli import exit_codes, supervisor
+from services.cli import supervisor
 from services.cli.__main__ import main
 from services.cli.commands import MODULES
 from services.cli.failures import failure_of
+from shared import exit_codes
 from shared.errors import ConfigError
 from shared.version import VERSION
 from tests.services.cli.run_cli import run_cli

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from services.cli import exit_codes
 from services.cli.output import by_transport, size
+from shared import exit_codes
 from shared.gateway_api.structs import NodeView, PlaceView, Stats
 from shared.gateway_api.traces import TraceSummary, Waterfall
 from shared.terminal.text import ago, printable

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.cli import exit_codes
+from shared import exit_codes
 from shared.gateway_api.why import Why
 from tests.fakes.gateway import FakeGateway
 from tests.services.cli.run_cli import run_cli

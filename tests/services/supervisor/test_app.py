@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.app import EXIT_BAD_SETTINGS, EXIT_CANNOT_START, main
+from services.supervisor.app import main
 from services.supervisor.arguments import parse
+from shared import exit_codes
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -24,7 +25,7 @@ def test_a_taken_port(capsys: Capsys, json_wanted: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         options = parse(["up", "--no-fork", "--port", str(port), *(["--json"] if json_wanted else [])])
-        assert main(options) == EXIT_CANNOT_START
+        assert main(options) == exit_codes.CANNOT_START
     said = capsys.readouterr()
     if json_wanted:
         error = json.loads(said.out)["error"]
@@ -39,11 +40,11 @@ def test_a_taken_port(capsys: Capsys, json_wanted: bool) -> None:
 def test_bad_settings(capsys: Capsys, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     monkeypatch.setenv("SWARMBRIDGE_GATEWAY_PORT", "many")
     monkeypatch.setenv("SWARMBRIDGE_TELEMETRY_LOG_LEVEL", "loud")
-    assert main(parse(command)) == EXIT_BAD_SETTINGS
+    assert main(parse(command)) == exit_codes.USAGE
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("error: ") for line in lines)
-    assert main(parse([*command, "--json"])) == EXIT_BAD_SETTINGS
+    assert main(parse([*command, "--json"])) == exit_codes.USAGE
     said = capsys.readouterr()
     assert said.err == ""
     assert "SWARMBRIDGE_GATEWAY_PORT" in json.loads(said.out)["error"]["message"]
@@ -51,7 +52,7 @@ def test_bad_settings(capsys: Capsys, monkeypatch: pytest.MonkeyPatch, command: 
 
 def test_a_demo_that_cannot_start_is_a_demos_document_too(capsys: Capsys) -> None:
     options = parse(["demo", "--no-fork", "--json", "--nats-binary", "/no/such/nats-server"])
-    assert main(options) == EXIT_CANNOT_START
+    assert main(options) == exit_codes.CANNOT_START
     document = json.loads(capsys.readouterr().out)
     assert document["ok"] is False
     assert document["reason"] == document["error"]["message"]

@@ -14,6 +14,7 @@ from services.supervisor.keep import keep
 from services.supervisor.machine.errors import CannotStart
 from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import SERVICES, service_command
+from shared import exit_codes
 from shared.bus.messages.subjects import BUCKET_FLAGS, BUCKET_LAYOUT
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.bus import NatsBus
@@ -22,7 +23,6 @@ from shared.bus.nats.layout import SCHEMA_KEY, is_laid_out
 from shared.bus.nats.users import read_seed
 from shared.errors import BusError, ConfigError
 from shared.process.health import judge
-from shared.process.run import EXIT_CANNOT_START
 from shared.settings.config import BusSettings, Config, GatewaySettings, NodeSettings, child_environment
 from tests.fakes.ports import free_port
 
@@ -183,7 +183,7 @@ async def test_what_a_newer_version_wrote_is_refused_at_once(tmp_path: Path) -> 
             *service_command("chunk"), env=environment, stderr=asyncio.subprocess.PIPE
         )
         _, said = await asyncio.wait_for(service.communicate(), 60)
-        assert service.returncode == EXIT_CANNOT_START
+        assert service.returncode == exit_codes.CANNOT_START
         assert b"its schema is 99" in said
         assert b"Traceback" not in said
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from services.webrtc import signalling as module
 from services.webrtc.signalling import healthiest
@@ -36,6 +37,20 @@ def test_those_that_serve_come_first_in_the_documents_order() -> None:
 
 
 @asynccontextmanager
+async def _serving(serve: Handler) -> AsyncIterator[PeerServer]:
+    """A PeerServer that does with each socket, or instead of it, what `serve` does."""
+    app = web.Application()
+    app.router.add_get("/peerjs", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield PeerServer(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
 async def bad_server(kind: str) -> AsyncIterator[PeerServer]:
     """saturated: ERROR, as npm's peer; full: HTTP 503; silent: takes the socket and says nothing; hangs: no upgrade."""
 
@@ -54,15 +69,8 @@ async def bad_server(kind: str) -> AsyncIterator[PeerServer]:
             pass
         return ws
 
-    app = web.Application()
-    app.router.add_get("/peerjs", serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield PeerServer(f"http://127.0.0.1:{runner.addresses[0][1]}/")
-    finally:
-        await runner.cleanup()
+    async with _serving(serve) as server:
+        yield server
 
 
 async def is_ready(node: Node) -> None:
@@ -118,15 +126,8 @@ async def deaf_server() -> AsyncIterator[PeerServer]:
             pass
         return ws
 
-    app = web.Application()
-    app.router.add_get("/peerjs", serve)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield PeerServer(f"http://127.0.0.1:{runner.addresses[0][1]}/")
-    finally:
-        await runner.cleanup()
+    async with _serving(serve) as server:
+        yield server
 
 
 STARTS = 20

@@ -56,4 +56,4 @@ async def test_each_node_has_a_state_and_a_reason_of_its_own(tmp_path: Path, mon
             places = node.transport.meeting_places()
             assert places[1].retry_ms > places[1].since_ms > 0
             assert places[4].retry_ms == 0
-            await node.until(lambda: node.transport.metrics().dht_nodes > 0)  # type: ignore[union-attr]
+            await node.until(lambda: node.transport.measures().get("dht_nodes", 0) > 0)

@@ -16,7 +16,7 @@ from shared.bus.contract import Incoming
 from shared.bus.messages.envelopes import Done, Ping, Pong
 from shared.bus.messages.subjects import Subjects
 from shared.errors import Cause, NoResponders, RemoteFailure, SwarmbridgeError
-from shared.telemetry.propagation import current_trace_id
+from shared.telemetry.propagation import current_traceparent
 from tests.fakes.memory_bus import MemoryHub
 from tests.fakes.waiting import until
 from tests.shared.bus.conftest import NODE
@@ -49,7 +49,7 @@ async def test_a_traced_request_makes_a_pair_of_spans(spans: InMemorySpanExporte
     inside: list[str] = []
 
     async def handler(body: Ping, incoming: Incoming) -> Pong:
-        inside.append(current_trace_id())
+        inside.append(current_traceparent()[3:35])
         return Pong()
 
     await hub.bus("w1").serve(TRACED, Ping, handler)
@@ -103,7 +103,7 @@ async def test_untraced_subjects_and_callers_make_none(spans: InMemorySpanExport
     traces: list[str] = []
 
     async def handler(body: Ping, incoming: Incoming) -> None:
-        traces.append(current_trace_id())
+        traces.append(current_traceparent()[3:35])
 
     server, caller = hub.bus("w1"), hub.bus("m1")
     with TRACER.start_as_current_span("elsewhere"):

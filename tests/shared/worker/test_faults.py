@@ -157,6 +157,49 @@ async def test_a_request_whose_manager_is_gone_is_forgotten_after_its_time(
     couple.far.hub.thaw("chunk-0")
 
 
+async def test_a_request_that_ends_while_others_are_forgotten_does_not_end_the_worker(
+    couple: Couple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "EXPIRY_GRACE_S", 0.0)
+    monkeypatch.setattr(asking, "SWEEP_INTERVAL_S", 0.3)
+    others: dict[bytes, bytes] = {b"1" * 16: b"2" * 16, b"2" * 16: b"1" * 16}
+    failed = Asking.failed
+
+    async def one_ends_both(self: Asking, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
+        await failed(self, request_id, cause, retry_after_ms)
+        await failed(self, others[request_id], Cause.CLOSED)
+
+    monkeypatch.setattr(Asking, "failed", one_ends_both)
+    await couple.start()
+    await couple.link()
+    couple.far.hub.freeze("chunk-0")
+    subject = couple.near.subjects.link("webrtc", couple.far.token)
+    for request_id in others:
+        call = SendRequest(request_id, "manager-1", 1, RequestChunk("chunk-a"))
+        await couple.near.caller.request(subject, call, Accepted, timeout_s=0.05)
+    await until(lambda: len(couple.near.failures) == 2)
+    assert couple.near.crashed == []
+    couple.far.hub.thaw("chunk-0")
+
+
+async def test_what_changes_while_a_status_is_published_is_reported_at_once(
+    couple: Couple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "STATUS_INTERVAL_S", 3600.0)
+    publish = TransportServer._publish_status
+    states: list[str] = []
+
+    async def changes_meanwhile(self: TransportServer) -> None:
+        states.append(self._health().state)
+        await publish(self)
+        if len(states) < 3:
+            self._report_now.set()
+
+    monkeypatch.setattr(TransportServer, "_publish_status", changes_meanwhile)
+    await couple.near.start(couple.near_transport)
+    await until(lambda: len(states) >= 3)
+
+
 # ── a peer that leaves ──
 
 

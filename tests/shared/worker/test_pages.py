@@ -13,7 +13,7 @@ from shared.bus.messages.envelopes import Accepted, AnnounceManifests, NamedGues
 from shared.content.messages import NotFound, RequestChunk
 from shared.errors import Cause, NoResponders, RemoteFailure
 from shared.ids import LinkId, PeerToken, guest_token
-from shared.speech.page_speech import MAX_ASKED
+from shared.speech.contract import MAX_ASKED_OF_A_PAGE
 from shared.speech.peerjs import MANAGER, MESH
 from shared.wire.peerjs.chunking import split_value
 from tests.fakes.waiting import until
@@ -74,7 +74,7 @@ async def test_a_page_that_stands_still_is_asked_so_much_and_then_it_is_busy(
     records: list[tuple[LinkId, bytes]] = []
     deliver = couple.far_transport.deliver
     monkeypatch.setattr(couple.far_transport, "deliver", lambda link, record: records.append((link, record)))
-    for number in range(MAX_ASKED):
+    for number in range(MAX_ASKED_OF_A_PAGE):
         await couple.send(bytes([number]) * 16, ref=MISSING)
     with pytest.raises(RemoteFailure) as busy:
         await couple.send(b"m" * 16, ref=MISSING)
@@ -83,7 +83,7 @@ async def test_a_page_that_stands_still_is_asked_so_much_and_then_it_is_busy(
     monkeypatch.undo()
     for record in records:  # it goes on
         deliver(*record)
-    await until(lambda: len(couple.near.answers) == MAX_ASKED)
+    await until(lambda: len(couple.near.answers) == MAX_ASKED_OF_A_PAGE)
 
 
 async def test_what_is_for_a_guest_elsewhere_goes_to_the_page_that_it_is(couple: Couple) -> None:

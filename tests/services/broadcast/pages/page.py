@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import assert_never
 
+import msgspec
+
 from shared.wire.pages.frames import (
     VERSION,
     FromPage,
@@ -21,7 +23,6 @@ from shared.wire.pages.frames import (
     PostTaken,
     Present,
     Welcome,
-    decode_from_worker,
     encode_frame,
 )
 
@@ -64,7 +65,7 @@ class Page:
         if isinstance(data, str):
             self.words.append(data)
             return
-        frame = decode_from_worker(data)
+        frame = msgspec.msgpack.decode(data, type=FromWorker)
         match frame:
             case Welcome():
                 self.id = frame.page

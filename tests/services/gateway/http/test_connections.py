@@ -46,6 +46,8 @@ async def test_strangers_connections_give_way_and_the_operators_stay(node: Gatew
     for reader, _ in opened[:2]:
         assert await _ends(reader) == b""
     await node.get("/api/stats")
+    async with node.session.get(node.url + "/metrics") as response:
+        assert "swarmbridge_http_connections_refused_total 2.0" in await response.text()
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as another,
         another.get(node.url + "/api/stats") as response,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, unbroken
+from services.supervisor.machine.interrupts import unbroken
+from shared import exit_codes
 
 PROGRAM = """
 import asyncio, sys
@@ -45,7 +46,7 @@ def test_a_signal_ends_the_work_and_not_the_cleaning(number: signal.Signals) -> 
         assert process.stdout.readline() == "cleaning\n"
         process.send_signal(number)  # an impatient person
         assert process.stdout.read() == "clean\ninterrupted\n"
-        assert process.wait(10) == EXIT_INTERRUPTED
+        assert process.wait(10) == exit_codes.INTERRUPTED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -64,7 +65,7 @@ def test_nohup_is_kept() -> None:
         assert ignored & 1 << (signal.SIGHUP - 1)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "cleaning\nclean\ninterrupted\n"
-        assert process.wait(10) == EXIT_INTERRUPTED
+        assert process.wait(10) == exit_codes.INTERRUPTED
 
 
 def test_a_signal_while_cleaning_after_success_waits_for_the_end() -> None:
@@ -74,7 +75,7 @@ def test_a_signal_while_cleaning_after_success_waits_for_the_end() -> None:
         assert process.stdout.readline() == "cleaning\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.read().startswith("clean\n")
-        assert process.wait(10) == EXIT_INTERRUPTED
+        assert process.wait(10) == exit_codes.INTERRUPTED
 
 
 def test_a_signal_before_anything_started_is_quiet() -> None:
@@ -89,7 +90,7 @@ def test_a_signal_before_anything_started_is_quiet() -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == EXIT_INTERRUPTED
+        assert process.wait(10) == exit_codes.INTERRUPTED
         assert process.stderr.read() == ""
 
 

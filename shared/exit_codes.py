@@ -1,4 +1,4 @@
-"""What `swarmbridge` exits with. Scripts may rely on these; the README lists them too."""
+"""What `swarmbridge` and its services exit with. Scripts may rely on the former; the README lists them too."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ USAGE = 2
 """Wrong usage: an argument, an option, a link or a setting that cannot be used. Nothing was done."""
 
 CANNOT_START = 3
-"""`up` or `demo` could not start: a taken port, say."""
+"""`up`, `demo` or a service could not start: a taken port, say."""
 
 NOT_RUNNING = 4
 """No node answers: `swarmbridge up` starts one."""
+
+CRASHED = 4
+"""Of a service: a task without which it does nothing has died. Whoever started it starts it again."""
 
 REFUSED = 5
 """The node does not take our token."""
