@@ -10,7 +10,6 @@ JSON ?=
 QUICK ?=
 ARGS ?=
 TESTS ?= tests
-JOBS ?= 2
 WITHOUT_INTEROP := --ignore=tests/interop
 
 UV_STAMP := .tools/.uv-$(UV_VERSION)
@@ -52,8 +51,8 @@ check: $(STAMP)  ## lint, formatting, spelling, secrets, types, import rules
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest tests/architecture
 
-test: $(STAMP)  ## every test (TESTS=tests/shared for some; JOBS=1: one after another)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(WITHOUT_INTEROP) $(TESTS) $(ARGS)
+test: $(STAMP)  ## every test (TESTS=tests/shared for some)
+	$(BIN)/python -m pytest $(WITHOUT_INTEROP) $(TESTS) $(ARGS)
 
 test-interop: $(STAMP)  ## against the real peers: Chromium with peerjs, npm's peer (installs what is missing)
 	tests/interop/install

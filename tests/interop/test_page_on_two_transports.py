@@ -4,17 +4,24 @@ the channel: the same delivery, one trace, explained by `why`."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
+from shared.bus.messages.envelopes import Accepted, SendRequest
+from shared.bus.messages.subjects import Subjects
 from shared.content.link import ContentLink, format_link
+from shared.content.messages import RequestChunk
+from shared.errors import NoResponders
 from shared.gateway_api import calls
 from shared.gateway_api.structs import HopView
 from shared.ids import guest_token
 from shared.speech.peerjs import MANAGER, MESH
+from tests.chaos.watch import watching
 from tests.interop.conftest import DEADLINE_S, page_has
 from tests.interop.stage import Stage, get, join, kill_the_worker_of, staged
 
@@ -60,6 +67,18 @@ async def on_both(stage: Stage, dialect: str) -> tuple[Page, str]:
     return page, page_id
 
 
+async def known_to_be_one(stage: Stage, page_id: str) -> None:
+    """Wait until requests for the peer of the link reach the channel's worker."""
+    subject = Subjects(stage.a.name).link("broadcast", guest_token(page_id))
+    call = SendRequest(os.urandom(16), "manager-test", 1, RequestChunk(f"chunk-{'0' * 64}"))
+    async with watching(stage.a) as watch, asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(NoResponders):
+                await watch.bus.request(subject, call, Accepted, timeout_s=5.0)
+                return
+            await asyncio.sleep(0.05)
+
+
 async def hops_of(stage: Stage, transfer: str) -> list[HopView]:
     return await stage.a.api.ask(calls.hops(transfer, 1000))
 
@@ -67,6 +86,7 @@ async def hops_of(stage: Stage, transfer: str) -> list[HopView]:
 @pytest.mark.parametrize("dialect", [MANAGER, MESH])
 async def test_a_page_whose_link_dies_serves_on_over_its_channel(stage: Stage, dialect: str) -> None:
     page, page_id = await on_both(stage, dialect)
+    await known_to_be_one(stage, page_id)
     shared = await page.evaluate("([name, length]) => share(name, length)", ["of a page.bin", FILE_BYTES])
     link = ContentLink(shared["digest"], (guest_token(page_id),))
     transfer = await stage.a.api.fetch(format_link(link))
