@@ -62,9 +62,16 @@ async def on_both(stage: Stage, dialect: str) -> tuple[Page, str]:
     page, page_id = await join(stage, dialect)
     node = await stage.peer_id()
     await page.evaluate("(peer) => linkTo(peer).then(() => null)", node)
-    channel = await stage.a.api.ask(calls.pages())
-    await page.evaluate(ON_CHANNEL, [channel.url, channel.channel, node])
+    await page.evaluate(ON_CHANNEL, [*await where_pages_join(stage), node])
     return page, page_id
+
+
+async def where_pages_join(stage: Stage) -> tuple[str, str]:
+    """Returns: the origin of the script, and the channel's name."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not (pages := await stage.a.api.ask(calls.pages())).url:
+            await asyncio.sleep(0.05)  # the worker has not said yet where it listens
+    return pages.url, pages.channel
 
 
 async def known_to_be_one(stage: Stage, page_id: str) -> None:
@@ -120,8 +127,7 @@ async def test_a_page_that_names_itself_after_another_gets_nothing_of_its(stage:
     await honest.evaluate("(peer) => linkTo(peer).then(() => null)", node)
     thief, _ = await on_both(stage, MANAGER)
     await thief.evaluate("(id) => { space.id = id }", honest_id)
-    channel = await stage.a.api.ask(calls.pages())
-    await thief.evaluate(ON_CHANNEL, [channel.url, channel.channel, node])
+    await thief.evaluate(ON_CHANNEL, [*await where_pages_join(stage), node])
     shared = await honest.evaluate("([name, length]) => share(name, length)", ["honest.bin", 3 * 2**20])
     assert await get(stage, ContentLink(shared["digest"], (guest_token(honest_id),))) == shared["sha256"]
     assert await thief.evaluate("onChannel") == 0
