@@ -126,14 +126,14 @@ async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") 
     layout = Place(BUCKET_LAYOUT, scope)
     await _refuse_newer_layout(connection, layout)
     for place, config in streams(node, scope):
-        created, is_new = await _ensure_stream(connection, config)
-        if is_new:
-            made.append(place.name)
-        # By the time of its making: where a keeper dies between the two steps, the next one still says so.
+        created = await _ensure_stream(connection, config)
+        # By the time of its making: where a keeper dies between the two steps, the next one still says so. The
+        # server's own `did_create` is no news: it says so of every stream that is as it was asked for.
         subject = layout.prefix + place.name
         known = await get_last(connection, layout.stream, subject)
         if known is None or known.data != created.encode():
             await append(connection, subject, created.encode())
+            made.append(place.name)
         if place == layout:
             await _say_schema(connection, layout)
     return made
@@ -154,15 +154,15 @@ async def _say_schema(connection: NatsConnection, layout: Place) -> None:
         await append(connection, layout.prefix + SCHEMA_KEY, mine)
 
 
-async def _ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> tuple[str, bool]:
-    """Returns: when the stream was made, in the server's own words, and whether that was now."""
+async def _ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> str:
+    """Returns: when the stream was made, in the server's own words."""
     try:
         answer = await api(connection, f"STREAM.CREATE.{config['name']}", config)
     except JetStreamError as error:
         if error.err_code != NAME_IN_USE:
             raise
         answer = await api(connection, f"STREAM.UPDATE.{config['name']}", config)
-    return str(answer["created"]), bool(answer.get("did_create"))
+    return str(answer["created"])
 
 
 async def generation(connection: NatsConnection, place: Place) -> bytes:
