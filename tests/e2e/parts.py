@@ -19,10 +19,14 @@ from services.supervisor.machine.processes import Child
 from services.supervisor.machine.rendezvous_process import write_document
 from shared.gateway_api.structs import TransportStats
 from shared.settings.rendezvous import load_document
-from tests.e2e.why_scene import DEADLINE_S, POLL_S, Json, Scene, hops_of
+from tests.e2e.why_scene import POLL_S, Json, Scene, hops_of
 
 WORKER = "webtorrent"
+TRACKERS = "webtorrentTrackers"
 ENV_WIRE_PORT = "SWARMBRIDGE_WEBTORRENT_PORT"
+
+DEADLINE_S = 60.0
+"""For a worker that is executed, not forked: it takes 3 s here, beside another one, on a machine four times slower."""
 
 Look = Callable[[Node, str, str], Awaitable[None]]
 """Wait until a node shows its webtorrent transport in a state (2nd) for a cause (3rd)."""
@@ -37,20 +41,22 @@ async def without_libtorrent(scene: Scene, look: Look) -> None:
     """No DHT at either end: a tracker leads them to each other, and to TCP."""
     await taken_away(scene, ["libtorrent"])
     await delivered_by_tcp(scene, look, "import_failed")
-    row = (await scene.nodes.b.api.transports())[WORKER]
-    assert [place.state for place in row.places if place.list == "webtorrentTrackers"] == ["open"]
-    assert "dht_nodes" not in row.instances[0].measures or row.instances[0].measures["dht_nodes"] == 0
+    b = scene.nodes.b
+    await until_row(b, lambda row: [place.state for place in row.places if place.list == TRACKERS] == ["open"])
+    assert not await measured(b, "dht_nodes")
 
 
 async def without_aiortc(scene: Scene, look: Look) -> None:
     """No data channels at either end."""
     await taken_away(scene, ["aiortc"])
     await delivered_by_tcp(scene, look, "import_failed")
-    row = (await scene.nodes.b.api.transports())[WORKER]
-    assert row.instances[0].measures["offers_made"] == 0
+    for node in (scene.nodes.a, scene.nodes.b):
+        for what in ("offers_made", "offers_answered", "wires_channel"):
+            assert not await measured(node, what), what
 
 
 async def without_both(scene: Scene, look: Look) -> None:
+    """Nothing but a tracker and TCP."""
     await taken_away(scene, ["libtorrent", "aiortc"])
     await delivered_by_tcp(scene, look, "import_failed")
 
@@ -76,14 +82,14 @@ async def without_tracker_and_dht(scene: Scene, look: Look) -> None:
     worker = the_worker(b)
     await worker.kill()
     await linked(a, 0)
+    await until_row(b, lambda row: not row.instances)  # else the old one's last words are taken for the new one's
     worker.start()
     await linked(a, 1)
     await look(b, "degraded", "signalling_unavailable")
     await delivered(scene, WORKER)
     for node in (a, b):
-        row = (await node.api.transports())[WORKER]
-        assert {place.state for place in row.places} <= {"waiting", "connecting"}
-        assert (row.state, row.last_error) == ("degraded", "signalling_unavailable")
+        await look(node, "degraded", "signalling_unavailable")
+        await until_row(node, lambda row: {place.state for place in row.places} <= {"waiting", "connecting"})
     scene.nodes.rendezvous().start()
     write_document(file, document)
     await well(b)
@@ -119,16 +125,15 @@ async def taken_away(scene: Scene, packages: Sequence[str]) -> None:
 
 
 async def delivered_by_tcp(scene: Scene, look: Look, cause: str) -> None:
-    """A file comes by one wire over TCP, while both nodes show why they are degraded, before it and after."""
+    """A file comes with a wire over TCP there, while both nodes show why they are degraded, before it and after."""
     for node in (scene.nodes.a, scene.nodes.b):
         await look(node, "degraded", cause)
         await linked(node, 1)
     await delivered(scene, WORKER)
     for node in (scene.nodes.a, scene.nodes.b):
-        row = (await node.api.transports())[WORKER]
-        assert (row.state, row.last_error) == ("degraded", cause)
-        (instance,) = row.instances
-        assert (instance.measures["wires_tcp"], instance.measures["wires_channel"]) == (1, 0)
+        await look(node, "degraded", cause)
+        # Two that dialled each other at once have two.
+        await until_row(node, lambda row: row.instances[0].measures["wires_tcp"] >= 1)
 
 
 async def delivered(scene: Scene, transport: str) -> Json:
@@ -141,7 +146,7 @@ async def delivered(scene: Scene, transport: str) -> Json:
             found = await scene.why(transfer)
             confirmed = [row for row in found["timeline"] if row["outcome"] == "confirmed"]
             await asyncio.sleep(POLL_S)
-    assert {row["transport"] for row in confirmed} == {transport}
+    assert {row["transport"] for row in confirmed} == {transport}, found["timeline"]
     assert hops_of(found, transport)
     return found
 
@@ -173,6 +178,12 @@ async def well(node: Node) -> None:
 
 async def linked(node: Node, peers: int) -> None:
     await until_row(node, lambda row: row.connected_peers == peers)
+
+
+async def measured(node: Node, what: str) -> float:
+    """One number of its webtorrent worker; 0 where there is none."""
+    (instance,) = (await node.api.transports())[WORKER].instances
+    return instance.measures.get(what, 0.0)
 
 
 async def until_row(node: Node, ready: Callable[[TransportStats], bool]) -> None:

@@ -8,6 +8,7 @@ its bytes; it would show in the size of what is kept.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import mmap
 import os
 import tempfile
@@ -50,6 +51,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 CHUNKS = 6
 CIPHER_MARKER, PLAIN_MARKER = os.urandom(MARKER_BYTES), os.urandom(MARKER_BYTES)
+PLAIN = PLAIN_MARKER * (CHUNKS * CHUNK_BYTES // MARKER_BYTES)
 CIPHER_NEEDLES, PLAIN_NEEDLES = forms_of(CIPHER_MARKER), forms_of(PLAIN_MARKER)
 NEEDLES = [*CIPHER_NEEDLES, *PLAIN_NEEDLES]
 TRANSPORTS = [name.value for name in ORDER]
@@ -145,8 +147,7 @@ async def marked(store: ChunkStore, seed: bytes, name: str) -> Manifest:
 
 async def put(api: AsyncGatewayClient, source: Path, name: str) -> str:
     """Have a node store a file whose plaintext is the marker over and over. Returns: its link."""
-    plain = PLAIN_MARKER * (CHUNKS * CHUNK_BYTES // MARKER_BYTES)
-    await asyncio.to_thread(source.write_bytes, plain)
+    await asyncio.to_thread(source.write_bytes, PLAIN)
     link = (await ended(api, await api.put(source, f"{name}.bin"))).link
     assert link
     return link
@@ -161,13 +162,15 @@ async def test_after_a_transfer_a_marker_is_in_the_chunk_stores_alone(stage: Sta
     assert workers <= set(processes_of(stage.folder)), "the search looks at them"
     before = stage.kept_bytes()
     api, stored = stage.pair.b.api, len(files_with([stage.stores[1]], CIPHER_NEEDLES))
+    sums = []
     for link in stage.links[transport]:
         transfer = await api.fetch(link)
         done = await ended(api, transfer)
         hops = await api.hops(transfer, 1000)
         assert {hop.transport for hop in hops if hop.outcome == "confirmed"} == {transport}
         assert done.manifest
-        await api.content_sha256(done.manifest)  # opened, and read through the gateway
+        sums.append(await api.content_sha256(done.manifest))  # opened, and read through the gateway
+    assert sums[1] == hashlib.sha256(PLAIN).hexdigest()
     assert len(files_with([stage.stores[1]], CIPHER_NEEDLES)) == stored + CHUNKS, "it is where it must be"
     assert files_with(stage.stores, PLAIN_NEEDLES) == [], "what is stored is encrypted"
     grown = stage.kept_bytes() - before

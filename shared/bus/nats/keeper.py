@@ -16,6 +16,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 
+from shared.bus.messages.subjects import BUCKET_LAYOUT
 from shared.bus.nats.connection import NatsConnection
 from shared.bus.nats.layout import NewerSchema, ensure_layout, is_laid_out
 from shared.errors import BusError
@@ -48,14 +49,15 @@ class Keeper:
         renewed = asyncio.Event()
         forget = self._connection.on_renewed(renewed.set)
         refused = ""
-        laid_out = False  # the first look also asks of which version it is
+        laid_out, first = False, True  # the first look also asks of which version it is
         try:
             while True:
                 renewed.clear()  # before the look: a reconnect in the middle of it is looked at again
                 try:
                     laid_out = laid_out and await is_laid_out(self._connection, self._node, self._scope)
                     if not laid_out:
-                        self._note(await ensure_layout(self._connection, self._node, self._scope))
+                        self._note(await ensure_layout(self._connection, self._node, self._scope), first)
+                        first = False
                     laid_out, refused = True, ""
                 except NewerSchema:
                     raise
@@ -71,6 +73,10 @@ class Keeper:
         finally:
             forget()
 
-    def _note(self, made: list[str]) -> None:
+    def _note(self, made: list[str], first: bool) -> None:
+        if first and BUCKET_LAYOUT in made:
+            # Nothing is known of this node: it is new here, or lost what nobody watched.
+            log.info("node %s: its streams are made", self._node)
+            return
         if made:
             log.error("node %s: NATS had lost %s; made again", self._node, ", ".join(made))

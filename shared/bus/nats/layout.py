@@ -127,13 +127,13 @@ async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") 
     await _refuse_newer_layout(connection, layout)
     for place, config in streams(node, scope):
         created = await _ensure_stream(connection, config)
-        # By the time of its making, since a server says "created" of one that it had as well; and where a keeper dies
-        # between the two steps, the next one still notices.
+        # By the time of its making: where a keeper dies between the two steps, the next one still says so. The
+        # server's own `did_create` is no news: it says so of every stream that is as it was asked for.
         subject = layout.prefix + place.name
         known = await get_last(connection, layout.stream, subject)
         if known is None or known.data != created.encode():
-            made.append(place.name)
             await append(connection, subject, created.encode())
+            made.append(place.name)
         if place == layout:
             await _say_schema(connection, layout)
     return made

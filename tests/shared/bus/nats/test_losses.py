@@ -24,9 +24,10 @@ from shared.bus.messages.subjects import (
 )
 from shared.bus.nats import bus as nats_bus
 from shared.bus.nats.bus import NatsBus
+from shared.bus.nats.connection import NatsConnection
 from shared.bus.nats.jetstream import StreamGone, api
 from shared.bus.nats.keeper import Keeper
-from shared.bus.nats.layout import is_laid_out
+from shared.bus.nats.layout import Place, ensure_layout, generation, is_laid_out
 from shared.errors import BusError
 from shared.settings.blocklist import Blocklist, Direction
 from shared.settings.config import FlagSettings
@@ -146,6 +147,21 @@ async def test_what_was_lost_is_made_again_and_known_again(
         assert not world.crashed
 
 
+async def test_what_is_there_is_not_taken_for_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither on a new server, nor by the next keeper, though the server calls each stream created."""
+    async with kept(tmp_path) as world:
+        connection = world.buses[KEEPER].connection
+        await _eventually(lambda: _has_generation(connection, STREAM_HOPS))  # the last thing that is made
+        await world.tasks.close()
+        assert await ensure_layout(connection, NODE) == []
+        looked: list[str] = []
+        following = Tasks()
+        following.start(Keeper(connection, NODE, looked=looked.append).run(), name="next keeper")
+        await until(lambda: bool(looked), SOON_S)
+        await following.close()
+    assert "had lost" not in caplog.text
+
+
 async def test_a_writer_of_a_lost_bucket_hears_what_is_missing(tmp_path: Path) -> None:
     async with kept(tmp_path) as world:
         await _eventually(lambda: is_laid_out(world.buses[KEEPER].connection, NODE))
@@ -155,6 +171,10 @@ async def test_a_writer_of_a_lost_bucket_hears_what_is_missing(tmp_path: Path) -
         for hop in (manifests.put("m", b"1"), manifests.get("m"), manifests.create("m", b"1"), manifests.keys()):
             with pytest.raises(StreamGone):
                 await hop
+
+
+async def _has_generation(connection: NatsConnection, name: str) -> bool:
+    return await generation(connection, Place(name)) != b""
 
 
 async def _stored(bus: NatsBus, bucket: str, key: str) -> bool:
