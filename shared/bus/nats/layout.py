@@ -155,14 +155,29 @@ async def _say_schema(connection: NatsConnection, layout: Place) -> None:
 
 
 async def _ensure_stream(connection: NatsConnection, config: dict[str, Any]) -> tuple[str, bool]:
-    """Returns: when the stream was made, in the server's own words, and whether that was now."""
+    """Returns: when the stream was made, in the server's own words, and whether that was now.
+
+    It is looked for first: to a CREATE of what is there just so, the server answers `did_create` as well.
+    """
+    is_new = not await _is_there(connection, config["name"])
     try:
-        answer = await api(connection, f"STREAM.CREATE.{config['name']}", config)
+        answer = await api(connection, f"STREAM.{'CREATE' if is_new else 'UPDATE'}.{config['name']}", config)
     except JetStreamError as error:
         if error.err_code != NAME_IN_USE:
             raise
+        is_new = False  # another keeper was faster
         answer = await api(connection, f"STREAM.UPDATE.{config['name']}", config)
-    return str(answer["created"]), bool(answer.get("did_create"))
+    return str(answer["created"]), is_new
+
+
+async def _is_there(connection: NatsConnection, stream: str) -> bool:
+    try:
+        await api(connection, f"STREAM.INFO.{stream}", {})
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return False
+    return True
 
 
 async def generation(connection: NatsConnection, place: Place) -> bytes:
@@ -178,12 +193,8 @@ async def generation(connection: NatsConnection, place: Place) -> bytes:
 async def is_laid_out(connection: NatsConnection, node: str, scope: str = "") -> bool:
     """Whether every stream is there. Raises: BusError where that cannot be asked."""
     for place, _ in streams(node, scope):
-        try:
-            await api(connection, f"STREAM.INFO.{place.stream}", {})
-        except JetStreamError as error:
-            if error.err_code == STREAM_NOT_FOUND:
-                return False
-            raise
+        if not await _is_there(connection, place.stream):
+            return False
     return True
 
 

@@ -262,9 +262,12 @@ async def test_services_wait_for_the_layout(nats: NatsWorld) -> None:
 
 async def test_the_layout_is_idempotent_and_mended(nats: NatsWorld) -> None:
     admin = await nats.bus("admin")
-    await ensure_layout(admin.connection, NODE)
+    every = [place.name for place, _ in streams(NODE)]
+    assert await ensure_layout(admin.connection, NODE) == every
     await admin.append(N.hop("webrtc"), Done(), "d.1")
-    await ensure_layout(admin.connection, NODE)
+    assert await ensure_layout(admin.connection, NODE) == [], "what is there was not lost"
+    await api(admin.connection, f"STREAM.DELETE.KV_{BUCKET_FLAGS}", {})
+    assert await ensure_layout(admin.connection, NODE) == [BUCKET_FLAGS]
     _, wanted = streams(NODE)[-1]
     await api(admin.connection, f"STREAM.UPDATE.{STREAM_HOPS}", {**wanted, "max_msgs": 5})
     await ensure_layout(admin.connection, NODE)
