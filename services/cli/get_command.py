@@ -18,7 +18,7 @@ from services.cli import destination as destinations
 from services.cli.api import interruptible
 from services.cli.daemon import daemon_options, find_daemon
 from services.cli.destination import Destination, NewFile
-from services.cli.failures import unusable
+from services.cli.failures import CliFailure, unusable
 from services.cli.following import settled
 from services.cli.lasting import LastingDownload, LastingGateway
 from services.cli.output import by_transport, print_json, remark_console, size
@@ -30,7 +30,6 @@ from shared.gateway_api import calls
 from shared.gateway_api.errors import BrokenOff, Refused
 from shared.gateway_api.structs import Transfer
 
-NOT_FOUND = 404
 RESUME_HINT = "run it again to resume: what has arrived stays in the node"
 
 Json = dict[str, Any]
@@ -106,15 +105,13 @@ def _get(gateway: LastingGateway, link: ContentLink, output: str | None, force: 
 def _fetched(gateway: LastingGateway, link: ContentLink, step: Step) -> Transfer:
     wanted = calls.fetch(format_link(link.without_key()))
     while True:
-        started = gateway.do(lambda client: client.ask(wanted), step.say)
         restarts = gateway.restarts
+        started = gateway.do(lambda client: client.ask(wanted), step.say)
         try:
             return settled(gateway, started.transfer, step)
-        except Refused as error:
-            # It ended, or has not been heard of, while no gateway was there to hear of it. To ask again fetches only
-            # what is not stored yet.
-            if error.status != NOT_FOUND or gateway.restarts == restarts:
-                raise
+        except (CliFailure, Refused) as error:
+            if not gateway.ended(error, restarts):
+                raise  # else it is asked for again, and fetches what is not stored yet
 
 
 def _save(gateway: LastingGateway, link: ContentLink, target: Destination, step: Step) -> int:

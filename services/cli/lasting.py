@@ -15,6 +15,7 @@ from services.cli.api import client_of
 from services.cli.daemon import Daemon
 from services.cli.failures import CliFailure
 from shared.backoff import delays_s
+from shared.errors import Cause
 from shared.gateway_api import calls
 from shared.gateway_api.client import Download, GatewayClient
 from shared.gateway_api.errors import BrokenOff, GatewayError, NotOurs, NotRunning, Refused
@@ -25,6 +26,10 @@ RETRY_FIRST_S = 0.1
 RETRY_CAP_S = 1.0
 WAITING = "waiting: the node's gateway is away; what runs goes on in the node"
 GOES_ON = "it goes on"
+
+WENT_WITH_IT = frozenset({Cause.SOURCE_LOST.value, Cause.CLOSED.value, "not_found"})
+"""How a transfer ends, or is not known any more, because its gateway went: the bytes that it held are gone, it
+cancelled what it had asked for, or nobody was there to hear of the end."""
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -67,6 +72,10 @@ class LastingGateway:
                 continue
             self._was_reached = True
             return result
+
+    def ended(self, error: CliFailure | Refused, restarts: int) -> bool:
+        """Whether a transfer came to nothing because the gateway went; restarts: when it was asked for."""
+        return error.code in WENT_WITH_IT and self.restarts != restarts
 
     def _found_again(self, error: GatewayError, say: Say) -> bool:
         """Wait for it. Returns: False where it does not come, or was there all the time: then the fault is another."""

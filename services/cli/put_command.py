@@ -18,14 +18,12 @@ from services.cli.following import settled
 from services.cli.lasting import LastingGateway
 from services.cli.output import print_json, remark_console, size
 from services.cli.progress import Step, bar
-from shared.errors import Cause
 from shared.gateway_api import calls
 from shared.gateway_api.client import GatewayClient
 from shared.gateway_api.errors import Refused
 from shared.terminal.text import printable
 
 DEFAULT_MIME = "application/octet-stream"
-NOT_FOUND = "not_found"
 
 Json = dict[str, Any]
 
@@ -117,9 +115,7 @@ def _put(gateway: LastingGateway, file: str, name: str, content_class: str, agai
                 transfer = settled(gateway, transfer_id, step)
             break
         except (CliFailure, Refused) as error:
-            # What the gateway had taken in went with it; one that does not know the put had not begun it.
-            is_lost = error.code in (Cause.SOURCE_LOST.value, NOT_FOUND)
-            if not is_lost or gateway.restarts == restarts or not source.can_be_read_again(file):
+            if not gateway.ended(error, restarts) or not source.can_be_read_again(file):
                 raise
     return {
         "name": name,
