@@ -1,30 +1,21 @@
-"""What commands ask of the gateway: one request, or a transfer followed to its end."""
+"""What commands ask of the gateway; how a transfer may end; what ends a command."""
 
 from __future__ import annotations
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
 from services.cli.daemon import Daemon
 from services.cli.failures import CliFailure
-from services.cli.progress import Following, Step
 from shared import exit_codes
-from shared.gateway_api import calls
 from shared.gateway_api.calls import Call
 from shared.gateway_api.client import GatewayClient
-from shared.gateway_api.errors import GatewayError
 from shared.gateway_api.structs import Transfer
 from shared.terminal.text import printable
-
-FIRST_POLL_INTERVAL_S = 0.01
-POLL_INTERVAL_S = 0.15
-CANCEL_WAIT_S = 2.0
-"""Ctrl-C must not hang on a node that does not answer."""
 
 T = TypeVar("T")
 
@@ -55,34 +46,8 @@ def ask(daemon: Daemon, call: Call[T]) -> T:
         return client.ask(call)
 
 
-def settled(client: GatewayClient, transfer_id: str, step: Step) -> Transfer:
-    """A transfer's end, each state shown by `step`; when we are interrupted, it is cancelled at the node.
-
-    Raises: CliFailure when it failed; GatewayError when nobody can say how it is.
-    """
-    try:
-        return _finished(client, transfer_id, Following(step))
-    except KeyboardInterrupt:
-        with suppress(GatewayError):
-            client.ask(calls.cancel(transfer_id), CANCEL_WAIT_S)
-        raise
-
-
-def _finished(client: GatewayClient, transfer_id: str, on_change: Callable[[Transfer], None]) -> Transfer:
-    interval_s = FIRST_POLL_INTERVAL_S
-    while True:
-        transfer = client.ask(calls.transfer(transfer_id))
-        on_change(transfer)
-        if transfer.state == "done":
-            return transfer
-        if transfer.state == "failed":
-            raise _failed(transfer)
-        time.sleep(interval_s)
-        # A small file is done at once, a large one takes its time.
-        interval_s = min(2 * interval_s, POLL_INTERVAL_S)
-
-
-def _failed(transfer: Transfer) -> CliFailure:
+def failed(transfer: Transfer) -> CliFailure:
+    """Why, in words, and what to do."""
     cause = transfer.cause or "other"
     if cause in _ENDS:
         return CliFailure(cause, *_ENDS[cause])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
@@ -18,7 +19,10 @@ from shared.gateway_api.errors import GatewayError, NotOurs, NotRunning, Refused
 
 
 class CliFailure(Exception):
-    """A command that cannot go on. code: a cause, or a word of the API's; hint: what to do, as an imperative."""
+    """A command that cannot go on. code: a cause, or a word of the API's; hint: what to do, as an imperative.
+
+    beside: what had been done by then, which `--json` prints beside the error.
+    """
 
     def __init__(self, code: str, message: str, hint: str = "", exit_code: int = exit_codes.FAILED) -> None:
         super().__init__(message)
@@ -26,10 +30,12 @@ class CliFailure(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+        self.beside: dict[str, Any] = {}
 
     def show(self, *, as_json: bool) -> None:
         if as_json:
-            print(json.dumps({"error": {"code": self.code, "message": self.message, "hint": self.hint}}))
+            error = {"code": self.code, "message": self.message, "hint": self.hint}
+            print(json.dumps({**self.beside, "error": error}))
         else:
             line = f"error: {self.message}" + (f"; {self.hint}" if self.hint else "")
             print(" ".join(line.split()), file=sys.stderr)

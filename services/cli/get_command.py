@@ -9,23 +9,26 @@ from __future__ import annotations
 import base64
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, BinaryIO
 
 import click
 
 from services.cli import destination as destinations
-from services.cli.api import client_of, interruptible, settled
-from services.cli.daemon import Daemon, daemon_options, find_daemon
+from services.cli.api import interruptible
+from services.cli.daemon import daemon_options, find_daemon
 from services.cli.destination import Destination, NewFile
-from services.cli.failures import unusable
+from services.cli.failures import CliFailure, unusable
+from services.cli.following import settled
+from services.cli.lasting import LastingDownload, LastingGateway
 from services.cli.output import by_transport, print_json, remark_console, size
 from services.cli.progress import Patience, Step, bar
 from shared.content.link import ContentLink, format_link, parse_link
 from shared.content.names import safe_file_name
 from shared.errors import SwarmbridgeError
 from shared.gateway_api import calls
-from shared.gateway_api.client import Download, GatewayClient
-from shared.gateway_api.errors import BrokenOff
+from shared.gateway_api.errors import BrokenOff, Refused
+from shared.gateway_api.structs import Transfer
 
 RESUME_HINT = "run it again to resume: what has arrived stays in the node"
 
@@ -57,7 +60,7 @@ def get(
       swarmbridge get 'swarmbridge:3f2a…' -o ~/Downloads/
       swarmbridge get 'swarmbridge:3f2a…' -o - | tar x
 
-    After Ctrl-C the same command goes on where it was.
+    After Ctrl-C the same command goes on where it was. A gateway that is restarted meanwhile is waited for.
     """
     try:
         wanted = parse_link(link)
@@ -66,24 +69,21 @@ def get(
     if output == destinations.STDOUT and as_json:
         raise unusable("-o - and --json both want standard output", "choose one")
     destinations.check(output, force=force)
-    daemon = find_daemon(home, url, token_file)
-    with interruptible(RESUME_HINT):
-        done = _get(daemon, wanted, output, force, as_json)
+    with interruptible(RESUME_HINT), LastingGateway(partial(find_daemon, home, url, token_file)) as gateway:
+        done = _get(gateway, wanted, output, force, as_json)
     if as_json:
         print_json(done)
 
 
-def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, quiet: bool) -> Json:
+def _get(gateway: LastingGateway, link: ContentLink, output: str | None, force: bool, quiet: bool) -> Json:
     started_s = time.monotonic()
-    with client_of(daemon) as client:
-        started = client.ask(calls.fetch(format_link(link.without_key())))
-        with bar("fetching", link.digest[:12], quiet=quiet) as step:
-            transfer = settled(client, started.transfer, step)
-        fetched_s = time.monotonic() - started_s
-        name = safe_file_name(transfer.name, link.digest)
-        target = destinations.destination(output, name, force=force)
-        with bar("writing", name, quiet=quiet) as step:
-            count = _save(client, link, target, step)
+    with bar("fetching", link.digest[:12], quiet=quiet) as step:
+        transfer = _fetched(gateway, link, step)
+    fetched_s = time.monotonic() - started_s
+    name = safe_file_name(transfer.name, link.digest)
+    target = destinations.destination(output, name, force=force)
+    with bar("writing", name, quiet=quiet) as step:
+        count = _save(gateway, link, target, step)
     done = {
         "name": name,
         "path": str(target.path) if target.path else None,
@@ -102,20 +102,32 @@ def _get(daemon: Daemon, link: ContentLink, output: str | None, force: bool, qui
     return done
 
 
-def _save(client: GatewayClient, link: ContentLink, target: Destination, step: Step) -> int:
+def _fetched(gateway: LastingGateway, link: ContentLink, step: Step) -> Transfer:
+    wanted = calls.fetch(format_link(link.without_key()))
+    while True:
+        restarts = gateway.restarts
+        started = gateway.do(lambda client: client.ask(wanted), step.say)
+        try:
+            return settled(gateway, started.transfer, step)
+        except (CliFailure, Refused) as error:
+            if not gateway.ended(error, restarts):
+                raise  # else it is asked for again, and fetches what is not stored yet
+
+
+def _save(gateway: LastingGateway, link: ContentLink, target: Destination, step: Step) -> int:
     key = base64.urlsafe_b64encode(link.key).decode().rstrip("=") if link.key else ""
     # Asked for first: an answer that is an error opens no pipe and makes no draft.
     with ExitStack() as stack:
         patience = stack.enter_context(Patience(step))
-        content = stack.enter_context(client.download(link.digest, key))
+        content = stack.enter_context(LastingDownload(gateway, link.digest, key, step.say))
         with patience.elsewhere():  # a pipe opens when somebody reads it
             file = stack.enter_context(destinations.written(target))
         return _write(content, file, step, patience)
 
 
-def _write(content: Download, file: BinaryIO, step: Step, patience: Patience) -> int:
+def _write(content: LastingDownload, file: BinaryIO, step: Step, patience: Patience) -> int:
     count = 0
-    for part in content.parts:
+    for part in content.parts():
         with patience.elsewhere():
             file.write(part)
         count += len(part)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import itertools
 import mimetypes
 import time
+from functools import partial
 from typing import Any
 
 import click
 
 from services.cli import source
-from services.cli.api import client_of, interruptible, settled
-from services.cli.daemon import Daemon, daemon_options, find_daemon
-from services.cli.failures import unusable
+from services.cli.api import interruptible
+from services.cli.daemon import daemon_options, find_daemon
+from services.cli.failures import CliFailure, failure_of, unusable
+from services.cli.following import settled
+from services.cli.lasting import LastingGateway
 from services.cli.output import print_json, remark_console, size
-from services.cli.progress import bar
+from services.cli.progress import Step, bar
 from shared.gateway_api import calls
 from shared.gateway_api.client import GatewayClient
+from shared.gateway_api.errors import Refused
 from shared.terminal.text import printable
 
 DEFAULT_MIME = "application/octet-stream"
@@ -67,43 +71,70 @@ def put(
         raise unusable("standard input can be named once", "say - once")
     # Before the first is sent: a mistake in the last one is no half-done command.
     names = [name if name is not None else source.name_of(file) for file in files]
-    daemon = find_daemon(home, url, token_file)
-    with interruptible():
-        done = _put_all(daemon, list(zip(files, names, strict=True)), content_class, again, as_json)
+    done: list[Json] = []
+    try:
+        with interruptible(), LastingGateway(partial(find_daemon, home, url, token_file)) as gateway:
+            _put_all(gateway, list(zip(files, names, strict=True)), content_class, again, as_json, done)
+    except Exception as error:
+        failure = failure_of(error)
+        failure.beside = {"files": done} if done else {}  # what is stored has its link, whatever came after it
+        raise failure from error
     if as_json:
         print_json({"files": done})
 
 
-def _put_all(daemon: Daemon, files: list[tuple[str, str]], content_class: str, again: bool, quiet: bool) -> list[Json]:
-    done = []
-    with client_of(daemon) as client:
-        for file, name in files:
-            stored = _put(client, file, name, content_class, again, quiet)
-            done.append(stored)
-            if not quiet:
-                remark_console().print(
-                    f"{printable(stored['name'])}: {size(stored['bytes'])} in {stored['seconds']:.1f} s", markup=False
-                )
-                print(stored["link"], flush=True)
-    return done
+def _put_all(
+    gateway: LastingGateway,
+    files: list[tuple[str, str]],
+    content_class: str,
+    again: bool,
+    quiet: bool,
+    done: list[Json],
+) -> None:
+    """done: gets each that is stored."""
+    for file, name in files:
+        stored = _put(gateway, file, name, content_class, again, quiet)
+        done.append(stored)
+        if not quiet:
+            remark_console().print(
+                f"{printable(stored['name'])}: {size(stored['bytes'])} in {stored['seconds']:.1f} s", markup=False
+            )
+            print(stored["link"], flush=True)
 
 
-def _put(client: GatewayClient, file: str, name: str, content_class: str, again: bool, quiet: bool) -> Json:
+def _put(gateway: LastingGateway, file: str, name: str, content_class: str, again: bool, quiet: bool) -> Json:
     started_s = time.monotonic()
     mime = mimetypes.guess_type(name)[0] or DEFAULT_MIME
     query = calls.upload_query(name, mime, content_class, again=again)
-    with source.opened(file) as opened, bar("sending", name, quiet=quiet) as step:
-        parts = opened.parts(step)
-        # The node gives an upload up of which nothing comes: it is not begun before something does.
-        first = next(parts, b"")
-        transfer_id = client.upload(query, itertools.chain((first,), parts), opened.length).transfer
-    with bar("storing", name, quiet=quiet) as step:
-        transfer = settled(client, transfer_id, step)
+    while True:
+        restarts = gateway.restarts
+        with bar("sending", name, quiet=quiet) as step:
+            transfer_id, length = _send(gateway, file, query, step)
+        try:
+            with bar("storing", name, quiet=quiet) as step:
+                transfer = settled(gateway, transfer_id, step)
+            break
+        except (CliFailure, Refused) as error:
+            if not gateway.ended(error, restarts) or not source.can_be_read_again(file):
+                raise
     return {
         "name": name,
         "link": transfer.link,
         "manifest": transfer.manifest,
         "transfer": transfer_id,
-        "bytes": transfer.bytes_total if opened.length is None else opened.length,
+        "bytes": transfer.bytes_total if length is None else length,
         "seconds": round(time.monotonic() - started_s, 3),
     }
+
+
+def _send(gateway: LastingGateway, file: str, query: dict[str, str], step: Step) -> tuple[str, int | None]:
+    """Returns: the transfer's id; the length, None where nobody knew it."""
+
+    def send(client: GatewayClient) -> tuple[str, int | None]:
+        with source.opened(file) as opened:
+            parts = opened.parts(step)
+            # The node gives an upload up of which nothing comes: it is not begun before something does.
+            first = next(parts, b"")
+            return client.upload(query, itertools.chain((first,), parts), opened.length).transfer, opened.length
+
+    return gateway.do(send, step.say) if source.can_be_read_again(file) else send(gateway.client)

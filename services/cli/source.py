@@ -71,6 +71,11 @@ def opened(file: str) -> Iterator[PutSource]:
         os.close(descriptor)
 
 
+def can_be_read_again(file: str) -> bool:
+    """Whether it can be sent twice: what a pipe gave is gone."""
+    return file != STDIN and Path(file).is_file()
+
+
 def name_of(file: str) -> str:
     """The name that a file is stored under. Names are bytes; one that is no UTF-8 could only be stored as another.
 

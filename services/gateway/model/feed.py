@@ -95,6 +95,7 @@ class Feed:
         """Notify the page of changed numbers until cancelled."""
         while True:
             await asyncio.sleep(STATS_INTERVAL_S)
+            self.board.hears(connected=self._bus.connected, now=self._clock())
             self.history.look(self.transports(), self._clock(), unix_ms(), connected=self._bus.connected)
             self._publish_stats()
 
@@ -155,6 +156,7 @@ class Feed:
 
     async def _on_manager(self, status: ManagerStatus, incoming: Incoming) -> None:
         self.managers.apply(status, self._clock())
+        self.history.heard_somebody(self._clock())
 
     async def _on_link(self, link: LinkChanged, incoming: Incoming) -> None:
         self.history.link_changed(link)

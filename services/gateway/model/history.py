@@ -25,6 +25,10 @@ from shared.settings.blocklist import Block, Direction
 from shared.settings.chaos import ALL_PERCENT, ChaosFlag
 from shared.transports import TransportState
 
+ALL_QUIET_S = 2.0
+"""Two heartbeats of every process."""
+BUS_NOTICED_S = 3.0
+"""By then the connection knows that its server is frozen or gone: two pings of a second each, and some."""
 MAX_CHANGES = 512
 """Ours: a node with ten restarts a minute is remembered for an hour."""
 MAX_LINK_CHANGES = 2048
@@ -91,6 +95,7 @@ class History:
         self._states: dict[str, tuple[bool, str | None]] = {}
         self._looked = False
         self._connected = True
+        self._heard_s = started_s
 
     # ── what happens ──
 
@@ -135,6 +140,7 @@ class History:
 
     def heard(self, status: WorkerStatus, now_s: float, now_ms: int) -> None:
         """A worker's heartbeat."""
+        self.heard_somebody(now_s)
         old = self._workers.pop(status.worker, None)
         self._workers[status.worker] = _Worker(status, now_s, now_ms)
         if len(self._workers) > MAX_WORKERS:
@@ -143,6 +149,10 @@ class History:
             self._worker(ChangeKind.WORKER_CAME, status, "came", now_ms)
         if status.draining and (old is None or not old.status.draining):
             self._worker(ChangeKind.DRAINING, status, "is about to stop", now_ms, Cause.DRAINING)
+
+    def heard_somebody(self, now_s: float) -> None:
+        """Any process's heartbeat: the bus carries."""
+        self._heard_s = now_s
 
     def link_changed(self, link: LinkChanged) -> None:
         """A link was opened or closed, as its worker says."""
@@ -162,11 +172,16 @@ class History:
             self._changes.append(Change(now_ms, kind, text))
             # Nobody could be heard: each worker gets the time to be heard again before it counts as lost.
             self._settled_s = now_s + WORKER_EXPIRY_S
+        quiet_s = now_s - self._heard_s
+        # All at once are silent because the bus is, more likely than not; its connection takes longer to notice.
+        in_doubt = ALL_QUIET_S < quiet_s < WORKER_EXPIRY_S + BUS_NOTICED_S
         if not connected or now_s < self._settled_s:
             return
-        self._miss_workers(now_s)
+        if not in_doubt:
+            self._miss_workers(now_s)
         for row in rows:
-            self._state_is(row, now_ms)
+            if not in_doubt or row.last_error != Cause.WORKER_LOST.value:
+                self._state_is(row, now_ms)
         self._looked = True
 
     # ── what is shown of it ──

@@ -3,8 +3,8 @@ names). Pure.
 
 A worker that has not been heard of for WORKER_EXPIRY_S is gone. A transport's state is the best of its
 workers', except that one degraded worker makes the transport degraded, with that worker's reason: what half
-works must not look whole. Without any worker it is `error` with `worker_lost`; switched off, it is `idle` and
-everything that was counted is zero.
+works must not look whole. Without any worker it is `error` with `worker_lost`, or with `bus_unavailable` where
+nobody can be heard; switched off, it is `idle` and everything that was counted is zero.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class StatusBoard:
     """The live workers. `now` is seconds of a monotonic clock: workers' own clocks are not compared with ours."""
 
     def __init__(self, started_s: float) -> None:
-        self._started_s = started_s
+        self._listening_s = started_s
+        self._connected = True
         self._workers: dict[str, _Heard] = {}
         self._moved: dict[str, _Moved] = {}
 
@@ -59,6 +60,12 @@ class StatusBoard:
         self._workers[status.worker] = _Heard(status, now)
         self._count(old.status if old is not None else None, status)
         return old is None or _meaning(old.status) != _meaning(status)
+
+    def hears(self, *, connected: bool, now: float) -> None:
+        """Whether the bus is there. While it is not, nobody is missed; once it is back, each has time to be heard."""
+        if connected and not self._connected:
+            self._listening_s = now
+        self._connected = connected
 
     def live(self, transport: TransportName, now: float) -> list[WorkerStatus]:
         self._forget_lost(now)
@@ -123,7 +130,9 @@ class StatusBoard:
     def _state(self, workers: list[WorkerStatus], now: float) -> tuple[TransportState, Cause | None, int]:
         """The state, the error behind it, and when that was (ms of the wall clock, 0 unknown)."""
         if not workers:
-            if now - self._started_s < WORKER_EXPIRY_S:
+            if not self._connected:
+                return TransportState.ERROR, Cause.BUS_UNAVAILABLE, 0
+            if now - self._listening_s < WORKER_EXPIRY_S:
                 return TransportState.INITIALIZING, None, 0  # we have not listened long enough to miss anybody
             return TransportState.ERROR, Cause.WORKER_LOST, 0
         # A draining worker is on its way out: it speaks for the transport only when there is no other.

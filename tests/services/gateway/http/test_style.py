@@ -12,6 +12,7 @@ ENOUGH = 4.5
 PAIRS = [
     *((name, f"{name}-bg") for name in ("good", "warn", "bad", "info")),
     *((name, "panel") for name in ("good", "warn", "bad", "info", "muted", "text", "accent")),
+    *((name, "panel") for name in ("webrtc", "webtorrent", "broadcast")),
     ("muted", "idle-bg"),
     ("muted", "bg"),
     ("accent-text", "accent"),

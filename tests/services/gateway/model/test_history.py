@@ -2,7 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.gateway.model.history import MAX_BLOCK_CHANGES, MAX_CHANGES, MAX_LINK_CHANGES, ChangeKind, History
+from services.gateway.model.history import (
+    BUS_NOTICED_S,
+    MAX_BLOCK_CHANGES,
+    MAX_CHANGES,
+    MAX_LINK_CHANGES,
+    ChangeKind,
+    History,
+)
 from services.gateway.model.status import WORKER_EXPIRY_S
 from shared.bus.messages.records import LinkChanged, WorkerStatus
 from shared.errors import Cause
@@ -121,6 +128,7 @@ def test_a_silent_worker_is_lost_when_it_was_last_heard() -> None:
     history.heard(_status(), 10.0, 10_000)
     history.look([], 10.0 + WORKER_EXPIRY_S, 13_000, connected=True)
     assert ChangeKind.WORKER_LOST not in _kinds(history)
+    history.heard_somebody(13.0)
     history.look([], 10.1 + WORKER_EXPIRY_S, 13_100, connected=True)
     lost = history.changes(0, ())[-1]
     assert (lost.kind, lost.at, lost.transport, lost.cause) == ("worker_lost", 10_000, "webrtc", "worker_lost")
@@ -185,6 +193,24 @@ def test_nobody_is_lost_while_we_could_hear_nobody() -> None:
     history.heard(_status(), 21.5, 21_500)
     history.look([_row("ready")], 21.0 + WORKER_EXPIRY_S, 24_000, connected=True)
     assert _kinds(history) == [ChangeKind.WORKER_CAME, ChangeKind.BUS_LOST, ChangeKind.BUS_BACK]
+
+
+def test_where_all_are_silent_at_once_it_may_be_the_bus() -> None:
+    history = _history()
+    history.heard(_status(), 3.0, 3000)
+    for now_s in (6.5, 7.5):
+        history.look([_row("error", "worker_lost")], now_s, 6500, connected=True)  # which is not noticed yet
+    history.look([], 8.0, 8000, connected=False)
+    assert _kinds(history) == [ChangeKind.WORKER_CAME, ChangeKind.BUS_LOST]
+
+
+def test_where_the_bus_stays_the_silence_of_all_is_their_own() -> None:
+    history = _history()
+    history.heard(_status(), 3.0, 3000)
+    history.look([_row("ready")], 4.0, 4000, connected=True)
+    history.look([_row("error", "worker_lost")], 3.0 + WORKER_EXPIRY_S + BUS_NOTICED_S, 9000, connected=True)
+    lost = [ChangeKind.WORKER_LOST, ChangeKind.TRANSPORT_TROUBLED]
+    assert [kind for kind in _kinds(history) if kind in lost] == lost
 
 
 def test_links_are_asked_to_those_who_ask_about_their_peer() -> None:

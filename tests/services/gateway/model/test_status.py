@@ -41,6 +41,20 @@ def test_no_worker_is_an_error_once_we_have_listened_for_long_enough() -> None:
     assert (row.state, row.last_error, row.workers) == ("error", "worker_lost", 0)
 
 
+def test_while_the_bus_is_away_no_worker_is_missed() -> None:
+    board = StatusBoard(0.0)
+    counters = TransportCounters()
+    board.hears(connected=False, now=10.0)
+    row = board.transport(TransportName.WEBRTC, True, counters, 10.0)
+    assert (row.state, row.last_error) == ("error", "bus_unavailable")
+    board.hears(connected=True, now=20.0)
+    row = board.transport(TransportName.WEBRTC, True, counters, 20.0 + WORKER_EXPIRY_S - 0.1)
+    assert (row.state, row.last_error) == ("initializing", None)
+    board.hears(connected=True, now=20.0 + WORKER_EXPIRY_S)
+    row = board.transport(TransportName.WEBRTC, True, counters, 20.0 + WORKER_EXPIRY_S)
+    assert (row.state, row.last_error) == ("error", "worker_lost")
+
+
 def test_a_silent_worker_is_lost() -> None:
     board = _board(_status(peers=["a"]))
     assert board.transport(WEBRTC, True, NONE, WORKER_EXPIRY_S).connected_peers == 1
