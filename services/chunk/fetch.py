@@ -95,7 +95,7 @@ class Fetching:
     async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
         holders = self._holders(request)
         manifest = await self._manifest(request.manifest, holders, transfer, progress)
-        # Counted, as two callers may fetch the same file: `rm` and the sweep keep away while any of them does.
+        # Counted, as two callers may fetch the same file: `rm` keeps away while any of them does.
         self.at_work[manifest.digest] += 1
         try:
             await self._chunks(manifest, holders, transfer, progress)

@@ -161,8 +161,7 @@ class FetchPlan:
             for peer, holder in self._holders.items()
             if holder.open_count < int(holder.window) and holder.rest_until_s <= now_s
         ]
-        # By share of its window, so that a fast holder is filled in proportion and a slow one is not first for being
-        # idle.
+        # By share of its window: a fast holder is filled in proportion.
         return sorted(free, key=lambda peer: self._holders[peer].open_count / self._holders[peer].window)
 
     def _open_count(self) -> int:

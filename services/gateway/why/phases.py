@@ -90,6 +90,7 @@ def deliveries_of(records: Iterable[HopRecord]) -> list[DeliveryHops]:
     """Records in any order. Returns: deliveries by `at_ms`; a record that came twice counts once."""
     hops: dict[str, dict[tuple[str, int], HopRecord]] = {}
     for record in records:
+        # By manager too: one that takes a delivery over counts its hops from 1 again.
         hops.setdefault(record.delivery, {})[(record.manager, record.number)] = record
     made = []
     for of_one in hops.values():
@@ -107,6 +108,7 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
         if delivery.winner is None:
             continue
         transport = delivery.winner.transport
+        # Back on the phase's own transport: what was won beside it meanwhile was chance.
         if phases and transport == phases[-1].transport:
             strays = []
         elif phases and _won_by_chance(delivery, phases[-1].transport):
@@ -121,6 +123,7 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
         else:
             phases.append(Phase(transport))
             strays = []
+        # A stray counts to the phase around it until there are STRAY_RUN of them.
         phases[-1].deliveries.append(delivery)
     return phases
 
@@ -134,6 +137,7 @@ def timeline(deliveries: Sequence[DeliveryHops], max_rows: int = MAX_ROWS) -> tu
     rows: list[list[TimelineRow]] = []
     shown = 0
     while groups and (not rows or shown + len(groups[-1][0].hops) <= max_rows):
+        # From the newest: what is left out is the oldest.
         group = groups.pop()
         rows.append([_row([delivery.hops[index] for delivery in group]) for index in range(len(group[0].hops))])
         shown += len(group[0].hops)

@@ -124,10 +124,12 @@ def why(facts: Facts) -> Why:
 def _find(facts: Facts, words: Headlines, deliveries: Sequence[DeliveryHops]) -> _Finding:
     phases = phases_of(deliveries)
     unmet = _unmet(facts, deliveries)
+    # Ahead of what the hops say: a transfer that has failed is no fallback, whatever carried its chunks.
     if facts.transfer is not None and facts.transfer.state == FAILED:
         return _failed(facts, words, deliveries, phases, unmet)
     if not deliveries or (not phases and not unmet):
         return _Finding(Outcome.IDLE, None, (), facts.now_ms, (), words.idle(facts.links))
+    # Ahead of the phases: what got through before does not matter to who waits now.
     if unmet:
         reasons = _reasons_of(facts, unmet, unmet[0].hops[0].started_ms, None)
         since_ms = unmet[0].hops[0].started_ms
@@ -199,6 +201,7 @@ def _reasons_of(
         hops = [hop for delivery in deliveries for hop in delivery.unused(transport)]
         moment_ms = _first_tried_ms(hops, at_ms)
         reason = reason_of(transport, hops, moment_ms, facts.changes)
+        # Nothing was tried on it in this stretch: what keeps it from serving now is the best that is known.
         if reason is None and not every:
             reason = _reason_now(facts, transport, at_ms)
         if reason is not None:
@@ -307,6 +310,7 @@ def _causes(facts: Facts, deliveries: Sequence[DeliveryHops], reasons: Sequence[
     counts = Counter(hop.cause for delivery in deliveries for hop in delivery.hops if hop.cause is not None)
     unseen = [reason.cause for reason in reasons if reason.cause not in counts]
     if facts.transfer is not None and facts.transfer.cause and _cause(facts.transfer) not in counts:
+        # Its own cause first, though no hop had it: it is what people are shown.
         unseen.insert(0, _cause(facts.transfer))
     seen = [*dict.fromkeys(unseen), *(cause for cause, _ in counts.most_common())]
     return [CauseView(cause.value, counts[cause], CAUSE_WORDS[cause].sentence) for cause in seen]

@@ -98,6 +98,7 @@ def _pack(value: Any, parts: list[bytes | memoryview], depth: int) -> None:
     match value:
         case None:
             parts.append(b"\xc0")
+        # Before int: in Python a bool is one.
         case bool():
             parts.append(b"\xc3" if value else b"\xc2")
         case int():
@@ -138,6 +139,7 @@ def _packed_int(value: int) -> bytes:
         for tag, least, form in _SIGNED:
             if value >= least:
                 return struct.pack(form, tag, value)
+    # int 64 before uint 64, as browsers write it.
     if _INT64_MIN <= value <= _INT64_MAX:
         return struct.pack(">Bq", 0xD3, value)
     if 0 < value <= _UINT64_MAX:
@@ -208,6 +210,7 @@ class _Reader:
     def _container(self, kind: str, length: int, depth: int) -> Any:
         if depth >= MAX_DEPTH:
             _refuse("value nests too deep", Cause.TOO_LARGE)
+        # Before they are read: a header of five bytes may promise four billion.
         self._items += length
         if self._items > MAX_ITEMS:
             _refuse("too many items", Cause.TOO_LARGE)

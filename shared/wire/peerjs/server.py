@@ -149,6 +149,7 @@ class PeerServer:
             return self._refuse_socket(socket, InvalidKey(ErrorText("Invalid key provided")), Cause.FORBIDDEN)
         if not _fits(peer_id, MAX_ID_BYTES) or not _fits(token, MAX_TOKEN_BYTES):
             return self._refuse_socket(socket, Error(ErrorText("Invalid id or token")), Cause.TOO_LARGE)
+        # One that is here needs no asking: its token decides, as for a server that is alone.
         if self._linked and peer_id not in self._clients:
             self._claiming[socket] = _Claiming(peer_id, token)
             self._commands.append(Claim(socket, peer_id, digest_of(token)))
@@ -204,6 +205,7 @@ class PeerServer:
             return
         # Another socket of ours may have come first while the claim was out: it is looked at again.
         self._admit(socket, claiming.peer_id, claiming.token, now)
+        # What came while its id was asked for, in order, as if it had come now.
         for text in claiming.texts:
             self.receive_text(socket, text, now)
 
@@ -294,12 +296,14 @@ class PeerServer:
         self._hear(peer_id, now)
         if self._linked:
             self._commands.append(Registered(peer_id, digest_of(token)))
+        # Before what waited: a client acts on nothing ahead of its OPEN.
         self._send(socket, Open())
         for source in list(self._senders.get(peer_id, ())):
             self._commands += (SendText(socket, text) for text in self._take_waiting(peer_id, source))
 
     def _reattach(self, socket: SocketId, peer_id: str, client: _Client, now: float) -> None:
         old, client.socket = client.socket, socket
+        # Before the old socket closes: its end must not unregister the id that has moved on.
         del self._ids[old]
         self._ids[socket] = peer_id
         self._hear(peer_id, now)
@@ -321,11 +325,13 @@ class PeerServer:
         receiver = self._clients.get(target)
         if message.type == "OFFER" and not self._may_offer(self._clients[source], receiver, now):
             self.refused[Cause.RATE_LIMITED] += 1
+            # At once: a page would wait its own time out for an offer that has been dropped.
             self._expire(target, source)
             return
         text = encode_message(msgspec.structs.replace(message, src=source))
         if receiver is not None:
             self._commands.append(SendText(receiver.socket, text))
+        # While something waits for it here, what follows waits behind it, or it would arrive first.
         elif self._linked and (target, source) not in self._waiting:
             self._commands.append(Forward(target, source, message.type, text))
         elif message.type not in _NEVER_WAIT:

@@ -190,6 +190,7 @@ class SignallingClient:
             src = _source_of_offer(text)
             return [OfferUnusable(src) if src else MessageRefused(error.cause)]
         if isinstance(message, Offer | Answer | Candidate | Leave | Expire):
+            # Whatever is relayed to us shows that we are registered, OPEN or not.
             opened = self._opened(reattached=True)
             return opened if message.src == self._id else opened + self._receive_from_peer(message, now)
         if isinstance(message, Open):
@@ -213,6 +214,7 @@ class SignallingClient:
             raise SwarmbridgeError(Cause.BUSY, "too many signalling messages wait")
         self._outbox.append(encode_message(message))
         if not isinstance(message, Leave | Expire):
+            # Candidates of the answerer may come ahead of its ANSWER, and need not wait.
             self._know(message.dst, message.payload.connection_id)
 
     def data_to_send(self) -> list[str]:
@@ -246,6 +248,7 @@ class SignallingClient:
         return []
 
     def _miss_open(self, now: float) -> list[SignallingEvent]:
+        # Neither OPEN nor our own word came back: it accepts sockets and relays nothing.
         if self._echo_sent:
             self._state = SignallingState.CLOSED
             self._outbox.clear()
@@ -287,6 +290,7 @@ class SignallingClient:
             return [CandidateReceived(src, payload)]
         early = self._early.get(connection)
         if early is None:
+            # The oldest goes: its OFFER is the least likely to come still.
             if len(self._early) >= MAX_EARLY_CONNECTIONS:
                 self._early.popitem(last=False)
             early = self._early[connection] = _Early(now)

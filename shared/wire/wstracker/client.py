@@ -204,6 +204,7 @@ class TrackerClient:
         events: list[TrackerEvent] = [OfferExpired(offer_id) for offer_id in _pop_due(self._pending, now)]
         _pop_due(self._incoming, now)
         if self._due_s is not None and now >= self._due_s:
+            # Not due again until `announce` was called: making its offers takes a while, in which timers go on.
             self._due_s = None
             events.append(AnnounceDue(max(0, self._offer_count - len(self._pending))))
         return events
@@ -239,12 +240,14 @@ class TrackerClient:
         if interval_s is None:
             return
         self._interval_s = min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, interval_s))
+        # Counted from the last announce: an interval that comes with the answer is for the next one.
         if self._due_s is not None and self._started:
             self._due_s = self._announced_s + self._interval_s
 
     def _receive_offer(self, relayed: OfferRelayed, now: float) -> list[TrackerEvent]:
         _pop_due(self._incoming, now)
         offer = (relayed.peer_id, relayed.offer_id)
+        # A tracker may choose us for our own offer, or relay one to two sockets of ours.
         if relayed.peer_id == self._peer_id or offer in self._incoming:
             return []
         if len(self._incoming) >= MAX_INCOMING_OFFERS:
