@@ -216,7 +216,7 @@ class TrackerMember:
 
     async def _serve(self, socket: ClientSocket) -> None:
         context = self._context
-        client = TrackerClient(context.infohash, context.peer_id, context.clock(), offer_count=OFFERS)
+        client = TrackerClient(context.infohash, context.peer_id, context.clock())
         wire = context.wire(socket.local_address)
         try:
             await until_first_ends(self._read(socket, client, wire), self._write(socket, client, wire))

@@ -24,7 +24,6 @@ from typing import TypeVar, assert_never
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.wstracker.codec import decode_response, encode_request
 from shared.wire.wstracker.messages import (
-    MAX_OFFERS,
     Announce,
     AnnounceReply,
     AnswerRelayed,
@@ -46,8 +45,6 @@ MIN_INTERVAL_S = 5.0
 """Ours: a tracker cannot make us announce more often."""
 MAX_INTERVAL_S = 1_800.0
 """Ours: nor so seldom that it forgets us."""
-DEFAULT_OFFERS = 5
-"""docs/webtorrent.md: 2-5 offers an announce."""
 OFFER_LIFETIME_S = 50.0
 """WebTorrent's; trackers relay answers for 60 s (docs/limits.md)."""
 MAX_PENDING_OFFERS = 64
@@ -58,9 +55,7 @@ MAX_INCOMING_OFFERS = 64
 
 @dataclass(frozen=True, slots=True)
 class AnnounceDue:
-    """Make up to `offer_count` offers (0 is possible) and call `announce` with them."""
-
-    offer_count: int
+    """Make offers, as many as there is use for (none is possible), and call `announce` with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +120,9 @@ _Key = TypeVar("_Key")
 class TrackerClient:
     """See the module."""
 
-    def __init__(self, info_hash: bytes, peer_id: bytes, now: float, *, offer_count: int = DEFAULT_OFFERS) -> None:
-        """Args: info_hash, peer_id: 20 bytes each. offer_count: offers open at a time, at most MAX_OFFERS."""
-        if not 0 <= offer_count <= MAX_OFFERS:
-            raise LocalProtocolError("an announce holds 0 to 10 offers")
-        self._info_hash, self._peer_id, self._offer_count = info_hash, peer_id, offer_count
+    def __init__(self, info_hash: bytes, peer_id: bytes, now: float) -> None:
+        """Args: info_hash, peer_id: 20 bytes each."""
+        self._info_hash, self._peer_id = info_hash, peer_id
         self._interval_s = DEFAULT_INTERVAL_S
         self._announced_s = now
         self._due_s: float | None = now
@@ -206,7 +199,7 @@ class TrackerClient:
         if self._due_s is not None and now >= self._due_s:
             # Not due again until `announce` was called: making its offers takes a while, in which timers go on.
             self._due_s = None
-            events.append(AnnounceDue(max(0, self._offer_count - len(self._pending))))
+            events.append(AnnounceDue())
         return events
 
     def receive_text(self, text: str | bytes, now: float) -> list[TrackerEvent]:

@@ -337,11 +337,11 @@ async def test_a_file_that_is_removed_in_the_moment_it_came_ends_no_loading(stor
     manifest = make_manifest(header)
     async with running_index(MemoryHub(), store) as index:
         await asyncio.sleep(0)  # it waits for something to load
-        index._on_entry(KvEntry("m.gone", msgspec.msgpack.encode(_summary("gone")), 1, 1))
-        index._on_entry(KvEntry("m.gone", None, 2, 2))
+        index._on_entry(KvEntry("m.gone", msgspec.msgpack.encode(_summary("gone")), 1))
+        index._on_entry(KvEntry("m.gone", None, 2))
         await asyncio.sleep(0)
         await store.put_manifest(manifest)
-        index._on_entry(KvEntry(f"m.{manifest.digest}", msgspec.msgpack.encode(_summary(manifest.digest)), 3, 3))
+        index._on_entry(KvEntry(f"m.{manifest.digest}", msgspec.msgpack.encode(_summary(manifest.digest)), 3))
         await until(lambda: index.is_loaded(manifest.digest))
 
 
