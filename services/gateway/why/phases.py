@@ -95,6 +95,7 @@ def deliveries_of(records: Iterable[HopRecord]) -> list[DeliveryHops]:
     made = []
     for of_one in hops.values():
         ordered = _in_order(of_one.values())
+        # The first: after a takeover two managers may both have recorded a good end.
         winner = next((hop for hop in ordered if hop.outcome in _WON), None)
         made.append(DeliveryHops(tuple(_with_what_was_left(hop, winner) for hop in ordered), winner))
     return sorted(made, key=lambda delivery: delivery.at_ms)
@@ -113,6 +114,7 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
             strays = []
         elif phases and _won_by_chance(delivery, phases[-1].transport):
             same = strays and strays[-1].winner is not None and strays[-1].winner.transport == transport
+            # Strays of two transports are two chances, and no run.
             strays = [*strays, delivery] if same else [delivery]
             if len(strays) >= STRAY_RUN:
                 # They were counted to the phase before while they looked like chance.

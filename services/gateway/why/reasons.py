@@ -177,6 +177,7 @@ def reason_of(transport: str, hops: Sequence[HopRecord], at_ms: int, changes: It
     causes = Counter(hop.cause for hop in near if hop.cause is not None)
     if not causes:
         return None
+    # The most specific, and the most frequent among equals: one `disabled` says more than a hundred `no_link`.
     cause = max(causes, key=lambda one: (_specificity(one), causes[one]))
     peers = {hop.peer for hop in near if hop.cause is cause}
     return Reason(transport, cause, tuple(hops), explaining(transport, cause, at_ms, changes, peers))
@@ -186,6 +187,7 @@ def explaining(
     transport: str, cause: Cause, at_ms: int, changes: Iterable[Change], peers: Collection[str] = ()
 ) -> Change | None:
     """The latest change of the most specific kind that can have brought the cause about. peers: whose hops it ended."""
+    # Of this transport, and blocks, which hold for a peer whatever the transport.
     about = (one for one in changes if one.transport == transport or (_is_block(one) and one.peer in peers))
     before = [change for change in about if change.at <= at_ms + NOTICED_WITHIN_MS]
     # In the order of _EXPLAINS and not of time: of what fits, the kind that says most.

@@ -97,6 +97,7 @@ def why(facts: Facts) -> Why:
     words = Headlines(facts.kind, facts.who, facts.transfer, facts.clock_text)
     found = _find(facts, words, deliveries)
     blocks = _blocks_beside(facts, found)
+    # Said once, behind the headline: whoever reads on must not look for the block on this node.
     there = [BLOCKED_THERE] if _ended_there(facts, found, blocks) else []
     rows, omitted = timeline(deliveries)
     trace_id = _trace(found.showing, facts.has_trace)
@@ -136,6 +137,7 @@ def _find(facts: Facts, words: Headlines, deliveries: Sequence[DeliveryHops]) ->
         headline = words.stuck(reasons, since_ms, phases[-1] if phases else None, facts.links)
         return _Finding(Outcome.STUCK, None, reasons, since_ms, unmet, headline)
     last = [delivery for delivery in deliveries if delivery.winner is not None][-MIXED_OF_LAST:]
+    # Of the last deliveries only: a transfer that has settled is not mixed for what it went through.
     if len(_within(phases, last[0].at_ms)) >= MIXED_PHASES:
         reasons = _reasons_of(facts, last, last[0].at_ms, phases[-1].transport, every=True)
         headline = words.mixed(Counter(one.winner.transport for one in last if one.winner is not None), reasons)
@@ -196,6 +198,7 @@ def _reasons_of(
     found = []
     for name in ORDER:
         transport = name.value
+        # In order: what carries it now explains why the later ones were not needed.
         if transport == carrying and not every:
             break
         hops = [hop for delivery in deliveries for hop in delivery.unused(transport)]
@@ -219,6 +222,7 @@ def _first_tried_ms(hops: Sequence[HopRecord], at_ms: int) -> int:
 
 def _in_trouble(reason: Reason, at_ms: int, changes: Sequence[Change]) -> Reason:
     """The trouble that its transport had been in, where that says why there was no link."""
+    # There was a link: no trouble that keeps a transport from linking explains it.
     if reason.cause not in _UNLINKED:
         return reason
     for cause in TELLING_TROUBLES:

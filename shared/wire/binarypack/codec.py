@@ -194,6 +194,7 @@ class _Reader:
             return number.unpack(self._take(number.size))[0]
         kind, length = self._kind(tag)
         if kind == "raw":
+            # A copy: the record that it lies in is the transport's to use again.
             return bytes(self._take(length))
         if kind == "string":
             return self._string(length)
@@ -203,6 +204,7 @@ class _Reader:
         if tag in _SIZED:
             kind, width = _SIZED[tag]
             return kind, int.from_bytes(self._take(width), "big")
+        # The short forms have their length in the tag itself.
         if tag & 0xF0 not in _FIXED:
             _refuse("unknown tag")
         return _FIXED[tag & 0xF0], tag & 0x0F
@@ -219,6 +221,7 @@ class _Reader:
         return dict(self._pair(depth) for _ in range(length))
 
     def _pair(self, depth: int) -> tuple[str, Any]:
+        # Any value may stand there on the wire; a browser's object has strings.
         key = self.value(depth + 1)
         if not isinstance(key, str):
             _refuse("a map key that is no string")

@@ -143,6 +143,7 @@ class PeerServer:
 
     def open_socket(self, socket: SocketId, key: str, peer_id: str, token: str, now: float) -> None:
         """A client's socket is up, with what its URL says. It may be asked to close at once."""
+        # The order is peer's own, and so are the words: clients show them to people.
         if not (key and peer_id and token):
             return self._refuse_socket(socket, Error(ErrorText(_NO_PARAMETERS)), Cause.INVALID)
         if key != self._key:
@@ -172,6 +173,7 @@ class PeerServer:
             if claiming is not None and len(claiming.texts) < MAX_EARLY_TEXTS:
                 claiming.texts.append(text)
             return
+        # Any message is a sign of life, a broken one too.
         self._hear(source, now)
         try:
             message = decode_relayed(text)
@@ -216,6 +218,7 @@ class PeerServer:
             return ClaimAnswer.ABSENT
         if not hmac.compare_digest(digest_of(client.token), digest):
             return ClaimAnswer.TAKEN
+        # Ours goes first, before the other is answered: for no moment do two instances have the id.
         self._unregister(peer_id)
         return ClaimAnswer.YIELDED
 
@@ -278,6 +281,7 @@ class PeerServer:
 
     def handle_timer(self, now: float) -> None:
         """Expire what waited too long; drop who was silent too long."""
+        # In the order of their expiry, which is that of their beginning: only what is due is looked at.
         while self._waiting and next(iter(self._waiting.values())).expires_s <= now:
             target, source = next(iter(self._waiting))
             self._take_waiting(target, source)

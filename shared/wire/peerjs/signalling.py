@@ -187,11 +187,13 @@ class SignallingClient:
         try:
             message = decode_message(text)
         except RemoteProtocolError as error:
+            # An OFFER that we cannot use still has a dialer, who waits for a word; nobody waits for the rest.
             src = _source_of_offer(text)
             return [OfferUnusable(src) if src else MessageRefused(error.cause)]
         if isinstance(message, Offer | Answer | Candidate | Leave | Expire):
             # Whatever is relayed to us shows that we are registered, OPEN or not.
             opened = self._opened(reattached=True)
+            # The echo itself is news of nobody.
             return opened if message.src == self._id else opened + self._receive_from_peer(message, now)
         if isinstance(message, Open):
             return self._opened(reattached=False)
@@ -210,6 +212,7 @@ class SignallingClient:
         """
         if self._state is SignallingState.CLOSED:
             raise LocalProtocolError("the signalling socket is closed")
+        # Not for heartbeats and the echo, which are few and keep the registration.
         if len(self._outbox) >= MAX_QUEUED_MESSAGES:
             raise SwarmbridgeError(Cause.BUSY, "too many signalling messages wait")
         self._outbox.append(encode_message(message))

@@ -151,6 +151,7 @@ class TrackerClient:
             raise LocalProtocolError("an offer id is used once")
         if len(self._pending) + len(ids) > MAX_PENDING_OFFERS:
             raise LocalProtocolError("too many offers are open")
+        # The first announce of a socket says so, whatever made it due.
         event = event if self._started or event else "started"
         request = Announce(
             self._info_hash, self._peer_id, event, tuple(offers), uploaded, downloaded, left, numwant=len(offers)
@@ -167,6 +168,7 @@ class TrackerClient:
 
         Raises: SwarmbridgeError(EXPIRED): it is not open, or no longer; close the connection.
         """
+        # Taken out even where it is too late: an offer is answered once.
         deadline = self._incoming.pop((peer_id, offer_id), None)
         if deadline is None or deadline <= now:
             raise SwarmbridgeError(Cause.EXPIRED, "the offer is not open")
@@ -214,6 +216,7 @@ class TrackerClient:
         if isinstance(response, ScrapeReply):
             counts = response.files.get(self._info_hash)
             return [Scraped(counts)] if counts is not None else []
+        # None: a failure of the whole socket, which is every machine's business.
         if response.info_hash not in (self._info_hash, None):
             return []
         match response:

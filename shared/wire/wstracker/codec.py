@@ -146,6 +146,7 @@ def named_failure(text: str | bytes, reason: str) -> Failure:
         wire = _named.decode(text)
     except UNDECODABLE:
         return Failure(reason)
+    # A scrape has a list; its failure is for the first.
     first = wire.info_hash[0] if isinstance(wire.info_hash, list) and wire.info_hash else wire.info_hash
     try:
         info_hash = _hash(first) if isinstance(first, str) else None
@@ -307,6 +308,7 @@ def _description(tree: dict[str, Any] | None, kind: str) -> Description:
     if type_ != kind or not isinstance(sdp, str):
         _refuse("not a session description")
     extra = {key: value for key, value in tree.items() if key not in ("type", "sdp")}
+    # Before it is encoded, which goes down by recursion.
     if not _is_shallow(extra, MAX_EXTRA_DEPTH):
         _refuse("nested too deep beside an SDP", Cause.TOO_LARGE)
     if extra and len(_encoder.encode(extra)) > MAX_EXTRA_BYTES:

@@ -220,6 +220,7 @@ class Tracker:
         """Another instance has this member. Ignored for a swarm without members of our own."""
         swarm = self._swarms.get(info_hash)
         member = (instance, info_hash, peer_id)
+        # An instance is a socket with many members: its end takes them all.
         joined = self._sockets.setdefault(instance, set())
         if swarm is None or (member not in joined and len(joined) >= MAX_REMOTE_MEMBERS):
             return
@@ -240,6 +241,7 @@ class Tracker:
     def remote_offer(self, instance: SocketId, target: bytes, offer: OfferRelayed, now: float) -> None:
         """Another instance chose a member of ours, `target`, for an offer of one of its own."""
         swarm = self._swarms.get(offer.info_hash)
+        # One socket of the peer is enough, if it came on several: the others are the same page.
         own = [each for each in (swarm.peers.get(target, ()) if swarm else ()) if each[0] >= 0]
         if not own:
             self.refused[Cause.CLOSED] += 1
@@ -292,6 +294,7 @@ class Tracker:
         if announce.dropped_offers:
             self.refused[Cause.INVALID] += announce.dropped_offers
         if announce.event == "stopped":
+            # Somebody who says `stopped` twice, or never joined, gets a reply all the same.
             if member in self._members:
                 self._leave(member)
         elif not self._may_join(member):
