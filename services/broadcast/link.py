@@ -35,7 +35,6 @@ class MeshLink:
         clock: Clock,
         on_down: Callable[[MeshLink, Cause], None],
     ) -> None:
-        self.own_id = own_id
         self.link = LinkId(own_id.hex())
         self._far_id = far_id
         self._far_subject = far_subject

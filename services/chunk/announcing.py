@@ -47,6 +47,7 @@ class Announcer:
         rest_s = 0.0
         while True:
             if known != self._index.changes or rest_s <= 0:
+                # Sorted only then: the list of a large node costs more than saying it.
                 if known != self._index.changes:
                     known, manifests = self._index.changes, self.manifests()
                 rest_s = ANNOUNCE_EVERY_S
@@ -76,6 +77,7 @@ class Heard:
         self._peers.move_to_end(message.stamp.peer)
         for manifest_id in filter(is_manifest_id, message.manifests[-MAX_HEARD_IDS:]):
             ids[manifest_id] = None
+            # The latest said is the likeliest to be asked for.
             ids.move_to_end(manifest_id)
         while len(ids) > MAX_HEARD_IDS:
             ids.popitem(last=False)

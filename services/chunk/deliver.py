@@ -167,12 +167,16 @@ class _Delivery:
         try:
             if isinstance(answered.answer, NotFound):
                 self.absent = True
+            # A second answer (a hedge's) that arrives after a good one is not pulled: its verdict ends its hop all the
+            # same.
             elif self.kept is None:
                 await self._keep(answered)
         except SwarmbridgeError as error:
             cause = error.cause
         if answered.body is not None:
+            # Before the verdict: it ends the delivery, and the worker's room is free by then.
             await release(self._bus, self._subjects, answered.body)
+        # Only what was verified counts as carried by its transport.
         size = answered.body.length if answered.body is not None and cause is None else 0
         await self._tell(answered.manager, Verdict(answered.delivery_id, answered.hop, cause, size))
 

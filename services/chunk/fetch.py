@@ -95,6 +95,7 @@ class Fetching:
     async def _fetch(self, request: FetchFile, transfer: str, progress: Progress) -> None:
         holders = self._holders(request)
         manifest = await self._manifest(request.manifest, holders, transfer, progress)
+        # Counted, as two callers may fetch the same file: `rm` keeps away while any of them does.
         self.at_work[manifest.digest] += 1
         try:
             await self._chunks(manifest, holders, transfer, progress)
@@ -128,11 +129,14 @@ class Fetching:
         if not is_manifest_id(request.manifest) or len(request.holders) > MAX_HOLDERS:
             raise SwarmbridgeError(Cause.INVALID, "no manifest named, or too many holders")
         for holder in request.holders:
+            # Raises where it is no token at all, before anything is asked or stored.
             token_key(holder)
+        # In the caller's order, each once: the plan prefers the first.
         return [holder for holder in dict.fromkeys(request.holders) if holder != self.own]
 
     async def _keep(self, manifest: Manifest, *, complete: bool) -> None:
         known = await self.index.find(manifest.digest)
+        # Written again it would only be news to every instance's watch.
         if known is not None and known.complete and complete:
             return
         # Indexed first: another signer's fileId is refused before anything is stored.
@@ -166,12 +170,14 @@ class Fetching:
                 result = await self.deliveries.ask(
                     holder, RequestManifest(manifest_id), MAX_MANIFEST_BYTES, answers.accept, transfer=transfer
                 )
+                # Only of a page that answered: one that is silent would be silent to every other name too.
                 if answers.manifest is None and result.absent:
                     await self._by_other_names(holder, answers, transfer)
                 if answers.manifest is not None:
                     progress.counts.waits(None)
                     return answers.manifest
                 cause = result.cause or ABSENT_CAUSE
+                # One holder that was only silent is worth another round of all.
                 definite = definite and (result.absent or cause in DEFINITE)
             definite_rounds += definite
             if definite_rounds >= DEFINITE_ROUNDS or self.clock() + delay_s > give_up_s:
@@ -264,6 +270,8 @@ class _ChunkFetch:
                 for assignment in plan.assign(now_s):
                     self._open[asyncio.create_task(self._ask(plan, assignment), name="delivery")] = assignment
                 wake_s = min(plan.next_wake_s(now_s) or stalled_at_s, stalled_at_s)
+                # The stall is counted from the last new chunk: answers that bring none, however many, do not put it
+                # off.
                 if await self._settle(plan, wake_s - now_s):
                     self._gained_s = clock()
                     stalled_at_s = self._gained_s + STALLED_AFTER_S
@@ -273,6 +281,7 @@ class _ChunkFetch:
 
     async def _settle(self, plan: FetchPlan, timeout_s: float) -> bool:
         """Wait for deliveries to end, or for the time. Returns: whether a new chunk was stored."""
+        # Every holder rests, or lacks all that is missing.
         if not self._open:
             await asyncio.sleep(timeout_s)
             return False
@@ -281,6 +290,7 @@ class _ChunkFetch:
         for task in ended:
             assignment, result = self._open.pop(task), task.result()
             if result.found:
+                # All that have ended, before the plan assigns again: it goes by windows that are up to date.
                 gained |= self._gain(plan, assignment, result)
             elif result.ours and result.cause is not None:
                 # Our own store cannot take it: no other holder, transport or time would help.
@@ -299,6 +309,7 @@ class _ChunkFetch:
             self._counts.waits(cause)
 
     def _gain(self, plan: FetchPlan, assignment: Assignment, result: Delivered) -> bool:
+        # The slow one of two that were asked: its chunk was stored a second time, and is counted once.
         if not plan.delivered(assignment):
             return False
         self._room.stored(self._manifest.chunk_size(assignment.seq))
@@ -312,6 +323,7 @@ class _ChunkFetch:
         async def accept(answer: PeerAnswer, body: bytes) -> None:
             if not isinstance(answer, ChunkData):
                 raise RemoteProtocolError("another answer than asked for", Cause.INTEGRITY_MISMATCH)
+            # Against the manifest and not the peer's own header: a chunk of another file is no answer.
             verify_chunk(answer, body, self._manifest, ref)
             # Name and type are no part of what was checked: the manifest's are.
             header = msgspec.structs.replace(

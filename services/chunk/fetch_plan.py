@@ -89,6 +89,7 @@ class FetchPlan:
         """The chunk is verified and stored. False where it already was, by another holder."""
         holder = self._close(assignment)
         holder.window = min(holder.window + 1, self._max_window)
+        # One good chunk, and its next failure is a first one again.
         holder.next_rest_s = REST_FIRST_S
         if assignment.seq not in self._missing:
             return False
@@ -102,6 +103,7 @@ class FetchPlan:
     def failed(self, assignment: Assignment, cause: Cause, now_s: float) -> None:
         """The delivery failed, over every transport."""
         holder = self._close(assignment)
+        # Never 0: a holder that is asked nothing could not show that it is well.
         holder.window = max(1.0, holder.window / 2)
         if cause is Cause.BUSY:
             holder.rest_until_s = max(holder.rest_until_s, now_s + BUSY_REST_S)
@@ -121,6 +123,7 @@ class FetchPlan:
 
     def next_wake_s(self, now_s: float) -> float | None:
         """When time alone may allow more; None where only an answer can."""
+        # An earlier moment than needed only costs a look: so all of them, whether or not they matter now.
         times = [holder.rest_until_s for holder in self._holders.values()]
         times += [until_s for holder in self._holders.values() for until_s in holder.absent_until_s.values()]
         times += [opened[0].since_s + SLOW_AFTER_S for opened in self._open.values() if len(opened) == 1]
@@ -131,6 +134,7 @@ class FetchPlan:
         if not free:
             return None
         for seq in self._missing:
+            # Once each while any chunk has not been asked for; `_next_slow` asks twice.
             if seq in self._open:
                 continue
             for peer in free:
@@ -157,6 +161,7 @@ class FetchPlan:
             for peer, holder in self._holders.items()
             if holder.open_count < int(holder.window) and holder.rest_until_s <= now_s
         ]
+        # By share of its window: a fast holder is filled in proportion.
         return sorted(free, key=lambda peer: self._holders[peer].open_count / self._holders[peer].window)
 
     def _open_count(self) -> int:
@@ -164,6 +169,7 @@ class FetchPlan:
 
     def _close(self, assignment: Assignment) -> _Holder:
         opened = self._open[assignment.seq]
+        # By its peer: of two requests for one chunk the other goes on.
         opened.remove(next(entry for entry in opened if entry.peer == assignment.peer))
         if not opened:
             del self._open[assignment.seq]

@@ -48,6 +48,7 @@ class Holdings:
         size_bytes = self._sizes.pop(name, 0)
         self.used_bytes -= size_bytes
         if self._changed is not None:
+            # None: removed. The listing may have seen it before.
             self._changed[name] = None
         return size_bytes
 

@@ -95,7 +95,7 @@ class ManifestIndex:
     async def run(self) -> None:
         """Load manifests for the classes of their refs, until cancelled."""
         while True:
-            if not self._to_load:
+            while not self._to_load:  # one that came may be removed again before we run
                 self._idle.set()
                 self._wanted.clear()
                 await self._wanted.wait()
@@ -120,6 +120,7 @@ class ManifestIndex:
         if manifest.digest not in self._summaries:
             self.check_room()
         await self._claim_alias(manifest)
+        # Before the entry is written: its own watch finds it learnt, and reads no manifest for it.
         self._classes.learn(manifest, stored_ms)
         summary = FileSummary(
             manifest.digest,
@@ -156,10 +157,12 @@ class ManifestIndex:
         # First, so that the watch, which reports our own entry too, finds nothing left to forget.
         orphans = self._classes.forget(digest)
         try:
+            # Only where it still stands for this file: the same signer may have given it to a newer one.
             if await self._read_alias(summary.file_id) == digest:
                 await _patiently(lambda: self._bucket.delete(alias))
             await _patiently(lambda: self._bucket.delete(MANIFEST_PREFIX + digest))
         except BusError:
+            # The file is still there for everybody else: what was forgotten of it is learnt again.
             self._load_soon(digest)
             self._removing.discard(digest)
             raise
@@ -206,6 +209,7 @@ class ManifestIndex:
         if not self._classes.is_named(ref) and self._to_load:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOAD_WAIT_S):
+                    # As long as anything is being read: the ref may be in any of it.
                     await self._idle.wait()
         return self._classes.of(ref)
 
@@ -297,6 +301,7 @@ class ManifestIndex:
         if await _patiently(lambda: self._bucket.create(key, value)) is not None:
             return
         digest = await self._read_alias(manifest.file_id)
+        # None: it was removed in this moment, and whoever removes a file takes its alias along.
         if digest == manifest.digest or digest is None:
             return
         other = await self.find(digest)

@@ -82,11 +82,13 @@ class Progress:
     async def run(self) -> None:
         """Report what changed, and now and then what did not, until cancelled."""
         while True:
+            # At once, before anything has been done: its caller and every view learn that it was taken.
             await self._publish(self._update(RUNNING))
             await asyncio.sleep(UPDATE_INTERVAL_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(REPEAT_EVERY_S):
                     await self.counts.dirty.wait()
+            # Right before the next report, without an await between: no change is lost.
             self.counts.dirty.clear()
 
     async def finish(self, cause: Cause | None, link: str = "") -> TransferUpdate:
@@ -101,6 +103,7 @@ class Progress:
         for delay_s, _ in zip(delays_s(UPDATE_INTERVAL_S, FINAL_TIMEOUT_S), range(FINAL_TRIES), strict=False):
             try:
                 await self._bus.request(self._subjects.reply(self._reply_to), update, Done, FINAL_TIMEOUT_S)
+            # The caller is gone; if it comes back it pings, and gets the end then.
             except NoResponders:
                 return
             except BusError as error:

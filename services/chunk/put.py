@@ -106,6 +106,8 @@ class Putting:
         refs: list[str] = []
         ivs: list[bytes] = []
         with self.puts.begin() as unnamed:
+            # Within `begin` and before the first chunk: from then on no other instance takes what is stored for left
+            # over.
             await self.sweep.mark()
             try:
                 async with aclosing(self._plain_chunks(request.source)) as chunks:
@@ -119,6 +121,7 @@ class Putting:
                             mime=PRIVATE_MIME if private else request.mime,
                             original_name="" if private else request.name,
                         )
+                        # Before it is stored: a sweep of ours between the two would find a chunk that nobody has.
                         unnamed.add(header.ref)
                         refs.append(header.ref)
                         ivs.append(header.iv)
@@ -127,6 +130,7 @@ class Putting:
                         progress.counts.add_chunk(len(plain))
                 manifest = self._signed(request, content_class, key, refs, ivs)
                 await self.store.put_manifest(manifest)
+                # Named by the manifest now: it is not removed below, whatever comes.
                 unnamed.clear()
             finally:
                 if unnamed:
@@ -150,6 +154,7 @@ class Putting:
             manifest = await self.store.get_manifest(file.digest)
             if manifest is not None and await self._is_stored_as(request.source, manifest, progress):
                 return manifest
+            # Compared and found another: it begins from zero.
             progress.counts.chunks_done = progress.counts.bytes_done = 0
         return None
 
@@ -208,6 +213,7 @@ class Putting:
                     filled += len(taken)
                     part = part[len(taken) :]
                     if filled == len(buffer):
+                        # The same buffer again and again: each piece is encrypted before the next is asked for.
                         yield memoryview(buffer)
                         filled = 0
         if filled:

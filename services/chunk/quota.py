@@ -22,6 +22,7 @@ class Room:
 
     def stored(self, plain_bytes: int) -> None:
         """A chunk of so many bytes is in the store now."""
+        # Not below 0: a chunk that came twice would give room that nobody has.
         self.promised_bytes = max(0, self.promised_bytes - plain_bytes - STORED_OVERHEAD_BYTES)
 
 

@@ -103,6 +103,7 @@ class ChunkStore:
         stored = msgspec.msgpack.encode(
             StoredChunk(header.seq, header.total, header.size, header.iv, header.mime, header.original_name)
         )
+        # Joined: obstore takes one object's bytes at once.
         data = b"".join((len(stored).to_bytes(HEADER_LENGTH_BYTES, "big"), stored, cipher))
         await self._put(_chunk_path(header.ref), data)
         self.holdings.add(header.ref, len(data))
@@ -146,6 +147,7 @@ class ChunkStore:
         if data is None:
             return None
         try:
+            # Checked at every read: it is what chunks are verified against.
             return await open_manifest(bytes(data), digest)
         except RemoteProtocolError:
             log.error("a stored manifest is damaged")
@@ -191,10 +193,12 @@ class ChunkStore:
 
         Callers that come while a listing runs share the next one.
         """
+        # Read before the lock: one that runs already may have passed what its caller has just written.
         wanted = self._listings_begun + 1
         async with self._listing:
             if self._listings_done < wanted:
                 self._listings_begun += 1
+                # Before the first page: what is written from here on may be in the listing or not.
                 self.holdings.listing_begins()
                 try:
                     self._last_listing = await self._list()
@@ -209,6 +213,7 @@ class ChunkStore:
         listing, sizes = Listing(), dict[str, int]()
         for prefix, found in (("c", listing.chunks), ("p", listing.marks), ("m", listing.manifests)):
             async with _translated():
+                # A page at a time, so that the loop gets its turn between a thousand objects and the next.
                 async for page in obstore.list(self._objects, prefix=prefix, chunk_size=LIST_PAGE_OBJECTS):
                     for meta in page:
                         name = meta["path"].rpartition("/")[2]

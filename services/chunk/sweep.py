@@ -89,6 +89,7 @@ class Sweep:
         Raises: SwarmbridgeError where the store cannot be used; nothing is removed then that may be named.
         """
         await self._store.put_mark(self._instance)  # its time is the store's "now"
+        # Behind the mark: its time is the store's now, and what is younger came since.
         listing = await self._store.list_all()
         named_elsewhere = await self._learn(listing)
         unnamed = {
@@ -96,12 +97,14 @@ class Sweep:
             for ref, at in listing.chunks.items()
             if not self._index.is_named(ref) and ref not in named_elsewhere
         }
+        # Asked now, after every await: a put may have begun while the manifests were learnt.
         orphans = [ref for ref, at in unnamed.items() if ref not in self._puts and self._may_go(at, listing)]
         if orphans:
             log.warning("%d chunks that no manifest names are removed", len(orphans))
             await self._store.delete_chunks(orphans)
         await self._store.remove_drafts()
         await self._forget_marks(listing)
+        # What was left is looked at again soon: its reason is gone when another instance's mark is old.
         return len(orphans) == len(unnamed)
 
     async def _learn(self, listing: Listing) -> set[str]:
@@ -133,11 +136,13 @@ class Sweep:
         for name, at in listing.marks.items():
             if now - at > timedelta(seconds=MARK_STALE_S):
                 await self._store.delete_mark(name)
+        # The round wrote one for its time alone: with no puts in flight it says what is not so.
         await self._renew_mark()
 
     async def _renew_mark(self) -> None:
         """Write the mark again while there are puts, else remove it."""
         async with self._marking:
+            # Set under the lock: a put that begins meanwhile waits in `mark`, and writes it again.
             self._marked = bool(self._puts)
             if self._marked:
                 await self._store.put_mark(self._instance)

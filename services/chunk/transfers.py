@@ -91,6 +91,7 @@ class Transfers:
         """
         if self._closing:
             raise SwarmbridgeError(Cause.DRAINING)
+        # Asked again by a caller that has missed the end: the work is not done twice.
         if call_id in self._ended:
             self._repeat(call_id)
         elif call_id in self._running:
@@ -100,6 +101,7 @@ class Transfers:
                 raise SwarmbridgeError(Cause.BUSY, "too many transfers at a time")
             progress = Progress(self._bus, self._subjects, call_id=call_id, kind=kind, reply_to=reply_to)
             task = self._tasks.start(self._run(call_id, kind, progress, work), name=kind)
+            # Behind the start and without an await: the task's first step finds its entry.
             self._running[call_id] = _Running(progress, task, self._clock())
             # Not in `_run`: a task that is cancelled before its first step never gets there.
             task.add_done_callback(lambda _: self._running.pop(call_id, None))
@@ -144,6 +146,7 @@ class Transfers:
     def _cancel(self, call_id: bytes) -> None:
         running = self._running.get(call_id)
         if running is not None and not running.cancelled:
+            # Tells `_run` whose cancellation it is: the caller hears of its own, and not of the process's.
             running.cancelled = True
             running.task.cancel()
 
@@ -156,6 +159,7 @@ class Transfers:
         link, cause = "", None
         try:
             turns = self._turns[kind]
+            # Said before the turn is waited for: the caller sees why nothing moves.
             progress.counts.waits(Cause.BUSY if turns.locked() else None)
             async with turns:
                 progress.counts.waits(None)
@@ -170,6 +174,7 @@ class Transfers:
             log.error("a transfer ended with %s", type(error).__name__, exc_info=log.isEnabledFor(logging.DEBUG))
             cause = Cause.OTHER
         finally:
+            # Before the final update: a progress report behind it would look like a transfer that runs again.
             telling.cancel()
             await asyncio.wait([telling])
         await self._end(call_id, progress, cause, link)

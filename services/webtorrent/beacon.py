@@ -88,6 +88,7 @@ class Beacon:
         self._wanted.move_to_end(keys.public)
         if len(self._wanted) > MAX_LOOKED_UP:
             public, _ = self._wanted.popitem(last=False)
+            # Bounded with the keys: a replay of what was forgotten leads, at worst, to a wire that fails its seal.
             self._newest_s.pop(public, None)
         self._dht.get_item(keys.public)
 

@@ -135,6 +135,7 @@ class Bootstrap:
         address, cause = None, None
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
+                # Each time, and within the same two seconds: a name may lead elsewhere by now.
                 address = await _resolved(text)
                 await self._ping(address)
         except TimeoutError:

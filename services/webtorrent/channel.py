@@ -94,6 +94,7 @@ class ChannelConnection:
 
     async def send(self, frame: bytes) -> None:
         """Write one frame. Raises: TransportError(CLOSED): the wire is over."""
+        # On top of the channel's own mark: the writer alone waits there.
         while self._queued_bytes > HIGH_MARK_BYTES and not self._over:
             self._room.clear()
             await self._room.wait()
@@ -116,6 +117,7 @@ class ChannelConnection:
     def _on_open(self) -> None:
         if self._over:
             return
+        # The wires' limits are asked when it opens; until then those of the channels held.
         if not self._owner.connected(self):
             self._over = True
             self._tasks.start(self._close_rtc(0.0), name="channel-close")
@@ -126,6 +128,7 @@ class ChannelConnection:
         )
         self._writer = self._tasks.start(self._write_all(), name="channel-write")
         self.opened.set()
+        # Last: the handshake that it sends may be answered at once, to a stream that is complete by then.
         self._driver.start()
 
     def _on_message(self, data: bytes) -> None:
@@ -134,6 +137,7 @@ class ChannelConnection:
 
     def _on_closed(self, cause: Cause) -> None:
         self._gone = True
+        # A path that never was is the same to a wire as a peer that left: it never had a word.
         self._end(Cause.CLOSED if cause is Cause.ICE_FAILED else cause)
 
     # ── within ──────────────────────────────────────────────────────────────────────────────────────────
@@ -150,6 +154,8 @@ class ChannelConnection:
                 data = memoryview(self._queue.popleft())
                 for start in range(0, len(data), WRITE_BYTES):
                     try:
+                        # A slice at a time: `send` waits when the channel is full, and a 64 KiB record would go past
+                        # its mark.
                         await self.rtc.send(bytes(data[start : start + WRITE_BYTES]))
                     except TransportError as error:
                         self._end(error.cause)

@@ -101,6 +101,7 @@ class Channels:
 
     async def offers(self, count: int) -> list[ChannelOffer]:
         """Up to `count` offers, old ones first; fewer where there is no room, none where aiortc is missing."""
+        # aiortc loads in a thread; an announce without its offers would have to be made again.
         await self._loaded.wait()
         self._drop_old()
         taken = [self._spare.pop() for _ in range(min(count, len(self._spare)))]
@@ -124,6 +125,7 @@ class Channels:
         self._tasks.start(self._take(offer, peer_id, sdp, wait_s), name="channel-take")
 
     async def _take(self, offer: ChannelOffer, peer_id: bytes, sdp: str, wait_s: float) -> None:
+        # Looked at again after the await: it may have been taken, or closed, meanwhile.
         if await self._wires.peer_comes(peer_id, wait_s) or offer not in self._out:
             self.give_back(offer)
             return
@@ -152,12 +154,14 @@ class Channels:
             await stream.abort(Cause.CLOSED)
             raise
         self.offers_made += 1
+        # Only now: gathering takes a while, in which `close` must not find half an offer.
         self._out.add(offer)
         return offer
 
     def _drop_old(self) -> None:
         oldest = self._clock() - OFFER_AGE_S
         for offer in [each for each in self._spare if each.made_at < oldest]:
+            # Those that are out are dropped when they come back: a tracker may still bring an answer.
             self._spare.remove(offer)
             offer.stream.close(Cause.EXPIRED)
 
@@ -203,6 +207,7 @@ class Channels:
         """Until the channel is open or over, its time is up, or the peer with the id `by_tcp` has come by TCP."""
         ways: list[asyncio.Task[bool]] = [asyncio.create_task(_open_or_over(stream))]
         if by_tcp:
+            # A node that came by TCP needs no channel, which costs ten times as much.
             ways.append(asyncio.create_task(self._wires.peer_comes(by_tcp, OPEN_TIMEOUT_S)))
         try:
             await asyncio.wait(ways, timeout=OPEN_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)

@@ -104,6 +104,7 @@ class WireConnection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
         self._socket = transport.get_extra_info("socket")
+        # Requests and acks are small frames: Nagle would hold each back for the last one's ACK.
         self._set_option("TCP_NODELAY")
         self._transport.set_write_buffer_limits(high=HIGH_MARK_BYTES, low=LOW_MARK_BYTES)
         if not self._owner.connected(self):
@@ -154,6 +155,7 @@ class WireConnection(asyncio.BufferedProtocol):
         if transport is not None:
             transport.close()
             if not self._gone.is_set():
+                # A peer that does not read would keep a closed stream, and its buffer, indefinitely.
                 asyncio.get_running_loop().call_later(CLOSE_LINGER_S, transport.abort)
 
     async def abort(self, cause: Cause) -> None:

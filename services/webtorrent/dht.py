@@ -100,6 +100,7 @@ class Dht:
         """A node of the rendezvous document that answers."""
         if node in self._nodes:
             return
+        # The one that answered last first.
         self._nodes = [node, *self._nodes][:MAX_NODES]
         self._eager_s = EAGER_FIRST_S
         if self._session is not None:
@@ -140,6 +141,7 @@ class Dht:
             await self._keep_announced()
         finally:
             loop.remove_reader(ours)
+            # Before the socket is closed: libtorrent's thread would write into whatever has that number next.
             self._session.set_alert_fd(-1)
             await self._drop_session()
             ours.close()
@@ -159,7 +161,9 @@ class Dht:
                 | categories.dht_operation_notification
                 | categories.stats_notification,
                 "enable_dht": True,
+                # None of its own: the public DHT is asked only where the rendezvous document names it.
                 "dht_bootstrap_nodes": "",
+                # A port that is taken is an error to be seen: on the next one nobody would look for us.
                 "max_retry_port_bind": 0,
                 "listen_system_port_fallback": False,
                 **dict.fromkeys(("enable_lsd", "enable_upnp", "enable_natpmp"), False),
@@ -201,6 +205,7 @@ class Dht:
         settled = self.joined and not self._alone()
         self._eager_s = EAGER_FIRST_S if settled else min(EAGER_CAP_S, 2 * self._eager_s)
         for node in self._nodes[:MAX_NODES]:
+            # libtorrent forgets a node that did not answer; given again it is asked again.
             if not self.joined:
                 self._session.add_dht_node((node.host, node.port))
         self._session.dht_announce(self._infohash, self._wire_port, 0)
@@ -214,6 +219,7 @@ class Dht:
 
     def _alerts_came(self, ours: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
+            # It writes a byte for each batch of alerts; they are taken all at once.
             while ours.recv(4096):
                 pass
         for alert in self._session.pop_alerts():

@@ -57,8 +57,10 @@ class WireDriver:
             self._timer = None
 
     def _handle(self, events: list[Event]) -> None:
+        # Before the events: an owner that closes on one of them must not cut off what the machine has just said.
         self._flush()
         for event in events:
+            # An event's handler may have ended it: what came behind in the same read is nobody's.
             if self.over:
                 return
             if isinstance(event, Closed):

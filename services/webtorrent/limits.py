@@ -24,8 +24,9 @@ REFUSED_LINKS = "links"
 REFUSED_ADDRESS = "links_of_address"
 REFUSED_HALF_OPEN = "half_open"
 REFUSED_ENDPOINT = "endpoint"
-REFUSED_RECORD = "dht_record"
 """An endpoint that the address rule forbids, or that is none."""
+REFUSED_RECORD = "dht_record"
+"""A record that is not of the node whose it should be, or an old one again."""
 REFUSED_DUPLICATE = "duplicate"
 REFUSED_DESCRIPTION = "description"
 """An offer or an answer that describes no data channel of ours."""
@@ -69,6 +70,7 @@ class Admission:
     def _left(self, address: str, half_open: bool) -> None:
         self._half_open -= half_open
         self._by_address[address] -= 1
+        # A Counter keeps its zeros: it would grow by every address that ever dialled.
         if not self._by_address[address]:
             del self._by_address[address]
 
@@ -83,6 +85,7 @@ class Seat:
         self._left = False
 
     def opened(self) -> None:
+        # Once: a second opening of the same wire would free a place that somebody else has.
         if self._half_open and not self._left:
             self._half_open = False
             self._admission._opened()

@@ -52,6 +52,7 @@ class Strangers:
     def redials(self, address: str, now: float) -> None:
         """Somebody at this address was closed after a handshake of ours, and would dial again at once."""
         known = self._addresses.get(address)
+        # Within REMEMBERED_S of the last time it is the same peer's persistence; after that it may be another's first.
         times = known.times + 1 if known is not None and now - known.seen_at < REMEMBERED_S else 0
         left = min(REFUSALS_CAP, REFUSALS_FIRST * 2**times)
         _remember(self._addresses, address, _Address(now, times, left))
@@ -66,6 +67,7 @@ class Strangers:
         known = self._addresses.get(address)
         if known is None or not known.left or now - known.seen_at >= REMEMBERED_S:
             return True
+        # Counted down and not timed: a webtorrent stops after so many dials, however far apart they are.
         known.left -= 1
         return False
 

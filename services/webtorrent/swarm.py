@@ -116,6 +116,7 @@ class Swarm:
             if count >= MAX_ENDPOINTS_PER_ANSWER or not self._allows(each.host):
                 refused += 1
                 continue
+            # By the endpoints' own order, which both ends know: without it both would dial, and close one of the two.
             yields = source is Source.DHT and self._ours is not None and self._ours < each
             known = self._remember(each, source, now, max(wait_s, THEIR_TURN_S if yields else 0.0))
             if known is not None and source is Source.TRACKER:
@@ -129,6 +130,7 @@ class Swarm:
             if not self._allows(each.host):
                 refused += 1
             elif (known := self._remember(each, Source.HINT, now, 0.0)) is not None and known.idle:
+                # Whatever it was before: somebody whom we want may listen there now.
                 known.key, known.useless, known.not_before = key, False, now
                 self._sooner(known, now, HURRY_SPACING_S)
         return refused
@@ -148,6 +150,7 @@ class Swarm:
         )
         wanted = []
         for _, each in waiting[: max(0, room)]:
+            # Marked as dialling only with a token: what has to wait stays due, and comes first next time.
             if not self._bucket.take(now):
                 break
             known = self._known[each]
@@ -186,14 +189,17 @@ class Swarm:
             return
         known.links -= 1
         known.heard_at = now
+        # A link that ended at once proves nothing: its back-off goes on where it was.
         if now - known.linked_at >= PROVEN_AFTER_S:
             known.delays = self._delays()
         self._wait(known, cause, now)
+        # Whoever dialled the last one dials again: both at once would make two, of which one is closed.
         if not we_dialled:
             known.dial_at += THEIR_TURN_S
 
     def mark_own(self, endpoint: Endpoint, now: float) -> None:
         """It is our own wire: never dial it. The first one is how others know us."""
+        # The first stays: `learn` compares with it, and both ends must see the same.
         self._ours = self._ours or endpoint
         known = self._remember(endpoint, Source.PEER, now, 0.0)
         if known is not None:
@@ -236,6 +242,7 @@ class Swarm:
         idle = [(known.heard_at, endpoint) for endpoint, known in self._known.items() if known.idle]
         if not idle:
             return False
+        # The one that nobody has named for longest.
         del self._known[min(idle)[1]]
         return True
 

@@ -216,7 +216,7 @@ class TrackerMember:
 
     async def _serve(self, socket: ClientSocket) -> None:
         context = self._context
-        client = TrackerClient(context.infohash, context.peer_id, context.clock(), offer_count=OFFERS)
+        client = TrackerClient(context.infohash, context.peer_id, context.clock())
         wire = context.wire(socket.local_address)
         try:
             await until_first_ends(self._read(socket, client, wire), self._write(socket, client, wire))
@@ -226,6 +226,7 @@ class TrackerMember:
 
     async def _write(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
         while True:
+            # Before the work: a message that is read during a send is followed by another round.
             self._wake.clear()
             await self._announce_if_due(client, wire)
             for text in client.data_to_send():
@@ -260,10 +261,13 @@ class TrackerMember:
         wanted = self._search_wanted and since_s >= MIN_ANNOUNCE_S
         alone = self._context.alone() and since_s >= ALONE_INTERVAL_S
         if due or wanted or alone:
+            # Before the offers are awaited: a search that is asked for meanwhile is one more.
             self._search_wanted = False
             self._announced_at = now
             offers = await self._make_offers(wire)
+            # Behind the offers, whose gathering is no part of the tracker's round trip.
             self._sent_at = self._context.clock()
+            # left=1: we are no seed; a tracker may bring seeds together with leechers only.
             client.announce(offers, self._sent_at, left=1)
 
     def _expired(self, offer_id: bytes) -> None:
@@ -319,6 +323,7 @@ class TrackerMember:
         if self._context.wires.is_stranger(event.peer_id):
             self._context.refused[Cause.NO_EXTENSION.value] += 1
             return
+        # After the free refusals: only what would cost us a channel takes a token.
         if not self._answers.take(self._context.clock()):
             self._context.refused[REFUSED_TRACKER_RATE] += 1
             return
@@ -347,6 +352,7 @@ class TrackerMember:
         return True
 
     async def _answer(self, event: OfferReceived, client: TrackerClient, wire: list[str], is_node: bool) -> None:
+        # A node that has no channels still gives its wire by the hint.
         sdp = None
         if event.offer.sdp != EMPTY_SDP:
             sdp = await self._context.channels.answer(event.peer_id, event.offer.sdp, tcp_first=is_node)

@@ -137,6 +137,7 @@ class Wires:
             self._refused[refusal] += 1
             self._swarm.dial_failed(wanted.endpoint, Cause.BUSY, self._clock())
             return
+        # Before the connect: dials in flight count as half open.
         seat = self._admission.take(host)
         # Our own address as the source: a peer puts it together with the port that our handshake names.
         source = None if is_wildcard(self._host) else (self._host, 0)
@@ -250,12 +251,15 @@ class Wires:
         self._bytes_in += connection.bytes_in
         self._bytes_out += connection.bytes_out
         wire.seat.leave()
+        # Its socket may still have bytes to send; `close` waits for these as well.
         self._leaving = {each for each in self._leaving if not each.gone} | {connection}
         now = self._clock()
         if wire.counted:
+            # Only by the wire that took it: a twin that was turned away never had it.
             self._directions.discard((wire.peer_id, connection.offered))
         if cause is Cause.NO_EXTENSION and wire.peer_id:
             self._strangers.useless(wire.peer_id, self._redials_from(wire), now)
+        # Ended before anybody above heard of it: the swarm's business and a counter's, and no LinkDown.
         if wire.link is None:
             if cause is not Cause.CLOSED and wire.refused_as is None:
                 wire.refused_as = cause.value
@@ -293,6 +297,7 @@ class Wires:
         )
         connection = WireConnection(wire, self, self._buffer, self._clock, offered=wanted is not None)
         if wanted is not None and seat is not None:
+            # Known before it is connected: `connected` must not take a second seat for it.
             self._wires[connection] = _Wire(connection, seat, wanted)
         return connection
 
@@ -305,6 +310,7 @@ class Wires:
             wire.refused_as = ""
             return
         direction = (event.peer_id, wire.connection.offered)
+        # One wire each way is kept: both ends may dial at once, and each would close the other's.
         if direction in self._directions:
             self._refuse_twin(wire)
             return
@@ -322,6 +328,7 @@ class Wires:
             wire.refused_as = Cause.UNAUTHENTICATED.value
             wire.connection.close(Cause.UNAUTHENTICATED)
             return
+        # From here on it is no longer half open.
         wire.seat.opened()
         wire.link = new_link_id()
         self._links[wire.link] = wire
@@ -342,6 +349,7 @@ class Wires:
         if guest:
             speech = SWARM_SPACE if wire.connection.encrypted else SWARM_SPACE_CLEAR
         self._emit(LinkUp(wire.link, offered, binding, expected_key, speech, guest))
+        # After LinkUp: who waits for the peer may use its link at once.
         for waiting in self._awaited.get(wire.peer_id, ()):
             if not waiting.done():
                 waiting.set_result(None)

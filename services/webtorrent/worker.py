@@ -95,6 +95,7 @@ class Worker:
     async def run(self) -> None:
         """Serve until cancelled. Raises: TransportError(REFUSED): the wire's address is taken or not ours."""
         try:
+            # First: everything else tells others the port that it got.
             await self._listen()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._dial_due(), name="dials")
@@ -111,6 +112,7 @@ class Worker:
                     group.create_task(self._channels.run(), name="channels")
         finally:
             await self._tasks.close()
+            # Before the channels: those that are open are the wires' and end with a LinkDown each.
             await self.wires.close()
             await self._channels.finish()
 
@@ -124,6 +126,7 @@ class Worker:
         self._count_refused(len(hint.endpoints) - len(endpoints) + self._swarm.hint(endpoints, hint.key, now))
         if self._beacon is not None and hint.key:
             self._beacon.look_up(hint.key)
+        # The time to a peer is measured from the first wish, not from the last.
         if self._looking_since is None and not self.wires.link_count:
             self._looking_since = now
         self._swarm.hurry(now)
@@ -133,6 +136,7 @@ class Worker:
         self._dial_wake.set()
         ways = self._ways()
         hopeless = not (ways.dht_joined or ways.trackers_up or self._swarm.may_lead_somewhere)
+        # In the first moments nothing has had time to answer, which is no failure yet.
         if hopeless and ways.age_s >= START_GRACE_S:
             raise TransportError(Cause.SIGNALLING_UNAVAILABLE)
 

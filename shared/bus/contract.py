@@ -50,7 +50,6 @@ class KvEntry:
     key: str
     value: bytes | None
     revision: int
-    created_ms: int
 
 
 class KeyValue(Protocol):

@@ -149,7 +149,9 @@ class Blocklist:
             return _DECODER.decode(entry.value)
         except UNDECODABLE:
             self.malformed += 1
-            log.error("blocklist: the entry of %s cannot be read and blocks everything", entry.key)
+            log.error(
+                "blocklist: the entry of %s cannot be read and blocks everything, %d so far", entry.key, self.malformed
+            )
             return Block(note="the stored entry cannot be read")
 
     def _apply(self, peer: str, block: Block | None) -> None:

@@ -194,7 +194,7 @@ class Flags:
 
     def _ignore(self, entry: KvEntry) -> None:
         self.malformed += 1
-        log.error("flag %s: its stored value cannot be read and is ignored", entry.key)
+        log.error("flag %s: its stored value cannot be read and is ignored, %d so far", entry.key, self.malformed)
 
     def _apply(self, name: str, value: FlagValue, revision: int) -> None:
         before = self._values[name]

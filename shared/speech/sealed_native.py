@@ -8,50 +8,38 @@ The seal numbers records, so a frame is sealed when the transport is ready for i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
-from shared.content.messages import PeerAnswer, PeerRequest
 from shared.errors import Cause, RemoteProtocolError
 from shared.ids import member_token
 from shared.speech.budget import ByteBudget
-from shared.speech.contract import Event, PeerProved, SpeechEnded
+from shared.speech.contract import PeerProved, SpeechEnded
 from shared.speech.native import MAX_OPEN_REQUESTS, NativeLink
 from shared.speech.native_queues import NativeQueues
+from shared.speech.native_speech import NativeSpeech
 from shared.wire.sealed.sealed_link import FrameOpened, Sealed, SealedLink
 
 HANDSHAKE_TIMEOUT_S = 10.0
 """For three messages; a browser on a bad network is slower than a node."""
 
 
-class SealedNative:
+class SealedNative(NativeSpeech):
     """Implements shared.speech.contract.Speech.
 
     States:  handshake -> open (PeerProved) -> ended, by a failure of either layer or by silence.
     Source:  ours; the frames are shared.wire.native's, the seal is shared.wire.sealed's.
     """
 
-    acks = True
-    confirms = True
     max_asked = MAX_OPEN_REQUESTS
     """The peer refuses more than this."""
 
     def __init__(self, seal: SealedLink, budget: ByteBudget, now: float, unix_s: float) -> None:
         """budget: for bodies in reassembly. now, unix_s: the same moment on the two clocks, for certificates."""
+        native = NativeLink(now, budget)
+        super().__init__(native, NativeQueues(native), budget)
         self._seal = seal
-        self._budget = budget
-        self._native = NativeLink(now, budget)
-        self._queues = NativeQueues(self._native)
         self._opened_at = now
         self._unix_offset_s = unix_s - now
         self._handshake: deque[bytes] = deque(seal.data_to_send())
-
-    @property
-    def rtt_s(self) -> float:
-        return self._native.rtt_s
-
-    @property
-    def asked_count(self) -> int:
-        return self._native.asked_count
 
     @property
     def claimed_key(self) -> bytes:
@@ -76,9 +64,6 @@ class SealedNative:
             self._handshake.extend(self._seal.data_to_send())
         self._queues.queue_native()
 
-    def events(self) -> list[Event]:
-        return self._queues.events()
-
     def next_record(self) -> bytes | None:
         if self._handshake:
             return self._handshake.popleft()
@@ -101,35 +86,6 @@ class SealedNative:
             self._queues.report(SpeechEnded(Cause.UNAUTHENTICATED))
 
     def close(self) -> None:
-        self._queues.forget_unsent()
+        super().close()
         self._handshake.clear()
         self._seal.close()
-        self._budget.give_all()
-
-    # ── requests ──
-
-    def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
-        self._queues.ask(request_id, request, remaining_ms, traceparent, now)
-
-    def cancel(self, request_id: bytes) -> None:
-        self._queues.cancel(request_id)
-
-    def open_requests(self) -> list[bytes]:
-        return self._native.open_requests()
-
-    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
-        self._queues.answer(request_id, answer, body_bytes)
-
-    def take_body(self, request_id: bytes, data: memoryview) -> int:
-        return self._queues.take_body(request_id, data)
-
-    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
-        self._queues.fail(request_id, cause, retry_after_ms)
-
-    # ── both ways ──
-
-    def announce(self, manifests: Sequence[str]) -> None:
-        self._queues.announce(manifests)
-
-    def goodbye(self, cause: Cause | None = None) -> None:
-        self._queues.goodbye(cause)

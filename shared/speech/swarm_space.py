@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.content.messages import NotFound, PeerAnswer, PeerRequest, RequestManifest
+from shared.content.messages import NotFound, PeerRequest, RequestManifest
 from shared.errors import Cause
 from shared.ids import guest_token
 from shared.speech.budget import ByteBudget
@@ -30,6 +30,7 @@ from shared.speech.contract import (
 )
 from shared.speech.native import NativeLink
 from shared.speech.native_queues import NativeQueues
+from shared.speech.native_speech import NativeSpeech
 
 SWARM_SPACE = "swarm_space"
 SWARM_SPACE_CLEAR = "swarm_space_clear"
@@ -41,28 +42,17 @@ SLICE_BYTES = 16 * 1024
 """Of a body in one frame: what browsers' data channels move in one piece (docs/webtorrent.md)."""
 
 
-class SwarmSpace:
+class SwarmSpace(NativeSpeech):
     """Implements shared.speech.contract.Speech. guest: what the transport calls the peer. clear: see the module."""
 
-    acks = True
-    confirms = True
     max_asked = MAX_ASKED_OF_A_PAGE
     claimed_key = b""
 
     def __init__(self, guest: str, budget: ByteBudget, now: float, *, clear: bool) -> None:
+        native = NativeLink(now, budget, ping_after_s=PING_AFTER_S, silent_after_s=SILENT_AFTER_S)
+        super().__init__(native, NativeQueues(native, SLICE_BYTES), budget)
         self._clear = clear
-        self._budget = budget
-        self._native = NativeLink(now, budget, ping_after_s=PING_AFTER_S, silent_after_s=SILENT_AFTER_S)
-        self._queues = NativeQueues(self._native, SLICE_BYTES)
         self._queues.report(PeerProved(guest_token(guest)))
-
-    @property
-    def rtt_s(self) -> float:
-        return self._native.rtt_s
-
-    @property
-    def asked_count(self) -> int:
-        return self._native.asked_count
 
     # ── the wire ──
 
@@ -86,10 +76,6 @@ class SwarmSpace:
     def handle_timer(self, now: float) -> None:
         self._queues.handle_timer(now)
 
-    def close(self) -> None:
-        self._queues.forget_unsent()
-        self._budget.give_all()
-
     # ── requests ──
 
     def ask(self, request_id: bytes, request: PeerRequest, remaining_ms: int, traceparent: str, now: float) -> None:
@@ -97,31 +83,13 @@ class SwarmSpace:
             self._queues.report(AnswerReceived(request_id, NotFound(request.id), b""))
             return
         # A trace context would tell a stranger what belongs together.
-        self._queues.ask(request_id, request, remaining_ms, "", now)
-
-    def cancel(self, request_id: bytes) -> None:
-        self._queues.cancel(request_id)
-
-    def open_requests(self) -> list[bytes]:
-        return self._native.open_requests()
-
-    def answer(self, request_id: bytes, answer: PeerAnswer, body_bytes: int) -> None:
-        self._queues.answer(request_id, answer, body_bytes)
-
-    def take_body(self, request_id: bytes, data: memoryview) -> int:
-        return self._queues.take_body(request_id, data)
-
-    def fail(self, request_id: bytes, cause: Cause, retry_after_ms: int = 0) -> None:
-        self._queues.fail(request_id, cause, retry_after_ms)
+        super().ask(request_id, request, remaining_ms, "", now)
 
     # ── both ways ──
 
     def announce(self, manifests: Sequence[str]) -> None:
         if not self._clear:
-            self._queues.announce(manifests)
-
-    def goodbye(self, cause: Cause | None = None) -> None:
-        self._queues.goodbye(cause)
+            super().announce(manifests)
 
     # ── within ──
 

@@ -125,11 +125,14 @@ class ReconnectingClient:
         """Stay connected until cancelled."""
         delays = delays_s(self._options.retry_first_s, self._options.retry_cap_s)
         while True:
+            # Of the last try: what a server said then is not why this one ends.
             self._refusal = None
             cause = await self._try()
+            # Proved in this very try: a server that was of use is asked again soon.
             if self.state is ClientState.OPEN:
                 delays = delays_s(self._options.retry_first_s, self._options.retry_cap_s)
             self.failures += 1
+            # What it said, before what we saw: after a refusal the socket merely ends.
             self.cause = self._refusal or cause
             delay_s = next(delays)
             self.retry_at = self._clock() + delay_s
@@ -160,6 +163,7 @@ class ReconnectingClient:
 
     async def _serve_one(self) -> None:
         options = self._options
+        # Each time: its token may be another by now.
         url = await self._url()
         async with asyncio.timeout(options.connect_timeout_s):
             # No compression: a small frame of a hostile server could hold the event loop while it is inflated.
@@ -184,6 +188,7 @@ async def until_first_ends(*parts: Coroutine[Any, Any, None]) -> None:
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Also where we are cancelled ourselves: nothing of a conversation outlives it.
         ended = [task for task in tasks if not task.done()]
         await end_tasks(ended)
     for task in done:

@@ -108,6 +108,7 @@ class _Socket:
 
     def cut(self) -> None:
         """End the connection without a word: the other side does not read."""
+        # The transport goes with it: `finish` has nobody to wait for.
         self._close_code = WSCloseCode.ABNORMAL_CLOSURE
         self._queue.clear()
         self._room.set()
@@ -135,6 +136,7 @@ class _Socket:
         return self._ended or self._close_code is not None
 
     async def _write_one(self, payload: Payload) -> None:
+        # When it is taken and not when it is out: one message of full length may always be on its way.
         self._queued_bytes -= len(payload)
         self._room.set()
         try:
@@ -270,20 +272,24 @@ class SocketServer:
         await ws.prepare(request)
         number = next(self._numbers)
         socket = _Socket(ws, request, TokenBucket(limits.messages_per_s, limits.burst, self._clock()), limits)
+        # Before the machine hears of it: its first words are sent from within `open_socket`.
         self._sockets[number] = socket
         reader = self._tasks.start(self._read(number, socket), name=f"{self._name}-reader")
         reader.add_done_callback(lambda _: socket.end())
         try:
             self._machine.open_socket(number, Opening(request.query, caller), self._clock())
             self._flush()
+            # It may have been admitted just before `close` went through all sockets.
             if self._closing:
                 socket.close(WSCloseCode.GOING_AWAY)
             await socket.write()
         finally:
+            # Before the closing handshake, which takes its time: nobody is sent to a socket that ends.
             self._machine.close_socket(number)
             self._flush()
             try:
                 reader.cancel()
+                # aiohttp lets one task read: the closing handshake reads for itself.
                 await asyncio.wait({reader})
                 await socket.finish()
             finally:
@@ -304,6 +310,7 @@ class SocketServer:
                 if self._on_slowed is not None:
                     self._on_slowed(number)
                     self._flush()
+                # Not read meanwhile: TCP holds the sender back, and nothing of it is lost.
                 await asyncio.sleep(wait_s)
             socket.bucket.take(self._clock())
             self._machine.receive_text(number, message.data, self._clock())
@@ -331,6 +338,7 @@ class SocketServer:
     async def _keep_time(self) -> None:
         while True:
             self._armed_s = self._machine.next_deadline()
+            # No await since the deadline was read: a sooner one that comes later sets it again.
             self._rearm.clear()
             wait_s = None if self._armed_s is None else max(0.0, self._armed_s - self._clock())
             with contextlib.suppress(TimeoutError):

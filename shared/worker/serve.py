@@ -106,10 +106,12 @@ class TransportServer:
         self._process.health = self._health
         # From the beginning: a worker that waits for its certificate is seen.
         self._tasks.start(self._report(), name="status")
+        # Before any link: an answer may come with the first one, and its body has to be held.
         await self._holder.start()
         identity = await self._identity()
         if identity is None:
             return
+        # Before it runs: by the key others find us, and a run without it finds nobody.
         self._transport.set_identity(identity.certificate.identity_key)
         self._tasks.start(self._renew(identity), name="renew")
         serve = self._bus.serve
@@ -125,6 +127,7 @@ class TransportServer:
     async def drain(self) -> None:
         """No new dials, requests or links; answers in flight go on for DRAIN_GRACE_S at most."""
         self._draining = True
+        # At once: managers and views are not to send anybody here any more.
         self._report_now.set()
         if self._dialling is not None:
             await self._dialling.close()
@@ -223,6 +226,8 @@ class TransportServer:
     async def _dial(self, call: Dial, incoming: Incoming) -> Dialled:
         if self._draining:
             raise RemoteFailure(Cause.DRAINING)
+        # Switched off between the manager's look at the flag and this: said by its cause, and no fault of the
+        # transport.
         if self._running is None:
             raise RemoteFailure(Cause.DISABLED)
         timeout_s = incoming.remaining_s(unix_ms(), DEFAULT_DIAL_S)

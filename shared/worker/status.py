@@ -37,6 +37,7 @@ class StatusTracker:
 
     def transport_says(self, state: TransportState, last_error: Cause | None, at_ms: int = 0) -> None:
         recovered = self._base in _TROUBLED and state not in _TROUBLED
+        # The transport has the last word on its own state, whatever links said meanwhile.
         self._base = state
         if last_error is not None:
             self._fail(last_error, at_ms)
@@ -71,6 +72,7 @@ class StatusTracker:
         self._base = TransportState.INITIALIZING
 
     def state(self, now: float) -> TransportState:
+        # Ahead of what the transport said last: it is not asked any more.
         if not self.enabled:
             return TransportState.IDLE
         spoke = self._last_inbound is not None and now - self._last_inbound < ACTIVE_FOR_S

@@ -67,7 +67,6 @@ class _Listener:
 class _Stored:
     value: bytes | None
     revision: int
-    created_ms: int
     expires_ms: int
 
     def live(self) -> bool:
@@ -90,7 +89,7 @@ class _Bucket:
 
     def write(self, key: str, value: bytes | None, ttl_s: float) -> int:
         now_ms = unix_ms()
-        stored = _Stored(value, next(self._revisions), now_ms, now_ms + round(ttl_s * 1000) if ttl_s else 0)
+        stored = _Stored(value, next(self._revisions), now_ms + round(ttl_s * 1000) if ttl_s else 0)
         self.entries[key] = stored
         for listener in list(self.listeners):
             self.tell(listener, key, stored)
@@ -99,7 +98,7 @@ class _Bucket:
     def tell(self, listener: _Listener, key: str, stored: _Stored) -> None:
         if listener.bus.reachable and listener.seen.get(key) != stored.revision:
             listener.seen[key] = stored.revision
-            listener.bus.call_soon(listener.on_item, KvEntry(key, stored.value, stored.revision, stored.created_ms))
+            listener.bus.call_soon(listener.on_item, KvEntry(key, stored.value, stored.revision))
 
     def catch_up(self, listener: _Listener) -> None:
         for key in list(self.entries):
@@ -347,7 +346,7 @@ class MemoryKeyValue:
         stored = self._bucket.stored(key)
         if stored is None or stored.value is None:
             return None
-        return KvEntry(key, stored.value, stored.revision, stored.created_ms)
+        return KvEntry(key, stored.value, stored.revision)
 
     async def put(self, key: str, value: bytes) -> int:
         await self._bus.ready()

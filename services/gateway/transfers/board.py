@@ -84,6 +84,7 @@ class TransferBoard:
     def _keep(self, transfer: Transfer) -> None:
         self._transfers[transfer.id] = transfer
         if len(self._transfers) > self._capacity:
+            # The oldest that has ended; where all still run, the oldest of these: a bound is a bound.
             ended = (key for key, kept in self._transfers.items() if kept.state != RUNNING)
             del self._transfers[next(ended, next(iter(self._transfers)))]
 
@@ -111,6 +112,7 @@ def _of_update(transfer_id: str, update: TransferUpdate) -> Transfer:
 def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
     """What a later (or late) update adds. An event holds less than the call's own message: no link, no digest."""
     if old.state != RUNNING:
+        # Late, from before the end; or the other end of a transfer that we had failed for its silence.
         if update.state != old.state:
             return old
         return _replace(old, link=old.link or update.link, manifest=old.manifest or update.manifest)
@@ -137,6 +139,7 @@ def _merged(old: Transfer, update: TransferUpdate) -> Transfer:
 
 def _worded(transfer: Transfer) -> Transfer:
     """With the sentence for why it failed, or for what it waits for."""
+    # One sentence for both, worded where the state is: no view has to know which cause counts.
     cause = transfer.cause if transfer.state == FAILED else transfer.waiting
     return _replace(transfer, reason=transfer_words(Cause(cause)) if cause else "")
 

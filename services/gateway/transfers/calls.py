@@ -70,6 +70,7 @@ class TransferCalls:
     async def close(self) -> None:
         """End every call here and give up what they hold."""
         running = list(self._running.values())
+        # Before the calls are closed: a cancelled one still notifies its chunk instance.
         for task in running:
             task.cancel()
         if running:
@@ -120,6 +121,7 @@ class TransferCalls:
             return False
         task.cancel()
         await asyncio.wait([task])
+        # After its end: an update that came meanwhile may have said that it is done, and that stands.
         self._changed(self._transfers.fail(transfer_id, Cause.CLOSED))
         return True
 

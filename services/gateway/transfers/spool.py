@@ -36,6 +36,7 @@ class Spool:
     def sweep(self) -> None:
         """Make the folder, private, and remove what an earlier process left in it."""
         self._directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        # A folder that was there already, or a umask, may have left it open to others.
         self._directory.chmod(DIRECTORY_MODE)
         for path in self._directory.glob(PREFIX + "*"):
             with suppress(FileNotFoundError):
@@ -74,6 +75,7 @@ class SpoolFile:
             waiting += part
             if self.length + len(waiting) > max_bytes:
                 raise SwarmbridgeError(Cause.TOO_LARGE, "the upload is larger than gateway.max_upload_bytes")
+            # The next part is read when the disk has taken this one: that is the back-pressure on the socket.
             if len(waiting) >= WRITE_BYTES:
                 await self._append(bytes(waiting))
                 waiting.clear()
@@ -110,6 +112,7 @@ class SpoolFile:
         self._threads_at_work += 1
         future = asyncio.get_running_loop().run_in_executor(None, work)
         future.add_done_callback(self._thread_done)
+        # The thread cannot be stopped: cancelled, we stop waiting for it, and `close` waits in our stead.
         return await asyncio.shield(future)
 
     def _thread_done(self, future: asyncio.Future[T]) -> None:
@@ -134,4 +137,5 @@ async def _next_part(parts: AsyncIterator[bytes]) -> bytes | None:
 def _write_fully(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
+        # `os.write` may take a part only: at 2 GiB, or on a disk that is nearly full.
         view = view[os.write(descriptor, view) :]

@@ -90,10 +90,12 @@ def deliveries_of(records: Iterable[HopRecord]) -> list[DeliveryHops]:
     """Records in any order. Returns: deliveries by `at_ms`; a record that came twice counts once."""
     hops: dict[str, dict[tuple[str, int], HopRecord]] = {}
     for record in records:
+        # By manager too: one that takes a delivery over counts its hops from 1 again.
         hops.setdefault(record.delivery, {})[(record.manager, record.number)] = record
     made = []
     for of_one in hops.values():
         ordered = _in_order(of_one.values())
+        # The first: after a takeover two managers may both have recorded a good end.
         winner = next((hop for hop in ordered if hop.outcome in _WON), None)
         made.append(DeliveryHops(tuple(_with_what_was_left(hop, winner) for hop in ordered), winner))
     return sorted(made, key=lambda delivery: delivery.at_ms)
@@ -107,10 +109,12 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
         if delivery.winner is None:
             continue
         transport = delivery.winner.transport
+        # Back on the phase's own transport: what was won beside it meanwhile was chance.
         if phases and transport == phases[-1].transport:
             strays = []
         elif phases and _won_by_chance(delivery, phases[-1].transport):
             same = strays and strays[-1].winner is not None and strays[-1].winner.transport == transport
+            # Strays of two transports are two chances, and no run.
             strays = [*strays, delivery] if same else [delivery]
             if len(strays) >= STRAY_RUN:
                 # They were counted to the phase before while they looked like chance.
@@ -121,6 +125,7 @@ def phases_of(deliveries: Sequence[DeliveryHops]) -> list[Phase]:
         else:
             phases.append(Phase(transport))
             strays = []
+        # A stray counts to the phase around it until there are STRAY_RUN of them.
         phases[-1].deliveries.append(delivery)
     return phases
 
@@ -134,6 +139,7 @@ def timeline(deliveries: Sequence[DeliveryHops], max_rows: int = MAX_ROWS) -> tu
     rows: list[list[TimelineRow]] = []
     shown = 0
     while groups and (not rows or shown + len(groups[-1][0].hops) <= max_rows):
+        # From the newest: what is left out is the oldest.
         group = groups.pop()
         rows.append([_row([delivery.hops[index] for delivery in group]) for index in range(len(group[0].hops))])
         shown += len(group[0].hops)

@@ -172,10 +172,12 @@ def reason_of(transport: str, hops: Sequence[HopRecord], at_ms: int, changes: It
 
     hops: with a cause, in the order of their starts. at_ms: when the transport stopped carrying it.
     """
+    # Later ones tell of trying again, and not of why it was left; with none near, the first must do.
     near = [hop for hop in hops if hop.started_ms <= at_ms + SWITCH_MS] or list(hops[:1])
     causes = Counter(hop.cause for hop in near if hop.cause is not None)
     if not causes:
         return None
+    # The most specific, and the most frequent among equals: one `disabled` says more than a hundred `no_link`.
     cause = max(causes, key=lambda one: (_specificity(one), causes[one]))
     peers = {hop.peer for hop in near if hop.cause is cause}
     return Reason(transport, cause, tuple(hops), explaining(transport, cause, at_ms, changes, peers))
@@ -185,8 +187,10 @@ def explaining(
     transport: str, cause: Cause, at_ms: int, changes: Iterable[Change], peers: Collection[str] = ()
 ) -> Change | None:
     """The latest change of the most specific kind that can have brought the cause about. peers: whose hops it ended."""
+    # Of this transport, and blocks, which hold for a peer whatever the transport.
     about = (one for one in changes if one.transport == transport or (_is_block(one) and one.peer in peers))
     before = [change for change in about if change.at <= at_ms + NOTICED_WITHIN_MS]
+    # In the order of _EXPLAINS and not of time: of what fits, the kind that says most.
     for kind, causes in _EXPLAINS:
         found = [change for change in before if change.kind is kind and _blocks_so(change, cause)]
         if cause not in causes or not found:
@@ -206,6 +210,7 @@ def blocks_at(at_ms: int, changes: Iterable[Change]) -> list[Change]:
     found: dict[str, Change] = {}
     for change in changes:
         if change.at <= at_ms and _is_block(change) and change.peer is not None:
+            # A peer has one block at a time: the later one counts, at its own place in the order.
             found.pop(change.peer, None)
             if change.kind is ChangeKind.PEER_BLOCKED:
                 found[change.peer] = change

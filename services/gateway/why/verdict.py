@@ -97,6 +97,7 @@ def why(facts: Facts) -> Why:
     words = Headlines(facts.kind, facts.who, facts.transfer, facts.clock_text)
     found = _find(facts, words, deliveries)
     blocks = _blocks_beside(facts, found)
+    # Said once, behind the headline: whoever reads on must not look for the block on this node.
     there = [BLOCKED_THERE] if _ended_there(facts, found, blocks) else []
     rows, omitted = timeline(deliveries)
     trace_id = _trace(found.showing, facts.has_trace)
@@ -124,16 +125,19 @@ def why(facts: Facts) -> Why:
 def _find(facts: Facts, words: Headlines, deliveries: Sequence[DeliveryHops]) -> _Finding:
     phases = phases_of(deliveries)
     unmet = _unmet(facts, deliveries)
+    # Ahead of what the hops say: a transfer that has failed is no fallback, whatever carried its chunks.
     if facts.transfer is not None and facts.transfer.state == FAILED:
         return _failed(facts, words, deliveries, phases, unmet)
     if not deliveries or (not phases and not unmet):
         return _Finding(Outcome.IDLE, None, (), facts.now_ms, (), words.idle(facts.links))
+    # Ahead of the phases: what got through before does not matter to who waits now.
     if unmet:
         reasons = _reasons_of(facts, unmet, unmet[0].hops[0].started_ms, None)
         since_ms = unmet[0].hops[0].started_ms
         headline = words.stuck(reasons, since_ms, phases[-1] if phases else None, facts.links)
         return _Finding(Outcome.STUCK, None, reasons, since_ms, unmet, headline)
     last = [delivery for delivery in deliveries if delivery.winner is not None][-MIXED_OF_LAST:]
+    # Of the last deliveries only: a transfer that has settled is not mixed for what it went through.
     if len(_within(phases, last[0].at_ms)) >= MIXED_PHASES:
         reasons = _reasons_of(facts, last, last[0].at_ms, phases[-1].transport, every=True)
         headline = words.mixed(Counter(one.winner.transport for one in last if one.winner is not None), reasons)
@@ -194,11 +198,13 @@ def _reasons_of(
     found = []
     for name in ORDER:
         transport = name.value
+        # In order: what carries it now explains why the later ones were not needed.
         if transport == carrying and not every:
             break
         hops = [hop for delivery in deliveries for hop in delivery.unused(transport)]
         moment_ms = _first_tried_ms(hops, at_ms)
         reason = reason_of(transport, hops, moment_ms, facts.changes)
+        # Nothing was tried on it in this stretch: what keeps it from serving now is the best that is known.
         if reason is None and not every:
             reason = _reason_now(facts, transport, at_ms)
         if reason is not None:
@@ -216,6 +222,7 @@ def _first_tried_ms(hops: Sequence[HopRecord], at_ms: int) -> int:
 
 def _in_trouble(reason: Reason, at_ms: int, changes: Sequence[Change]) -> Reason:
     """The trouble that its transport had been in, where that says why there was no link."""
+    # There was a link: no trouble that keeps a transport from linking explains it.
     if reason.cause not in _UNLINKED:
         return reason
     for cause in TELLING_TROUBLES:
@@ -307,6 +314,7 @@ def _causes(facts: Facts, deliveries: Sequence[DeliveryHops], reasons: Sequence[
     counts = Counter(hop.cause for delivery in deliveries for hop in delivery.hops if hop.cause is not None)
     unseen = [reason.cause for reason in reasons if reason.cause not in counts]
     if facts.transfer is not None and facts.transfer.cause and _cause(facts.transfer) not in counts:
+        # Its own cause first, though no hop had it: it is what people are shown.
         unseen.insert(0, _cause(facts.transfer))
     seen = [*dict.fromkeys(unseen), *(cause for cause, _ in counts.most_common())]
     return [CauseView(cause.value, counts[cause], CAUSE_WORDS[cause].sentence) for cause in seen]

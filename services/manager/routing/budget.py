@@ -20,6 +20,8 @@ class HedgeBudget:
 
     def allows(self) -> bool:
         """Whether one more hedge stays within the budget, if it and those in flight cost a chunk each."""
+        # Those in flight count as if each came twice: else a moment in which all links are quiet would double
+        # everything.
         at_worst = self._duplicate_bytes + EXPECTED_ANSWER_BYTES * (self._in_flight + 1)
         return at_worst <= self._answered_bytes * DUPLICATE_SHARE + START_ALLOWANCE_BYTES
 

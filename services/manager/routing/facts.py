@@ -30,6 +30,7 @@ class Routing:
 
     def heard_from(self, peer: str, transport: TransportName, now: float, now_ms: int) -> None:
         """A request of the peer came over the transport: there is a link both ways, and it carries something."""
+        # A link carries both ways: we need not dial whoever has just asked us.
         self.book.linked(peer, transport, now)
         self.breakers.proved(self.book.name(peer), transport.value, now_ms)
 
@@ -55,6 +56,7 @@ class Routing:
         return Routes(routes, hedge_allowed=self.budget.allows())
 
     def _skip(self, name: str, transport: TransportName, now_ms: int) -> Cause | None:
+        # The reasons that nothing overrules first; an open circuit is the only one that a last resort ignores.
         if self._blocklist.blocks(name, Direction.OUTBOUND):
             return Cause.BLOCKED
         if not self._flags.enabled(transport):

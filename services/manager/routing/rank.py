@@ -117,6 +117,7 @@ def rank(routes: Routes) -> list[TransportName]:
     A transport that may not be used keeps its place, so that the skip is recorded when its turn comes, and so
     does one without a link: asking the bus costs a millisecond and is always right.
     """
+    # Of those that may be used: a link on a transport that is off is no reason to put the dials off.
     linked = any(routes[transport].link is Known.LINKED and routes[transport].skip is None for transport in ORDER)
     return list(ORDER) if linked else []
 

@@ -48,12 +48,15 @@ class Nursery:
 
     def serve(self) -> dict[str, Any]:
         """Fork as asked until the supervisor is gone. Returns: in a child, the request that it came from."""
+        # A handler that does nothing: without one SIGCHLD is ignored, and nothing is written to the wake-up descriptor.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         while True:
             watched: list[Any] = [self._supervisor, self._woken]
             readable, _, _ = select.select(watched, [], [])
+            # The ends first: a supervisor hears of an end before what it asked for since is done.
             if self._woken in readable:
+                # One read for many: signals that came together are one, and `_reap` looks for every child.
                 os.read(self._woken, 4096)
                 self._reap()
             if self._supervisor in readable:
@@ -81,6 +84,7 @@ class Nursery:
         if pid:
             self._ids[pid] = message["fork"]
             os.close(output)
+            # Before its end can be said: `_reap` runs only when this function has returned.
             self._say({"forked": message["fork"], "pid": pid})
             return None
         self._leave(parent, output)
@@ -88,14 +92,17 @@ class Nursery:
 
     def _leave(self, parent: int, output: int) -> None:
         """In a child: close everything that is the nursery's."""
+        # Asked for again: a fork does not inherit it.
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
+        # A Ctrl-C on the terminal is the supervisor's to pass on, in its own order.
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in (self._woken, self._waker):
             os.close(descriptor)
+        # A child that kept it could be heard as the nursery, and would hold it open after its end.
         self._supervisor.close()
         for standard in (1, 2):
             os.dup2(output, standard)
@@ -126,6 +133,7 @@ def load(modules: Sequence[str]) -> None:
     for module in modules:
         with contextlib.suppress(Exception):
             importlib.import_module(module)
+    # Collected before it is frozen: what is garbage now would stay for the life of every child.
     gc.collect()
     gc.freeze()
 
@@ -134,10 +142,12 @@ def become(request: dict[str, Any]) -> None:
     """In a child: be the module that was asked for, as `python -m` would run it."""
     from shared.settings.config import replace_environment
 
+    # It was off for the loading; a service runs for months.
     gc.enable()
     replace_environment(request["environment"])
     _be_called(request["module"], request["arguments"])
     sys.argv = [request["module"]]
+    # Run and not imported: as `__main__` it does what its own entry point does.
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
@@ -157,6 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     supervisor = socket.socket(fileno=int(arguments[0]))
     supervisor.set_inheritable(False)
     load(arguments[1].split(","))
+    # A lock that another thread holds at the fork is held in the child for good.
     if len(os.listdir("/proc/self/task")) != 1:
         supervisor.send(encode({"unable": "a library started a thread"}))
         return

@@ -61,6 +61,7 @@ class Nursery:
     def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
+            # A SEQPACKET is sent whole or not at all, and the default buffer is smaller than an environment may be.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_PACKET_BYTES)
         descriptor = theirs.fileno()
         command = [sys.executable, "-P", "-m", MODULE, str(descriptor), ",".join(modules), ARGUMENT_PADDING]
@@ -79,6 +80,7 @@ class Nursery:
             ours.close()
             raise
         finally:
+            # The child has its own: while ours were open too, the nursery's end would not be seen.
             theirs.close()
         self._socket = ours
         self._numbers = itertools.count(1)
@@ -99,6 +101,7 @@ class Nursery:
         number = next(self._numbers)
         message = {"fork": number, "module": module, "arguments": list(arguments), "environment": dict(environment)}
         self._send(message, [output])
+        # Behind the send, which may raise; the answer is read by `receive` alone, and so not before this.
         forked = self._forked[number] = Forked(self, number)
         return forked
 
@@ -114,6 +117,7 @@ class Nursery:
         while not self.lost:
             try:
                 packet = self._socket.recv(MAX_PACKET_BYTES, socket.MSG_DONTWAIT)
+            # All that is there is taken: the caller is woken once for it.
             except BlockingIOError:
                 break
             except OSError:

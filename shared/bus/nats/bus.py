@@ -171,6 +171,7 @@ class NatsBus:
 
     async def close(self) -> None:
         served = [*self._served, *self._unserved]
+        # Interest first, of all: then no handler is started any more, and those in flight can be waited for.
         await asyncio.gather(*(one.interest.close() for one in served))
         await asyncio.gather(*(one.serving.finish() for one in served))
         try:

@@ -447,7 +447,7 @@ class NatsConnection:
         kind, subject = denied[1].lower(), denied[2].lower()  # nats-py lowers the text; not all versions may
         if kind == "subscription":
             self._denied.add(subject)
-        log.error("the bus denied a %s to %s", kind, kind_of(subject))
+        log.error("the bus denied a %s to %s, %d so far", kind, kind_of(subject), self._counts.denied)
 
 
 def _checked(answer: Answer | None) -> Answer:

@@ -171,7 +171,7 @@ class _Watch:
 
 def _entry(key: str, record: Record) -> KvEntry:
     deleted = _is_deletion(record.headers)
-    return KvEntry(key, None if deleted else record.data, record.sequence, record.stored_ms)
+    return KvEntry(key, None if deleted else record.data, record.sequence)
 
 
 def _is_deletion(headers: Mapping[str, str] | None) -> bool:

@@ -124,6 +124,7 @@ async def ensure_layout(connection: NatsConnection, node: str, scope: str = "") 
     """
     made: list[str] = []
     layout = Place(BUCKET_LAYOUT, scope)
+    # Before anything is made or changed.
     await _refuse_newer_layout(connection, layout)
     for place, config in streams(node, scope):
         created = await _ensure_stream(connection, config)
@@ -202,6 +203,7 @@ async def wait_for_stream(connection: NatsConnection, place: Place, timeout_s: f
     deadline_s = monotonic() + timeout_s
     for delay_s in delays_s(POLL_FIRST_S, POLL_CAP_S):
         try:
+            # A read, which every service may do; what stands there does not matter.
             await get_at(connection, place.stream, 1)
             return
         except BusError:

@@ -98,6 +98,7 @@ def _pack(value: Any, parts: list[bytes | memoryview], depth: int) -> None:
     match value:
         case None:
             parts.append(b"\xc0")
+        # Before int: in Python a bool is one.
         case bool():
             parts.append(b"\xc3" if value else b"\xc2")
         case int():
@@ -138,6 +139,7 @@ def _packed_int(value: int) -> bytes:
         for tag, least, form in _SIGNED:
             if value >= least:
                 return struct.pack(form, tag, value)
+    # int 64 before uint 64, as browsers write it.
     if _INT64_MIN <= value <= _INT64_MAX:
         return struct.pack(">Bq", 0xD3, value)
     if 0 < value <= _UINT64_MAX:
@@ -192,6 +194,7 @@ class _Reader:
             return number.unpack(self._take(number.size))[0]
         kind, length = self._kind(tag)
         if kind == "raw":
+            # A copy: the record that it lies in is the transport's to use again.
             return bytes(self._take(length))
         if kind == "string":
             return self._string(length)
@@ -201,6 +204,7 @@ class _Reader:
         if tag in _SIZED:
             kind, width = _SIZED[tag]
             return kind, int.from_bytes(self._take(width), "big")
+        # The short forms have their length in the tag itself.
         if tag & 0xF0 not in _FIXED:
             _refuse("unknown tag")
         return _FIXED[tag & 0xF0], tag & 0x0F
@@ -208,6 +212,7 @@ class _Reader:
     def _container(self, kind: str, length: int, depth: int) -> Any:
         if depth >= MAX_DEPTH:
             _refuse("value nests too deep", Cause.TOO_LARGE)
+        # Before they are read: a header of five bytes may promise four billion.
         self._items += length
         if self._items > MAX_ITEMS:
             _refuse("too many items", Cause.TOO_LARGE)
@@ -216,6 +221,7 @@ class _Reader:
         return dict(self._pair(depth) for _ in range(length))
 
     def _pair(self, depth: int) -> tuple[str, Any]:
+        # Any value may stand there on the wire; a browser's object has strings.
         key = self.value(depth + 1)
         if not isinstance(key, str):
             _refuse("a map key that is no string")

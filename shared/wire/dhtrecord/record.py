@@ -94,6 +94,7 @@ def seal_record(keys: RecordKeys, body: bytes, signature: bytes, nonce: bytes) -
     """The item's value. nonce: 12 random bytes."""
     if len(signature) != SIGNATURE_BYTES or len(nonce) != NONCE_BYTES:
         raise LocalProtocolError("a signature is 64 bytes, a nonce 12")
+    # The context as associated data: a value of another use of this secret does not open as a record.
     return nonce + AESGCM(keys.sealing).encrypt(nonce, body + signature, RECORD_CONTEXT)
 
 
@@ -103,6 +104,7 @@ def open_record(keys: RecordKeys, value: bytes, now_unix_s: float) -> DhtRecord:
     Raises: RemoteProtocolError(UNAUTHENTICATED): not sealed or signed by whom it should be; (EXPIRED): too old, or of
             the future; (INVALID): not of this form.
     """
+    # Before it is opened: what comes from the DHT is of any length.
     if not NONCE_BYTES + TAG_BYTES + SIGNATURE_BYTES + ISSUED_BYTES <= len(value) <= MAX_VALUE_BYTES:
         raise RemoteProtocolError("a record of the wrong length")
     try:

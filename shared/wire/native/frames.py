@@ -143,6 +143,7 @@ def encode_frame(frame: Frame) -> bytes:
         case CancelFrame():
             return bytes((_KIND_CANCEL,)) + frame.request_id
         case BodyFrame():
+            # Joined once: a body's bytes are copied here and nowhere else on their way to the seal.
             return b"".join((BODY_HEADER.pack(_KIND_BODY, frame.request_id, frame.offset), frame.data))
         case PingFrame():
             return _PING.pack(_KIND_PING, frame.token)
@@ -164,6 +165,7 @@ def decode_frame(data: bytes) -> Frame | None:
     if not data or len(data) > MAX_FRAME_BYTES:
         raise RemoteProtocolError("frame is empty or too long", Cause.TOO_LARGE if data else Cause.INVALID)
     kind = data[0]
+    # Nearly all frames are bodies: asked for first.
     if kind == _KIND_BODY:
         return _decode_body(data)
     if kind in (_KIND_ACK, _KIND_CANCEL):
@@ -189,6 +191,7 @@ def _decode_body(data: bytes) -> BodyFrame:
 
 
 def _decode_packed(kind: int, data: bytes) -> Frame:
+    # A view: the decoder copies what it keeps.
     view = memoryview(data)[1:]
     frame: RequestFrame | AnswerFrame | FailedFrame
     try:
@@ -200,6 +203,7 @@ def _decode_packed(kind: int, data: bytes) -> Frame:
             frame = _failed_decoder.decode(view)
     except UNDECODABLE:
         raise RemoteProtocolError("frame does not decode") from None
+    # msgspec has checked types, and not lengths.
     if len(frame.request_id) != REQUEST_ID_BYTES:
         raise RemoteProtocolError("a request id is 16 bytes")
     if isinstance(frame, AnswerFrame) and not 0 <= frame.body_bytes <= MAX_BODY_BYTES:
@@ -221,6 +225,7 @@ def _decode_goodbye(word: bytes) -> GoodbyeFrame:
         return GoodbyeFrame()
     if len(word) > MAX_CAUSE_BYTES or not word.isascii():
         raise RemoteProtocolError("a cause is one short word")
+    # A later version's word is OTHER (Cause._missing_): the link ends for it all the same.
     return GoodbyeFrame(Cause(word.decode("ascii")))
 
 

@@ -135,6 +135,7 @@ def _read(code: int, body: bytes, depth: int) -> Any:
         case 1 if len(body) == 8:
             return PageDate(struct.unpack(">d", body)[0])
         case 2 | 3:
+            # With the depth that is left: a collection in an extension would else begin from 32 again.
             members = decode_value(body, depth - 1)
             if not isinstance(members, list) or (code == MAP and len(members) % 2):
                 raise RemoteProtocolError("a collection that is no list")
@@ -156,6 +157,7 @@ def _packable(value: Any) -> Any:
     if isinstance(value, Extended):
         return _packed(value)
     match value:
+        # JavaScript's strings may hold half a pair; UTF-8, and so MessagePack, may not.
         case str() if not _is_unicode(value):
             return _extension(TEXT16, value.encode("utf-16-le", "surrogatepass"))
         case None | bool() | int() | float() | str() | bytes():

@@ -107,6 +107,7 @@ class Joiner:
         """
         if len(data) > MAX_FRAME_BYTES:
             _refuse("channel message too long", Cause.TOO_LARGE)
+        # Here too: a link that is never idle would keep what is too old until its timer runs.
         self.handle_timer(now)
         value = decode_value(data)
         if not isinstance(value, dict) or _PEER_DATA not in value:
@@ -141,10 +142,12 @@ class Joiner:
             if len(self._joins) >= MAX_JOINS:
                 _refuse("too many unfinished messages", Cause.TOO_LARGE)
             join = self._joins[message_id] = _Join(total, now)
+        # A slice that comes twice would be counted twice, and the message would look whole.
         if join.total != total or n in join.slices:
             _refuse("a slice that does not fit the others")
         join.slices[n] = data
         join.length += len(data)
+        # While it grows, and not when it is whole: it is the memory that is bounded.
         if join.length > MAX_MESSAGE_BYTES:
             _refuse("message too long", Cause.TOO_LARGE)
         if len(join.slices) < total:

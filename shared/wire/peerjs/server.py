@@ -143,12 +143,14 @@ class PeerServer:
 
     def open_socket(self, socket: SocketId, key: str, peer_id: str, token: str, now: float) -> None:
         """A client's socket is up, with what its URL says. It may be asked to close at once."""
+        # The order is peer's own, and so are the words: clients show them to people.
         if not (key and peer_id and token):
             return self._refuse_socket(socket, Error(ErrorText(_NO_PARAMETERS)), Cause.INVALID)
         if key != self._key:
             return self._refuse_socket(socket, InvalidKey(ErrorText("Invalid key provided")), Cause.FORBIDDEN)
         if not _fits(peer_id, MAX_ID_BYTES) or not _fits(token, MAX_TOKEN_BYTES):
             return self._refuse_socket(socket, Error(ErrorText("Invalid id or token")), Cause.TOO_LARGE)
+        # One that is here needs no asking: its token decides, as for a server that is alone.
         if self._linked and peer_id not in self._clients:
             self._claiming[socket] = _Claiming(peer_id, token)
             self._commands.append(Claim(socket, peer_id, digest_of(token)))
@@ -171,6 +173,7 @@ class PeerServer:
             if claiming is not None and len(claiming.texts) < MAX_EARLY_TEXTS:
                 claiming.texts.append(text)
             return
+        # Any message is a sign of life, a broken one too.
         self._hear(source, now)
         try:
             message = decode_relayed(text)
@@ -204,6 +207,7 @@ class PeerServer:
             return
         # Another socket of ours may have come first while the claim was out: it is looked at again.
         self._admit(socket, claiming.peer_id, claiming.token, now)
+        # What came while its id was asked for, in order, as if it had come now.
         for text in claiming.texts:
             self.receive_text(socket, text, now)
 
@@ -214,6 +218,7 @@ class PeerServer:
             return ClaimAnswer.ABSENT
         if not hmac.compare_digest(digest_of(client.token), digest):
             return ClaimAnswer.TAKEN
+        # Ours goes first, before the other is answered: for no moment do two instances have the id.
         self._unregister(peer_id)
         return ClaimAnswer.YIELDED
 
@@ -276,6 +281,7 @@ class PeerServer:
 
     def handle_timer(self, now: float) -> None:
         """Expire what waited too long; drop who was silent too long."""
+        # In the order of their expiry, which is that of their beginning: only what is due is looked at.
         while self._waiting and next(iter(self._waiting.values())).expires_s <= now:
             target, source = next(iter(self._waiting))
             self._take_waiting(target, source)
@@ -294,12 +300,14 @@ class PeerServer:
         self._hear(peer_id, now)
         if self._linked:
             self._commands.append(Registered(peer_id, digest_of(token)))
+        # Before what waited: a client acts on nothing ahead of its OPEN.
         self._send(socket, Open())
         for source in list(self._senders.get(peer_id, ())):
             self._commands += (SendText(socket, text) for text in self._take_waiting(peer_id, source))
 
     def _reattach(self, socket: SocketId, peer_id: str, client: _Client, now: float) -> None:
         old, client.socket = client.socket, socket
+        # Before the old socket closes: its end must not unregister the id that has moved on.
         del self._ids[old]
         self._ids[socket] = peer_id
         self._hear(peer_id, now)
@@ -321,11 +329,13 @@ class PeerServer:
         receiver = self._clients.get(target)
         if message.type == "OFFER" and not self._may_offer(self._clients[source], receiver, now):
             self.refused[Cause.RATE_LIMITED] += 1
+            # At once: a page would wait its own time out for an offer that has been dropped.
             self._expire(target, source)
             return
         text = encode_message(msgspec.structs.replace(message, src=source))
         if receiver is not None:
             self._commands.append(SendText(receiver.socket, text))
+        # While something waits for it here, what follows waits behind it, or it would arrive first.
         elif self._linked and (target, source) not in self._waiting:
             self._commands.append(Forward(target, source, message.type, text))
         elif message.type not in _NEVER_WAIT:

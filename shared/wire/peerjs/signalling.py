@@ -187,10 +187,13 @@ class SignallingClient:
         try:
             message = decode_message(text)
         except RemoteProtocolError as error:
+            # An OFFER that we cannot use still has a dialer, who waits for a word; nobody waits for the rest.
             src = _source_of_offer(text)
             return [OfferUnusable(src) if src else MessageRefused(error.cause)]
         if isinstance(message, Offer | Answer | Candidate | Leave | Expire):
+            # Whatever is relayed to us shows that we are registered, OPEN or not.
             opened = self._opened(reattached=True)
+            # The echo itself is news of nobody.
             return opened if message.src == self._id else opened + self._receive_from_peer(message, now)
         if isinstance(message, Open):
             return self._opened(reattached=False)
@@ -209,10 +212,12 @@ class SignallingClient:
         """
         if self._state is SignallingState.CLOSED:
             raise LocalProtocolError("the signalling socket is closed")
+        # Not for heartbeats and the echo, which are few and keep the registration.
         if len(self._outbox) >= MAX_QUEUED_MESSAGES:
             raise SwarmbridgeError(Cause.BUSY, "too many signalling messages wait")
         self._outbox.append(encode_message(message))
         if not isinstance(message, Leave | Expire):
+            # Candidates of the answerer may come ahead of its ANSWER, and need not wait.
             self._know(message.dst, message.payload.connection_id)
 
     def data_to_send(self) -> list[str]:
@@ -246,6 +251,7 @@ class SignallingClient:
         return []
 
     def _miss_open(self, now: float) -> list[SignallingEvent]:
+        # Neither OPEN nor our own word came back: it accepts sockets and relays nothing.
         if self._echo_sent:
             self._state = SignallingState.CLOSED
             self._outbox.clear()
@@ -287,6 +293,7 @@ class SignallingClient:
             return [CandidateReceived(src, payload)]
         early = self._early.get(connection)
         if early is None:
+            # The oldest goes: its OFFER is the least likely to come still.
             if len(self._early) >= MAX_EARLY_CONNECTIONS:
                 self._early.popitem(last=False)
             early = self._early[connection] = _Early(now)

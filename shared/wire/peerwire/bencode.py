@@ -122,6 +122,7 @@ class _Reader:
     def _string(self) -> bytes:
         length = self._integer(_COLON, signed=False)
         start = self.offset
+        # Before it is cut: a slice beyond the end is short in Python, and no error.
         if length > len(self._data) - start:
             raise RemoteProtocolError("a bencoded string cut short")
         self.offset = start + length
@@ -130,6 +131,7 @@ class _Reader:
     def _integer(self, end: int, *, signed: bool) -> int:
         negative = signed and self._peek() == _MINUS
         self.offset += negative
+        # Bounded: a string of digits without an end would be searched, and made a number of, to its last byte.
         stop = self._data.find(end, self.offset, self.offset + _MAX_INT_DIGITS + 1)
         digits = self._data[self.offset : stop]
         # isdigit of bytes knows ASCII only; int() alone would take blanks, signs and underscores.

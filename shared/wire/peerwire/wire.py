@@ -219,6 +219,7 @@ class PeerWire:
     # ── handshake ───────────────────────────────────────────────────────────────────────────────────────
 
     def _receive_handshake(self, data: bytes | bytearray | memoryview, now: float, events: list[Event]) -> None:
+        # Only until the handshake, which is short: messages are read where they lie.
         self._buffer += data
         if self._state is _State.AWAIT_HANDSHAKE and not self._starts_plainly():
             if self._initiator:
@@ -226,12 +227,14 @@ class PeerWire:
             if not self._answers_encrypted():
                 raise RemoteProtocolError("an encrypted start of a peer that is not wanted", Cause.REFUSED)
             self._state = _State.AWAIT_PLAINTEXT
+            # Sooner, never later: who cannot go on in plaintext redials when we close.
             self._handshake_by = min(self._handshake_by, now + self._limits.encrypted_wait_s)
             self._send_handshake()
         if self._state is _State.AWAIT_PLAINTEXT and not self._skip_encrypted_start():
             return
         if len(self._buffer) < handshake.HANDSHAKE_BYTES:
             return
+        # What follows may be messages of the same read: they go on below.
         theirs = handshake.decode_handshake(bytes(self._buffer[: handshake.HANDSHAKE_BYTES]))
         rest, self._buffer = self._buffer[handshake.HANDSHAKE_BYTES :], bytearray()
         self._accept_handshake(theirs, events)
@@ -256,8 +259,10 @@ class PeerWire:
             raise RemoteProtocolError("another swarm's infohash", Cause.REFUSED)
         if self._unwanted(theirs.peer_id):
             raise RemoteProtocolError("a peer that is not wanted", Cause.NO_EXTENSION)
+        # Behind the refusals: who is not wanted gets none, which is what makes it stop dialling.
         self._send_handshake()
         events.append(HandshakeDone(theirs.peer_id, theirs.reserved))
+        # After HandshakeDone: its owner learns by it which endpoint is our own.
         if theirs.peer_id == self._peer_id:
             raise RemoteProtocolError("a wire to ourselves", Cause.REFUSED)
         if not theirs.speaks_extensions:
@@ -292,6 +297,7 @@ class PeerWire:
 
     def _complete_kept(self, data: memoryview, events: list[Event]) -> int:
         """Add to the message that was cut off. Returns: how many bytes of `data` belong to it."""
+        # The length itself may have been cut off in the middle.
         used = max(0, min(messages.LENGTH_BYTES - len(self._buffer), len(data)))
         self._buffer += data[:used]
         if len(self._buffer) < messages.LENGTH_BYTES:
@@ -349,6 +355,7 @@ class PeerWire:
         elif extended.EXTENSION_NAME in theirs.extensions:
             # BEP 10: a later handshake adds to the first, and an id of 0 switches an extension off.
             self._their_swarm_space_id = theirs.swarm_space_id
+        # After the event: its owner is to know the client that has no such extension.
         if self._their_swarm_space_id is None:
             raise RemoteProtocolError("no swarm-space extension", Cause.NO_EXTENSION)
         self._state = _State.OPEN

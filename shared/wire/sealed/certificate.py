@@ -95,6 +95,7 @@ def verify_dates(certificate: Certificate, now_unix_s: float) -> None:
     """
     if certificate.not_after_s + CLOCK_SKEW_S < now_unix_s:
         raise RemoteProtocolError("the certificate has expired", Cause.CLOCK_SKEW)
+    # One that is valid for longer than any of ours would outlive the day that a stolen key is worth.
     if certificate.not_after_s > now_unix_s + MAX_LIFETIME_S + CLOCK_SKEW_S:
         raise RemoteProtocolError("the certificate is valid for longer than a day", Cause.CLOCK_SKEW)
 

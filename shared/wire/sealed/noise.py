@@ -54,6 +54,7 @@ class CipherState:
         """The ciphertext with its 16-byte tag; counts one message."""
         if self._aead is None:
             return bytes(plaintext)
+        # Counted behind it: a message that could not be made has not used its nonce.
         sealed = self._aead.encrypt(self._take_nonce(), plaintext, associated)
         self.nonce += 1
         return sealed
@@ -71,6 +72,7 @@ class CipherState:
             opened = self._aead.decrypt(self._take_nonce(), ciphertext, associated)
         except InvalidTag:
             raise refused("a sealed message does not open") from None
+        # Section 5.1: only a good tag moves it, so that a forged message does not put both ends out of step.
         self.nonce += 1
         return opened
 
@@ -99,6 +101,7 @@ class _SymmetricState:
         self.hash = PROTOCOL_NAME.ljust(HASH_BYTES, b"\0")
         self._chaining_key = self.hash
         self._cipher = CipherState()
+        # Section 5.3: always, an empty one too; ours ties the handshake to its link (binding).
         self.mix_hash(prologue)
 
     def mix_key(self, input_key: bytes) -> None:
@@ -109,6 +112,7 @@ class _SymmetricState:
         self.hash = hashlib.sha256(self.hash + data).digest()
 
     def encrypt_and_hash(self, plaintext: bytes) -> bytes:
+        # Without a key yet it is the plaintext: it goes into the transcript all the same.
         ciphertext = self._cipher.encrypt(self.hash, plaintext)
         self.mix_hash(ciphertext)
         return ciphertext
@@ -195,6 +199,7 @@ class Handshake:
                 self._remote_ephemeral, rest = _take(rest, KEY_BYTES)
                 self._symmetric.mix_hash(self._remote_ephemeral)
             elif token == "s":  # noqa: S105
+                # A static key travels sealed as soon as there is a key: in XX always.
                 sealed, rest = _take(rest, KEY_BYTES + self._symmetric.tag_bytes)
                 self.remote_static = self._symmetric.decrypt_and_hash(sealed)
             else:
@@ -208,6 +213,7 @@ class Handshake:
         if not self.finished:
             raise LocalProtocolError("the handshake is not finished")
         of_initiator, of_responder = self._symmetric.split()
+        # Section 5.2: the first is the initiator's to send with, whichever end we are.
         return (of_initiator, of_responder) if self._initiator else (of_responder, of_initiator)
 
     def _mix_agreement(self, token: str) -> None:

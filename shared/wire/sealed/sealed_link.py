@@ -124,6 +124,7 @@ class SealedLink:
         if self._state is _State.CLOSED:
             raise refused("the sealed link is closed")
         try:
+            # Before it is opened: it is in the clear, and the counters must not move for it.
             if record == ALERT and self._may_be_alerted:
                 raise RemoteProtocolError("our certificate is out of date by the peer's clock", Cause.CLOCK_SKEW)
             if len(record) > MAX_RECORD_BYTES:
@@ -134,6 +135,7 @@ class SealedLink:
         except RemoteProtocolError:
             last_words, self._last_words = self._last_words, []
             self.close()
+            # Behind `close`, which forgets what was queued: of that nothing may leave any more, the alert apart.
             self._outgoing = last_words
             raise
 
@@ -147,6 +149,7 @@ class SealedLink:
         if len(frame) > MAX_FRAME_BYTES:
             raise LocalProtocolError("a frame is over 65,519 bytes")
         record = self._send.encrypt(b"", frame)
+        # By the count of messages, which both ends have: nothing is said about it on the wire.
         _rekey_when_due(self._send)
         return record
 
@@ -171,6 +174,7 @@ class SealedLink:
             self._state = _State.AWAITING_DIALER
             return []
         self._check_identity(payload, now_unix_s)
+        # Only now: message 3 shows who we are, and whom we wanted has just been proved.
         if self._state is _State.AWAITING_LISTENER:
             self._outgoing.append(self._handshake.write_message(self._payload))
         self._send, self._receive = self._handshake.split()
@@ -179,9 +183,11 @@ class SealedLink:
 
     def _check_identity(self, payload: bytes, now_unix_s: float) -> None:
         certificate = decode_certificate(payload)
+        # The signature first: dates that nobody signed say nothing of anybody's clock.
         verify_signature(certificate, self._handshake.remote_static)
         if self._expected_key is not None and certificate.identity_key != self._expected_key:
             raise refused("another identity than the expected one")
+        # Once the signature holds, and before the dates: a dialer learns whose clock is wrong.
         self._peer_key = certificate.identity_key
         try:
             verify_dates(certificate, now_unix_s)

@@ -24,7 +24,6 @@ from typing import TypeVar, assert_never
 from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.wstracker.codec import decode_response, encode_request
 from shared.wire.wstracker.messages import (
-    MAX_OFFERS,
     Announce,
     AnnounceReply,
     AnswerRelayed,
@@ -46,8 +45,6 @@ MIN_INTERVAL_S = 5.0
 """Ours: a tracker cannot make us announce more often."""
 MAX_INTERVAL_S = 1_800.0
 """Ours: nor so seldom that it forgets us."""
-DEFAULT_OFFERS = 5
-"""docs/webtorrent.md: 2-5 offers an announce."""
 OFFER_LIFETIME_S = 50.0
 """WebTorrent's; trackers relay answers for 60 s (docs/limits.md)."""
 MAX_PENDING_OFFERS = 64
@@ -58,9 +55,7 @@ MAX_INCOMING_OFFERS = 64
 
 @dataclass(frozen=True, slots=True)
 class AnnounceDue:
-    """Make up to `offer_count` offers (0 is possible) and call `announce` with them."""
-
-    offer_count: int
+    """Make offers, as many as there is use for (none is possible), and call `announce` with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +120,9 @@ _Key = TypeVar("_Key")
 class TrackerClient:
     """See the module."""
 
-    def __init__(self, info_hash: bytes, peer_id: bytes, now: float, *, offer_count: int = DEFAULT_OFFERS) -> None:
-        """Args: info_hash, peer_id: 20 bytes each. offer_count: offers open at a time, at most MAX_OFFERS."""
-        if not 0 <= offer_count <= MAX_OFFERS:
-            raise LocalProtocolError("an announce holds 0 to 10 offers")
-        self._info_hash, self._peer_id, self._offer_count = info_hash, peer_id, offer_count
+    def __init__(self, info_hash: bytes, peer_id: bytes, now: float) -> None:
+        """Args: info_hash, peer_id: 20 bytes each."""
+        self._info_hash, self._peer_id = info_hash, peer_id
         self._interval_s = DEFAULT_INTERVAL_S
         self._announced_s = now
         self._due_s: float | None = now
@@ -158,6 +151,7 @@ class TrackerClient:
             raise LocalProtocolError("an offer id is used once")
         if len(self._pending) + len(ids) > MAX_PENDING_OFFERS:
             raise LocalProtocolError("too many offers are open")
+        # The first announce of a socket says so, whatever made it due.
         event = event if self._started or event else "started"
         request = Announce(
             self._info_hash, self._peer_id, event, tuple(offers), uploaded, downloaded, left, numwant=len(offers)
@@ -174,6 +168,7 @@ class TrackerClient:
 
         Raises: SwarmbridgeError(EXPIRED): it is not open, or no longer; close the connection.
         """
+        # Taken out even where it is too late: an offer is answered once.
         deadline = self._incoming.pop((peer_id, offer_id), None)
         if deadline is None or deadline <= now:
             raise SwarmbridgeError(Cause.EXPIRED, "the offer is not open")
@@ -204,8 +199,9 @@ class TrackerClient:
         events: list[TrackerEvent] = [OfferExpired(offer_id) for offer_id in _pop_due(self._pending, now)]
         _pop_due(self._incoming, now)
         if self._due_s is not None and now >= self._due_s:
+            # Not due again until `announce` was called: making its offers takes a while, in which timers go on.
             self._due_s = None
-            events.append(AnnounceDue(max(0, self._offer_count - len(self._pending))))
+            events.append(AnnounceDue())
         return events
 
     def receive_text(self, text: str | bytes, now: float) -> list[TrackerEvent]:
@@ -220,6 +216,7 @@ class TrackerClient:
         if isinstance(response, ScrapeReply):
             counts = response.files.get(self._info_hash)
             return [Scraped(counts)] if counts is not None else []
+        # None: a failure of the whole socket, which is every machine's business.
         if response.info_hash not in (self._info_hash, None):
             return []
         match response:
@@ -239,12 +236,14 @@ class TrackerClient:
         if interval_s is None:
             return
         self._interval_s = min(MAX_INTERVAL_S, max(MIN_INTERVAL_S, interval_s))
+        # Counted from the last announce: an interval that comes with the answer is for the next one.
         if self._due_s is not None and self._started:
             self._due_s = self._announced_s + self._interval_s
 
     def _receive_offer(self, relayed: OfferRelayed, now: float) -> list[TrackerEvent]:
         _pop_due(self._incoming, now)
         offer = (relayed.peer_id, relayed.offer_id)
+        # A tracker may choose us for our own offer, or relay one to two sockets of ours.
         if relayed.peer_id == self._peer_id or offer in self._incoming:
             return []
         if len(self._incoming) >= MAX_INCOMING_OFFERS:

@@ -117,6 +117,7 @@ def decode_request(text: str | bytes) -> Request:
     if wire.action != "announce":
         _refuse("unknown action")
     info_hash, peer_id = _hash(wire.info_hash), _hash(wire.peer_id)
+    # Either of them makes it an answer: one without the other is a broken answer, and no announce.
     if wire.to_peer_id is not None or wire.answer is not None:
         answer = _description(wire.answer, "answer")
         return SendAnswer(info_hash, peer_id, _hash(wire.to_peer_id), _hash(wire.offer_id), answer)
@@ -145,6 +146,7 @@ def named_failure(text: str | bytes, reason: str) -> Failure:
         wire = _named.decode(text)
     except UNDECODABLE:
         return Failure(reason)
+    # A scrape has a list; its failure is for the first.
     first = wire.info_hash[0] if isinstance(wire.info_hash, list) and wire.info_hash else wire.info_hash
     try:
         info_hash = _hash(first) if isinstance(first, str) else None
@@ -167,6 +169,7 @@ def decode_response(text: str | bytes) -> Response:
     Raises: RemoteProtocolError: INVALID or TOO_LARGE; drop the message and count it.
     """
     wire = _decode(_responses, text, MAX_RESPONSE_BYTES)
+    # Before the action: a failure may name one that it has refused.
     if wire.failure is not None or wire.warning is not None:
         info_hash = _hash(wire.info_hash) if wire.info_hash is not None else None
         reason = wire.failure if wire.failure is not None else wire.warning or ""
@@ -176,6 +179,7 @@ def decode_response(text: str | bytes) -> Response:
         if len(files) > MAX_INFO_HASHES:
             _refuse("too many swarms in a scrape", Cause.TOO_LARGE)
         return ScrapeReply({_hash(info_hash): _swarm_counts(counts) for info_hash, counts in files.items()})
+    # A tracker may leave it out: what the fields are then shows what it is.
     if wire.action not in (None, "announce"):
         _refuse("unknown action")
     info_hash = _hash(wire.info_hash)
@@ -304,6 +308,7 @@ def _description(tree: dict[str, Any] | None, kind: str) -> Description:
     if type_ != kind or not isinstance(sdp, str):
         _refuse("not a session description")
     extra = {key: value for key, value in tree.items() if key not in ("type", "sdp")}
+    # Before it is encoded, which goes down by recursion.
     if not _is_shallow(extra, MAX_EXTRA_DEPTH):
         _refuse("nested too deep beside an SDP", Cause.TOO_LARGE)
     if extra and len(_encoder.encode(extra)) > MAX_EXTRA_BYTES:
@@ -342,6 +347,7 @@ def _hash(text: str | list[str] | None) -> bytes:
 
 
 def _count(number: float | None) -> int | None:
+    # Infinity: a page that does not know yet how much is left, which is as good as not said.
     if number is None or math.isinf(number):
         return None
     if number < 0:

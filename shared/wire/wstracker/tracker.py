@@ -149,6 +149,7 @@ class _Swarm:
         same.discard(member)
         if not same:
             del self.peers[member[2]]
+        # The last takes the place of the one that leaves: the list is chosen from at random, and has no order to keep.
         place, last = self.places.pop(member), self.members.pop()
         if last != member:
             self.members[place] = last
@@ -219,6 +220,7 @@ class Tracker:
         """Another instance has this member. Ignored for a swarm without members of our own."""
         swarm = self._swarms.get(info_hash)
         member = (instance, info_hash, peer_id)
+        # An instance is a socket with many members: its end takes them all.
         joined = self._sockets.setdefault(instance, set())
         if swarm is None or (member not in joined and len(joined) >= MAX_REMOTE_MEMBERS):
             return
@@ -239,6 +241,7 @@ class Tracker:
     def remote_offer(self, instance: SocketId, target: bytes, offer: OfferRelayed, now: float) -> None:
         """Another instance chose a member of ours, `target`, for an offer of one of its own."""
         swarm = self._swarms.get(offer.info_hash)
+        # One socket of the peer is enough, if it came on several: the others are the same page.
         own = [each for each in (swarm.peers.get(target, ()) if swarm else ()) if each[0] >= 0]
         if not own:
             self.refused[Cause.CLOSED] += 1
@@ -291,6 +294,7 @@ class Tracker:
         if announce.dropped_offers:
             self.refused[Cause.INVALID] += announce.dropped_offers
         if announce.event == "stopped":
+            # Somebody who says `stopped` twice, or never joined, gets a reply all the same.
             if member in self._members:
                 self._leave(member)
         elif not self._may_join(member):
@@ -299,6 +303,7 @@ class Tracker:
             return
         else:
             before = self._swarms.get(announce.info_hash)
+            # Asked before it joins, which makes it the first.
             opens = before is None or not before.own_count
             self._join(member, announce, now)
             if opens and self._linked:
@@ -338,6 +343,7 @@ class Tracker:
         peer_id = member[2]
         # One more than there are offers: the announcer is among the members and may be chosen.
         chosen = self._choose(swarm.members, min(len(offers) + 1, len(swarm.members)))
+        # By peer id and not by member: the same peer on another socket is no one to meet.
         others = [each for each in chosen if each[2] != peer_id]
         for target, each in zip(others, offers, strict=False):
             self._relay(target, member, each, now)
@@ -365,6 +371,7 @@ class Tracker:
 
     def _relay(self, target: MemberKey, offerer: MemberKey, offer: TrackerOffer, now: float) -> None:
         _, info_hash, peer_id = offerer
+        # By the offerer's peer id, which is all that an answer names; its socket is looked up in here.
         relay = (target, offer.offer_id, peer_id)
         self._relays[relay] = (offerer, now + ANSWER_WINDOW_S)
         self._relays.move_to_end(relay)
@@ -378,6 +385,7 @@ class Tracker:
         if offerer is None or deadline <= now:
             self.refused[Cause.EXPIRED] += 1
             return
+        # It left between its offer and the answer: nobody there expects it any more.
         if offerer not in self._members:
             self.refused[Cause.CLOSED] += 1
             return

@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import obstore
 import pytest
 
 from services.chunk.holdings import Holdings
-from services.chunk.index import ManifestIndex
+from services.chunk.index import FileSummary, ManifestIndex
 from services.chunk.quota import STORED_OVERHEAD_BYTES, Quota
 from services.chunk.store import ChunkStore
+from shared.bus.contract import KvEntry
 from shared.content.chunks import encrypt_chunk
 from shared.content.keys import public_key
 from shared.content.manifest import ContentClass, Manifest, ManifestDraft, sign_manifest
@@ -328,3 +330,20 @@ async def test_a_store_that_cannot_be_used_has_its_own_cause(tmp_path: Path) -> 
     with pytest.raises(SwarmbridgeError) as raised:
         await store.put_chunk(*make_chunk())
     assert raised.value.cause is Cause.STORE_FAILED
+
+
+async def test_a_file_that_is_removed_in_the_moment_it_came_ends_no_loading(store: ChunkStore) -> None:
+    header = make_chunk()[0]
+    manifest = make_manifest(header)
+    async with running_index(MemoryHub(), store) as index:
+        await asyncio.sleep(0)  # it waits for something to load
+        index._on_entry(KvEntry("m.gone", msgspec.msgpack.encode(_summary("gone")), 1))
+        index._on_entry(KvEntry("m.gone", None, 2))
+        await asyncio.sleep(0)
+        await store.put_manifest(manifest)
+        index._on_entry(KvEntry(f"m.{manifest.digest}", msgspec.msgpack.encode(_summary(manifest.digest)), 3))
+        await until(lambda: index.is_loaded(manifest.digest))
+
+
+def _summary(digest: str) -> FileSummary:
+    return FileSummary(digest, "file", "a", "text/plain", 1, 1, "shared", 1, False, bytes(32))

@@ -268,7 +268,6 @@ async def test_kv_compare_and_set(world: World) -> None:
     entry = await theirs.get("signal")
     assert entry is not None
     assert (entry.key, entry.value, entry.revision) == ("signal", b"one", revision)
-    assert abs(entry.created_ms - unix_ms()) < 5000
     renewed = await mine.update("signal", b"one", revision, 10.0)
     assert renewed is not None
     assert renewed > revision

@@ -62,14 +62,14 @@ def reply(interval_s: float | None) -> str:
 def test_announces_at_once_and_then_at_the_trackers_interval() -> None:
     machine = client()
     assert machine.next_deadline() == 0.0
-    assert machine.handle_timer(0.0) == [AnnounceDue(5)]
+    assert machine.handle_timer(0.0) == [AnnounceDue()]
     assert machine.handle_timer(0.1) == [], "asked for once"
     machine.announce([offer(1)], 1.0)
     sent = [decode_request(text) for text in machine.data_to_send()]
     assert sent == [Announce(SWARM, ME, "started", (offer(1),), numwant=1)]
     assert machine.receive_text(reply(30), 1.1) == [Announced(1, 2)]
     assert machine.next_deadline() == 31.0
-    assert machine.handle_timer(31.0) == [AnnounceDue(4)], "one offer is still open"
+    assert machine.handle_timer(31.0) == [AnnounceDue()]
     machine.announce([], 31.0, left=0)
     assert decode_request(machine.data_to_send()[0]) == Announce(SWARM, ME, "", left=0, numwant=0)
 
@@ -164,5 +164,3 @@ def test_our_own_mistakes_are_local() -> None:
     for offers in ([offer(1)], [offer(2), offer(2)], [offer(each) for each in range(2, 13)]):
         with pytest.raises(LocalProtocolError):
             machine.announce(offers, 0.0)
-    with pytest.raises(LocalProtocolError):
-        TrackerClient(SWARM, ME, 0.0, offer_count=11)

@@ -343,7 +343,7 @@ def test_counts_always_agree_with_who_is_there(script: list[tuple[str, int, int]
 
 def test_two_clients_meet_through_the_tracker() -> None:
     tracker = new_tracker()
-    clients = {number: TrackerClient(SWARM, peer(number), 0.0, offer_count=1) for number in (1, 2)}
+    clients = {number: TrackerClient(SWARM, peer(number), 0.0) for number in (1, 2)}
     seen: list[tuple[int, TrackerEvent]] = []
 
     def pump() -> None:
@@ -354,7 +354,7 @@ def test_two_clients_meet_through_the_tracker() -> None:
             seen.extend((number, event) for event in clients[number].receive_text(text, 0.0))
 
     for number, machine in clients.items():
-        assert machine.handle_timer(0.0) == [AnnounceDue(1)]
+        assert machine.handle_timer(0.0) == [AnnounceDue()]
         machine.announce([offer(number)], 0.0)
         pump()
     assert (1, OfferReceived(peer(2), offer(2).offer_id, OFFER)) in seen
