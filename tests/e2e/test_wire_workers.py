@@ -21,6 +21,7 @@ from services.supervisor.machine.nats_process import find_binary
 from services.supervisor.machine.node import Node
 from services.supervisor.machine.pair import Pair
 from services.supervisor.machine.processes import Child
+from shared.content.link import format_link
 from shared.gateway_api import calls
 from shared.gateway_api.structs import Transfer, WorkerView
 from shared.settings.flags import FLAG_NAMES
@@ -82,18 +83,53 @@ async def moved(node: Node, transfer: str, more_than: int) -> Transfer:
     return now
 
 
-def busiest(found: list[WorkerView]) -> WorkerView:
-    return max(found, key=lambda each: each.received_bytes)
-
-
-def process_of(node: Node, worker: WorkerView) -> Child:
-    (child,) = (each for each in node.processes(WIRE) if worker.id in each.program.log.read_text())
+def process_of(node: Node, worker: str) -> Child:
+    """The process that calls itself so."""
+    (child,) = (each for each in node.processes(WIRE) if worker in each.program.log.read_text())
     return child
+
+
+async def busiest(node: Node) -> Child:
+    """The worker that has received the most; a status comes every second."""
+    found = await workers(node)
+    return process_of(node, max(found, key=lambda each: each.received_bytes).id)
+
+
+async def end(child: Child, number: signal.Signals) -> None:
+    """Signal a process; its supervisor starts it again."""
+    assert child.pid is not None
+    starts = child.start_count
+    os.kill(child.pid, number)
+    async with asyncio.timeout(WITHIN_S):
+        while child.start_count == starts:
+            await asyncio.sleep(POLL_S)
+
+
+async def test_each_worker_is_a_wire_peer_and_links_are_spread_over_them(pair: Pair) -> None:
+    """Each of A's workers is linked to each of B's: its own id and port are what makes them four peers."""
+    for node in (pair.a, pair.b):
+        for worker in await all_linked(node):
+            assert worker.measures["wires_tcp"] >= 1, worker
 
 
 async def test_a_transfer_goes_on_through_a_kill_and_a_drain(pair: Pair, tmp_path: Path) -> None:
     content = os.urandom(FILE_MIB * 2**20)
     link = await put(pair.a.api, tmp_path / "wires.bin", content)
-    for child in [*pair.a.processes(WIRE), *pair.b.processes(WIRE)]:
-        print(child.program.name, child.program.log.read_text())
+    await all_linked(pair.a)
+    await all_linked(pair.b)
     await pair.b.api.ask(calls.set_chaos(WIRE, {"delayMs": DELAY_MS}))
+    transfer = await pair.b.api.fetch(format_link(link))
+    begun = await moved(pair.b, transfer, BYTES_BETWEEN)
+    killed = await busiest(pair.b)
+    await end(killed, signal.SIGKILL)
+    halfway = await moved(pair.b, transfer, begun.bytes_done + BYTES_BETWEEN)
+    (drained,) = (each for each in pair.b.processes(WIRE) if each is not killed)
+    await end(drained, signal.SIGTERM)
+    await moved(pair.b, transfer, halfway.bytes_done)
+    got = await ended(pair.b.api, transfer)
+    assert set(got.by_transport) == {WIRE}
+    assert await pair.b.api.content_sha256(got.manifest) == hashlib.sha256(content).hexdigest()
+    for number, child in (("SIGKILL", killed), ("SIGTERM", drained)):
+        print(f"{child.program.name} ended by {number}, went on as start {child.start_count}")
+    # Who came back is a peer again.
+    await all_linked(pair.b)
