@@ -106,10 +106,13 @@ async def end(child: Child, number: signal.Signals) -> None:
 
 
 async def test_each_worker_is_a_wire_peer_and_links_are_spread_over_them(pair: Pair) -> None:
-    """Each of A's workers is linked to each of B's: its own id and port are what makes them four peers."""
+    """Each has its own wire, and a port of its own for the DHT, without which the second would be deaf there."""
     for node in (pair.a, pair.b):
         for worker in await all_linked(node):
             assert worker.measures["wires_tcp"] >= 1, worker
+        async with asyncio.timeout(WITHIN_S):
+            while not all(each.measures.get("dht_nodes", 0) > 0 for each in await workers(node)):
+                await asyncio.sleep(POLL_S)
 
 
 async def test_a_transfer_goes_on_through_a_kill_and_a_drain(pair: Pair, tmp_path: Path) -> None:
