@@ -12,10 +12,9 @@ from shared.clock import Clock
 from shared.errors import Cause
 from shared.wire.peerwire import Closed, Event, PeerWire
 
-
 UNREAD_S = 120.0
-"""A peer that has not read what `send` waits for within this time is as good as silent (docs/limits.md#peer-wire). It is
-6 KB/s with a buffer of HIGH_MARK_BYTES: the slowest that is of any use to a request."""
+"""A peer that has not read what `send` waits for within this time is as good as silent (docs/limits.md#peer-wire).
+With the buffers of a stream that is 6 KB/s: slower is of no use to any request."""
 
 
 class WireDriver:

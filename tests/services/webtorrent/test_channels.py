@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from shared.rtc import available
 from shared.rtc.contract import DataChannel, LinkEvents, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
 from shared.speech.swarm_space import SWARM_SPACE
+from shared.wire.peerwire import PeerWire
+from shared.wire.peerwire.wire import PeerWireLimits
 from tests.services.webtorrent.raw_peer import NO_SWARM_SPACE, extended, handshake
 from tests.services.webtorrent.raw_peer import SWARM_SPACE as GUEST
 from tests.services.webtorrent.swarm_parts import (
@@ -176,8 +179,10 @@ async def test_a_plain_page_is_closed_without_a_frame_and_its_offers_are_ignored
 
 
 async def test_a_channel_that_never_shakes_hands_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.wire.peerwire.wire.PeerWireLimits.handshake_timeout_s", 0.3)
+    limits = PeerWireLimits(handshake_timeout_s=0.3)
+    monkeypatch.setattr("services.webtorrent.wires.PeerWire", partial(PeerWire, limits=limits))
     async with page_and_node(tmp_path) as (page, node):
         async with asyncio.timeout(WAIT_S):
             await page.closed.wait()
         assert not node.ups
+        assert node.transport.refused == {"timeout": 1}
