@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -136,6 +137,8 @@ class LyingDhtNode(asyncio.DatagramProtocol):
         self._values = [socket.inet_aton(host) + port.to_bytes(2, "big") for host, port in peers]
         self._transport: asyncio.DatagramTransport | None = None
         self.lookups = 0
+        self.change_peers = False
+        """Whether each answer names others than the last."""
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -147,6 +150,8 @@ class LyingDhtNode(asyncio.DatagramProtocol):
         answer: dict[bytes, Any] = {b"id": b"\x11" * 20, b"nodes": b""}
         if message.get(b"q") == b"get_peers":
             self.lookups += 1
+            if self.change_peers:
+                self._values = [b"\x7f" + os.urandom(2) + b"\x01\x00\x09" for _ in self._values]
             answer |= {b"token": b"t", b"values": self._values}
         assert self._transport is not None
         self._transport.sendto(encode_bencode({b"r": answer, b"t": message[b"t"], b"y": b"r"}), addr)
