@@ -61,6 +61,8 @@ class WireDriver:
             self._timer.cancel()
             self._timer = None
         self.flowing()
+        # A stream and its driver refer to each other, and wait for a collection of garbage that counts no bytes.
+        self._wire.forget()
 
     def blocked(self) -> None:
         """The peer does not read: what is queued has reached its bound. It has UNREAD_S until `flowing`."""

@@ -217,6 +217,12 @@ class PeerWire:
             self._close(Cause.REFUSED if encrypted else Cause.TIMEOUT, events)
         return events
 
+    def forget(self) -> None:
+        """The stream is over: keep nothing of it. Whoever still holds the machine may hold it for long."""
+        self._state = _State.CLOSED
+        self._buffer = bytearray()
+        self._outgoing = []
+
     # ── handshake ───────────────────────────────────────────────────────────────────────────────────────
 
     def _receive_handshake(self, data: bytes | bytearray | memoryview, now: float, events: list[Event]) -> None:

@@ -229,6 +229,20 @@ async def test_who_never_reads_is_closed_and_its_buffer_is_bounded(monkeypatch: 
         await node.until(lambda: stream.gone)
 
 
+async def test_a_wire_that_is_over_keeps_no_message_that_was_cut_off() -> None:
+    """Connections refer to themselves, and may wait for long until they are collected: 66 KiB each would add up."""
+    async with beside_an_honest_peer() as node:
+        async with raw_peer(node) as (_, writer):
+            up = await node.up(2)
+            stream = node.transport._worker.wires._links[up.link].connection  # type: ignore[union-attr]
+            assert isinstance(stream, WireConnection)
+            kept = stream._driver._wire
+            writer.write(extended(bytes(60_000), extended_id=1)[:-1])
+            await node.until(lambda: len(kept._buffer) > 50_000)
+        await node.until(lambda: len(node.downs) == 1)
+        assert not kept._buffer
+
+
 async def send_until_it_ends(node: Node, link: object) -> int:
     """Returns: the most bytes that were queued."""
     stream = node.transport._worker.wires._links[link].connection  # type: ignore[union-attr,index]

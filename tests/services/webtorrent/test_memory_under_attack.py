@@ -216,7 +216,7 @@ async def test_memory_stays_within_what_the_limits_allow(tmp_path: Path) -> None
             most = one.rss_bytes("VmHWM") - before
             await one.hang_up()
             after = one.rss_bytes("VmRSS") - before
-            name = attack.__name__.replace("_", " ")  # type: ignore[attr-defined]
+            name = attack.__name__.replace("_", " ")
             print(f"{name}: most {most / MIB:+.1f} MiB, after it {after / MIB:+.1f} MiB")
             assert most < allowed_bytes + SLACK_BYTES, name
         last = one.rss_bytes("VmRSS")
