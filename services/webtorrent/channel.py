@@ -34,7 +34,8 @@ class ChannelConnection:
     """Implements WireStream over a data channel that `rtc` is given once.
 
     Driven by:    the channel's callbacks, and its owner as any WireStream.
-    Back-pressure: `send` waits while HIGH_MARK_BYTES are queued.
+    Back-pressure: `send` waits while HIGH_MARK_BYTES are queued; a peer that takes none of it is closed
+                   (driver.UNREAD_S).
     Cancellation: as WireConnection's.
     """
 
@@ -96,6 +97,8 @@ class ChannelConnection:
         """Write one frame. Raises: TransportError(CLOSED): the wire is over."""
         # On top of the channel's own mark: the writer alone waits there.
         while self._queued_bytes > HIGH_MARK_BYTES and not self._over:
+            if self._driver is not None:
+                self._driver.blocked()
             self._room.clear()
             await self._room.wait()
         if self._over or self._driver is None:
@@ -161,6 +164,8 @@ class ChannelConnection:
                         self._end(error.cause)
                         return
                 self._queued_bytes -= len(data)
+                if self._driver is not None:
+                    self._driver.flowing()
                 self._room.set()
             if self._over:
                 return

@@ -63,8 +63,9 @@ class ConnectionOwner(Protocol):
 class WireConnection(asyncio.BufferedProtocol):
     """A TCP stream with its PeerWire. buffer: where reads land, RECEIVE_BYTES, shared.
 
-    Back-pressure: `send` waits between the two marks; reads are never paused, because what a peer may send
-                   unasked is bounded by our own requests (the layer above).
+    Back-pressure: `send` waits between the two marks, and a peer that keeps it waiting is closed (driver.UNREAD_S);
+                   reads are never paused, because what a peer may send unasked is bounded by our own requests (the
+                   layer above).
     Cancellation:  `send` cancelled while it waits has sent nothing.
     """
 
@@ -129,9 +130,11 @@ class WireConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._writable.clear()
+        self._driver.blocked()
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self._driver.flowing()
 
     @property
     def gone(self) -> bool:

@@ -12,6 +12,10 @@ from shared.clock import Clock
 from shared.errors import Cause
 from shared.wire.peerwire import Closed, Event, PeerWire
 
+UNREAD_S = 120.0
+"""A peer that has not read what `send` waits for within this time is as good as silent (docs/limits.md#peer-wire).
+With the buffers of a stream that is 6 KB/s: slower is of no use to any request."""
+
 
 class WireDriver:
     """write: takes bytes for the stream. on_event: an event that is no Closed. on_closed: the machine is over.
@@ -35,6 +39,7 @@ class WireDriver:
         self._write, self._on_event, self._on_closed = write, on_event, on_closed
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self._unread: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """The stream is up: say what is to be said first."""
@@ -55,6 +60,20 @@ class WireDriver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.flowing()
+        # A stream and its driver refer to each other, and wait for a collection of garbage that counts no bytes.
+        self._wire.forget()
+
+    def blocked(self) -> None:
+        """The peer does not read: what is queued has reached its bound. It has UNREAD_S until `flowing`."""
+        if self._unread is None and not self.over:
+            self._unread = asyncio.get_running_loop().call_later(UNREAD_S, self._on_closed, Cause.SILENT)
+
+    def flowing(self) -> None:
+        """What was queued has left, or is nobody's concern any more."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _handle(self, events: list[Event]) -> None:
         # Before the events: an owner that closes on one of them must not cut off what the machine has just said.

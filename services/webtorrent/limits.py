@@ -15,6 +15,9 @@ MAX_HALF_OPEN = 64
 """Wires without both handshakes yet, dials included (docs/limits.md)."""
 MAX_ENDPOINTS_PER_ANSWER = 50
 """Endpoints taken from one DHT or tracker answer (docs/limits.md)."""
+RESERVED_HALF_OPEN = 32
+"""Ours: half of MAX_HALF_OPEN is not for dialling whom a DHT node or a tracker has named. Both may name hosts that
+accept and say nothing: these would hold every place, and turn away who dials us and whom somebody wants."""
 DIALS_PER_S = 10.0
 """Dials, and as many at once (docs/limits.md)."""
 TRACKER_ANSWERS_PER_S = 10.0

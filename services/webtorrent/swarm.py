@@ -8,7 +8,8 @@ States of an endpoint:
     linked   -- unlinked -->     waiting, from the start where the link had lasted
     any      -- mark_own -->     never dialled
 Invariants: an endpoint with a link, ours or theirs, is not dialled; at most MAX_KNOWN endpoints are kept, and
-linked or dialling ones are never forgotten; DIALS_PER_S holds whatever is learnt.
+linked or dialling ones are never forgotten; DIALS_PER_S holds whatever is learnt; an endpoint that somebody wants
+(a hint's) is dialled before any that was only learnt, and has room where those have none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.webtorrent.endpoints import Endpoint
-from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER
+from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER, MAX_HALF_OPEN, RESERVED_HALF_OPEN
 from shared.backoff import delays_s
 from shared.errors import Cause
 from shared.token_bucket import TokenBucket
@@ -146,21 +147,24 @@ class Swarm:
         """What to dial now, at most `room`; each is `dialling` until one of the calls below names it."""
         self._forget_old(now)
         waiting = sorted(
-            (known.dial_at, endpoint) for endpoint, known in self._known.items() if known.idle and known.dial_at <= now
+            (known.key is None, known.dial_at, endpoint)
+            for endpoint, known in self._known.items()
+            if known.idle and known.dial_at <= now
         )
-        wanted = []
-        for _, each in waiting[: max(0, room)]:
+        wanted: list[DialWanted] = []
+        for learnt, _, each in waiting:
             # Marked as dialling only with a token: what has to wait stays due, and comes first next time.
-            if not self._bucket.take(now):
+            if not _has_room(learnt, room - len(wanted)) or not self._bucket.take(now):
                 break
             known = self._known[each]
             known.dialling, known.tried_at = True, now
             wanted.append(DialWanted(each, known.key))
         return wanted
 
-    def next_deadline(self, now: float) -> float | None:
-        """When `due` may next return something; None while nothing waits."""
-        soonest = min((known.dial_at for known in self._known.values() if known.idle), default=None)
+    def next_deadline(self, now: float, room: int = MAX_HALF_OPEN) -> float | None:
+        """When `due` may next return something; None while nothing waits that has room."""
+        waiting = (known for known in self._known.values() if known.idle and _has_room(known.key is None, room))
+        soonest = min((known.dial_at for known in waiting), default=None)
         return None if soonest is None else max(soonest, now + self._bucket.wait_s(now))
 
     # ── what became of it ───────────────────────────────────────────────────────────────────────────────
@@ -249,3 +253,7 @@ class Swarm:
     def _forget_old(self, now: float) -> None:
         for endpoint in [e for e, known in self._known.items() if known.idle and known.heard_at + FORGET_AFTER_S < now]:
             del self._known[endpoint]
+
+
+def _has_room(learnt: bool, room: int) -> bool:
+    return room > (RESERVED_HALF_OPEN if learnt else 0)

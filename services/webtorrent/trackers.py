@@ -28,7 +28,7 @@ from services.webtorrent.limits import (
 from services.webtorrent.swarm import THEIR_TURN_S
 from services.webtorrent.wires import Wires
 from shared.clock import Clock
-from shared.errors import Cause, LocalProtocolError, SwarmbridgeError
+from shared.errors import Cause, LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.tasks.owned import Tasks
 from shared.token_bucket import TokenBucket
 from shared.websocket.client import ClientOptions, ClientSocket, ClientState, ReconnectingClient, until_first_ends
@@ -234,6 +234,13 @@ class TrackerMember:
             await self._sleep(client)
 
     async def _read(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
+        try:
+            await self._read_messages(socket, client, wire)
+        except RemoteProtocolError:
+            self._context.refused[REFUSED_TRACKER_MESSAGE] += 1
+            raise  # it ends this socket, and is the tracker's last error
+
+    async def _read_messages(self, socket: ClientSocket, client: TrackerClient, wire: list[str]) -> None:
         async for message in socket.messages():
             if isinstance(message, bytes):
                 self._context.refused[REFUSED_TRACKER_MESSAGE] += 1

@@ -21,7 +21,8 @@ from shared.transports import TransportName
 class WebtorrentTransport:
     """Implements shared.transport.contract.Transport.
 
-    refused: what was turned away since `run` began, by limit or cause; never what a link did (that is LinkDown's).
+    refused: what was turned away since `run` began, by limit or cause, and links that broke a rule or a limit of the
+    wire; what else ends a link is LinkDown's alone.
     """
 
     name = TransportName.WEBTORRENT

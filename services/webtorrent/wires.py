@@ -35,6 +35,8 @@ GUEST_PREFIX = "bt-"
 """What a guest is called: this and its peer id in hexadecimal digits, which no PeerJS id looks like by accident."""
 CONNECT_TIMEOUT_S = 5.0
 BACKLOG = 128
+LINK_FAULTS = frozenset({Cause.INVALID, Cause.TOO_LARGE, Cause.RATE_LIMITED, Cause.SILENT})
+"""What ends a link by a rule or a limit of the wire (docs/limits.md#peer-wire), and is counted as any refusal is."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ class _Wire:
 
     dialled: by us, and where. peer_id: after its handshake. counted: its direction is taken by it. endpoint: where
     its peer listens. link: once it is one. refused_as: the name to count its end under, "" for none. guest: what it
-    is called where it does not seal.
+    is called where it does not seal. closed_above: whoever uses the link has closed it, and counts why.
     """
 
     connection: WireStream
@@ -57,6 +59,7 @@ class _Wire:
     link: LinkId | None = None
     refused_as: str | None = None
     guest: str = ""
+    closed_above: bool = False
 
 
 class Wires:
@@ -173,6 +176,7 @@ class Wires:
     def close_link(self, link: LinkId, cause: Cause) -> None:
         wire = self._links.get(link)
         if wire is not None:
+            wire.closed_above = True
             wire.connection.close(cause)
 
     async def close(self) -> None:
@@ -269,6 +273,8 @@ class Wires:
                 self._swarm.dial_failed(wire.dialled.endpoint, cause, now)
         else:
             del self._links[wire.link]
+            if cause in LINK_FAULTS and not wire.closed_above:
+                self._refused[cause.value] += 1
             self._guests.discard(wire.guest)
             self._peers -= Counter((wire.peer_id,))
             if wire.endpoint is not None:

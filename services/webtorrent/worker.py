@@ -278,9 +278,8 @@ class Worker:
             for wanted in self._swarm.due(self._clock(), self.wires.dial_room):
                 self._tasks.start(self.wires.dial(wanted), name="dial")
             now = self._clock()
-            deadline = self._swarm.next_deadline(now)
-            if deadline is not None and not self.wires.dial_room:
-                deadline = None  # a wire that opens or ends wakes us
+            # Where there is no room a wire that opens or ends wakes us.
+            deadline = self._swarm.next_deadline(now, self.wires.dial_room)
             await _wait(self._dial_wake, None if deadline is None else deadline - now)
 
     # ── state ───────────────────────────────────────────────────────────────────────────────────────────

@@ -167,10 +167,11 @@ class WebrtcSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebtorrentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """host, port: where our peer wire listens, 0 = any port.
+    """host, port: where our peer wire listens, 0 = any port; a second worker of one supervisor has the next, and so on.
 
     room: names the swarm (infohash = sha1("swarm-space:" + room)). advertise: the host that others reach us at, "" =
-    `host`. dht: find peers by the DHT. trackers: find peers by trackers. dht_port: UDP, 0 = any.
+    `host`. dht: find peers by the DHT. trackers: find peers by trackers. dht_port: UDP, 0 = any;
+    a second worker has the next, and so on.
     """
 
     host: str = "127.0.0.1"

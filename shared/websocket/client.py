@@ -24,7 +24,7 @@ import aiohttp
 
 from shared.backoff import delays_s
 from shared.clock import Clock
-from shared.errors import Cause, SwarmbridgeError
+from shared.errors import Cause, RemoteProtocolError, SwarmbridgeError
 from shared.tasks.ending import end_tasks
 
 BUSY_STATUSES = (429, 503)
@@ -72,10 +72,16 @@ class ClientSocket:
             await self._ws.send_str(text)
 
     async def messages(self) -> AsyncIterator[str | bytes]:
-        """Text and binary messages until the socket ends."""
+        """Text and binary messages until the socket ends.
+
+        Raises: RemoteProtocolError(TOO_LARGE): a message over the limit. (INVALID): bytes that are no WebSocket frames.
+        """
         async for message in self._ws:
             if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 yield message.data
+            elif message.type is aiohttp.WSMsgType.ERROR and isinstance(message.data, aiohttp.WebSocketError):
+                too_big = message.data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+                raise RemoteProtocolError("a bad message", Cause.TOO_LARGE if too_big else Cause.INVALID)
             else:
                 return
 

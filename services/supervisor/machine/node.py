@@ -32,7 +32,7 @@ from shared.gateway_api.address import ADDRESS_FILE
 from shared.gateway_api.async_client import AsyncGatewayClient
 from shared.gateway_api.errors import GatewayError
 from shared.ids import new_instance_id
-from shared.settings.config import ENV_CONFIG_FILE, Config, child_environment
+from shared.settings.config import ENV_CONFIG_FILE, ENV_PREFIX, Config, WebtorrentSettings, child_environment
 from shared.tasks.owned import Tasks
 from shared.transports import ORDER
 
@@ -45,6 +45,7 @@ ENV_SEED_FILE = "SWARMBRIDGE_BUS_SEED_FILE"
 ENV_MESH_SEED_FILE = "SWARMBRIDGE_BUS_MESH_SEED_FILE"
 READY_TIMEOUT_S = 60.0
 """A cold machine compiles every module on the first start; a warm one takes 5 to 8 s."""
+MAX_PORT = 65_535
 POLL_INTERVAL_S = 0.1
 KEEPER_RESTART_S = 1.0
 
@@ -178,7 +179,11 @@ class Node:
     def _program(self, service: str, number: int, config_file: Path) -> Program:
         """A service gets the node's settings, its own seeds and nobody else's."""
         name = service if number == 1 else f"{service}-{number}"
-        settings = {ENV_CONFIG_FILE: str(config_file), **seed_settings(self.plan.seeds.get(service))}
+        settings = {
+            ENV_CONFIG_FILE: str(config_file),
+            **seed_settings(self.plan.seeds.get(service)),
+            **(wire_ports(self.plan.config.webtorrent, number) if service == "webtorrent" else {}),
+        }
         return Program(
             name=f"{self.name}/{name}",
             arguments=service_command(service),
@@ -217,6 +222,16 @@ def service_module(service: str) -> str:
 def service_command(service: str) -> Sequence[str]:
     """How a service is run. -P: never import from whatever directory we were started in."""
     return [sys.executable, "-P", "-m", service_module(service)]
+
+
+def wire_ports(settings: WebtorrentSettings, number: int) -> dict[str, str]:
+    """Ports of a node's webtorrent worker, 1 the first: each is a peer of its own, so the next takes the next port.
+
+    Empty for the first, and for a port that is any (0). One beyond 65,535 stays what is set, and is refused as taken.
+    """
+    ports = {"PORT": settings.port, "DHT_PORT": settings.dht_port}
+    later = {name: port + number - 1 for name, port in ports.items() if port and number > 1}
+    return {f"{ENV_PREFIX}WEBTORRENT_{name}": str(port) for name, port in later.items() if port <= MAX_PORT}
 
 
 def seed_settings(seeds: Seeds | None) -> dict[str, str]:

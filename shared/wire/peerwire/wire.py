@@ -45,8 +45,9 @@ MSE_KEY_AND_PAD_BYTES = 96 + 512
 
 USELESS_PER_S = 50.0
 USELESS_BURST = 1_000.0
-"""Messages about pieces, of which we have none: a polite client sends a handful when a wire opens, one that has the
-control infohash as a torrent a few more. Beyond that the wire closes, `rate_limited`."""
+"""Messages that bring us nothing: about pieces, of which we have none, keep-alives, extended handshakes after the
+first. A polite client sends a handful when a wire opens, one that has the control infohash as a torrent a few more.
+Beyond that the wire closes, `rate_limited`: each costs us more to read than its peer to write."""
 
 # An extended message's id byte and its extended id byte.
 _EXTENDED_HEAD_BYTES = 2
@@ -216,6 +217,12 @@ class PeerWire:
             self._close(Cause.REFUSED if encrypted else Cause.TIMEOUT, events)
         return events
 
+    def forget(self) -> None:
+        """The stream is over: keep nothing of it. Whoever still holds the machine may hold it for long."""
+        self._state = _State.CLOSED
+        self._buffer = bytearray()
+        self._outgoing = []
+
     # ── handshake ───────────────────────────────────────────────────────────────────────────────────────
 
     def _receive_handshake(self, data: bytes | bytearray | memoryview, now: float, events: list[Event]) -> None:
@@ -319,6 +326,7 @@ class PeerWire:
 
     def _receive_message(self, payload: memoryview, events: list[Event]) -> None:
         if not payload:
+            self._ignore()
             return
         message = messages.decode_message(payload)
         if message.id != MessageId.EXTENDED:
@@ -340,6 +348,9 @@ class PeerWire:
 
     def _receive_extended_handshake(self, body: memoryview, events: list[Event]) -> None:
         limits = self._limits
+        first = self._state is _State.AWAIT_EXTENDED
+        if not first:
+            self._ignore()
         if len(body) > limits.max_extended_handshake_bytes:
             raise RemoteProtocolError("an extended handshake over its limit", Cause.TOO_LARGE)
         theirs = extended.decode_extended_handshake(
@@ -347,7 +358,6 @@ class PeerWire:
             max_bytes=limits.max_extended_handshake_bytes,
             max_depth=limits.max_extended_handshake_depth,
         )
-        first = self._state is _State.AWAIT_EXTENDED
         if first:
             known = theirs.swarm_space_id
             events.append(ExtendedHandshakeDone(known is not None, theirs.client, theirs.port, theirs.seals))

@@ -17,6 +17,7 @@ from shared.errors import Cause, LocalProtocolError, RemoteProtocolError
 from shared.undecodable import UNDECODABLE
 from shared.wire.wstracker.messages import (
     HASH_BYTES,
+    MAX_COUNT,
     MAX_EXTRA_BYTES,
     MAX_EXTRA_DEPTH,
     MAX_INFO_HASHES,
@@ -352,7 +353,7 @@ def _count(number: float | None) -> int | None:
         return None
     if number < 0:
         _refuse("negative count")
-    return int(number)
+    return min(int(number), MAX_COUNT)
 
 
 def _json_number(number: float | None) -> float | int | None:

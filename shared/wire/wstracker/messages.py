@@ -33,6 +33,9 @@ HASH_BYTES = 20
 
 Event = Literal["", "started", "completed", "stopped", "update", "paused"]
 """What changed; "" and `update` are regular announces, `paused` is BEP 21's partial seed."""
+MAX_COUNT = 2**53
+"""Of peers or bytes: up to here JavaScript counts exactly. A number beyond it is read as this one: a tracker may write
+1e308, and two of these have no sum that a float can hold."""
 
 
 @dataclass(frozen=True, slots=True)

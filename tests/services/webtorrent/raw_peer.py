@@ -33,6 +33,13 @@ async def connect(node: Node) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     return await asyncio.open_connection(endpoint.host, endpoint.port)
 
 
+async def connect_from(node: Node, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """As another host would: from another address of loopback."""
+    endpoint = node.transport.endpoint
+    assert endpoint is not None
+    return await asyncio.open_connection(endpoint.host, endpoint.port, local_addr=(address, 0))
+
+
 @asynccontextmanager
 async def raw_peer(
     node: Node, opening: bytes = handshake() + SWARM_SPACE

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ import pytest
 from services.webtorrent import channels
 from services.webtorrent.channel import ChannelConnection
 from services.webtorrent.swarm import control_infohash
-from shared.errors import Cause
+from shared.clock import monotonic
+from shared.errors import Cause, TransportError
 from shared.rtc import available
 from shared.rtc.contract import DataChannel, LinkEvents, LinkSettings
 from shared.speech.contract import SEALED_NATIVE
 from shared.speech.swarm_space import SWARM_SPACE
+from shared.tasks.owned import Tasks
+from shared.wire.peerwire import PeerWire
+from shared.wire.peerwire.wire import PeerWireLimits
 from tests.services.webtorrent.raw_peer import NO_SWARM_SPACE, extended, handshake
 from tests.services.webtorrent.raw_peer import SWARM_SPACE as GUEST
 from tests.services.webtorrent.swarm_parts import (
@@ -175,9 +180,52 @@ async def test_a_plain_page_is_closed_without_a_frame_and_its_offers_are_ignored
         assert node.transport._worker._channels.offers_answered == answered  # type: ignore[union-attr]
 
 
+class Stuck:
+    """A data channel whose other end takes nothing."""
+
+    def __init__(self, settings: LinkSettings, events: LinkEvents) -> None:
+        self.events = events
+        self.closed = asyncio.Event()
+
+    async def send(self, data: bytes) -> None:
+        await self.closed.wait()
+
+    async def close(self, cause: Cause = Cause.CLOSED) -> None:
+        self.closed.set()
+
+
+async def test_who_takes_nothing_from_a_channel_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.webtorrent.driver.UNREAD_S", 0.3)
+    async with running(config()) as (node,):
+        worker = node.transport._worker
+        assert worker is not None
+        make: Any = Stuck
+        tasks = Tasks()
+        stream = ChannelConnection(
+            make, worker._link_settings(), worker.wires.channel_wire, worker.wires, tasks, monotonic, offered=False
+        )
+        stuck: Any = stream.rtc
+        stuck.events.on_open()
+        stuck.events.on_message(handshake() + GUEST)
+        up = await node.up()
+        with pytest.raises(TransportError) as raised:
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    await node.transport.send(up.link, bytes(65_535))
+        assert raised.value.cause is Cause.CLOSED
+        assert [down.cause for down in node.downs] == [Cause.SILENT]
+        assert node.transport.refused == {"silent": 1}
+        assert stream._queued_bytes < 1.2e6
+        await node.until(lambda: stream.gone)
+        assert stuck.closed.is_set()
+        await tasks.close()
+
+
 async def test_a_channel_that_never_shakes_hands_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.wire.peerwire.wire.PeerWireLimits.handshake_timeout_s", 0.3)
+    limits = PeerWireLimits(handshake_timeout_s=0.3)
+    monkeypatch.setattr("services.webtorrent.wires.PeerWire", partial(PeerWire, limits=limits))
     async with page_and_node(tmp_path) as (page, node):
         async with asyncio.timeout(WAIT_S):
             await page.closed.wait()
         assert not node.ups
+        assert node.transport.refused == {"timeout": 1}

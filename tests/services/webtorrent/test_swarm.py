@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.webtorrent.endpoints import Endpoint
-from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER
+from services.webtorrent.limits import DIALS_PER_S, MAX_ENDPOINTS_PER_ANSWER, RESERVED_HALF_OPEN
 from services.webtorrent.swarm import (
     FORGET_AFTER_S,
     HURRY_SPACING_S,
@@ -186,9 +186,27 @@ def test_addresses_and_counts_are_limited() -> None:
     for start in range(0, 600, 50):
         s.learn(many[start : start + 50], Source.DHT, float(start))
     assert sum(s.size_by_source().values()) == MAX_KNOWN
-    assert len(dialled(s, 600.0, room=3)) == 3
+    assert len(dialled(s, 600.0, room=RESERVED_HALF_OPEN + 3)) == 3
     assert len(dialled(s, 600.0, room=1000)) == DIALS_PER_S - 3
     assert s.next_deadline(600.0) == pytest.approx(600.0 + 1 / DIALS_PER_S)
+
+
+def test_who_is_wanted_goes_before_all_that_strangers_named_and_has_room_of_its_own() -> None:
+    s = swarm()
+    for start in range(0, 500, 50):
+        s.learn([Endpoint(f"10.2.{start}.1", 1000 + each) for each in range(start, start + 50)], Source.DHT, 0.0)
+    s.learn([Endpoint("10.2.0.1", 1000 + each) for each in range(50)], Source.TRACKER, 0.0)
+    s.hint([A], b"k" * 32, 60.0)
+    assert dialled(s, 60.0)[0] == A
+    # Half of all that may be half open is not for what was only learnt, and no timer spins meanwhile.
+    assert dialled(s, 70.0, room=RESERVED_HALF_OPEN) == []
+    assert s.next_deadline(70.0, RESERVED_HALF_OPEN) is None
+    s.hint([B], b"k" * 32, 70.0)
+    assert s.next_deadline(70.0, RESERVED_HALF_OPEN) == 70.0
+    assert dialled(s, 70.0, room=1) == [B]
+    s.hint([C], b"k" * 32, 71.0)
+    assert dialled(s, 71.0, room=0) == []
+    assert s.next_deadline(71.0, 0) is None
 
 
 def test_what_nobody_speaks_of_is_forgotten() -> None:

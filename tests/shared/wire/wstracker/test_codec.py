@@ -131,6 +131,11 @@ def test_min_interval_and_floats_of_other_trackers() -> None:
     assert decode_response(text) == AnnounceReply(INFO_HASH, 30.5, 1, None)
 
 
+def test_counts_are_bounded() -> None:
+    text = json.dumps({"info_hash": INFO_HASH_TEXT, "complete": 1e308, "incomplete": 2.0**54})
+    assert decode_response(text) == AnnounceReply(INFO_HASH, None, 2**53, 2**53)
+
+
 @pytest.mark.parametrize(
     "text",
     [
