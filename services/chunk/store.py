@@ -94,6 +94,7 @@ class ChunkStore:
             if "://" in location:
                 return cls(from_url(location))
             folder = Path(location) if location else default
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # its files have the umask's modes
             return cls(LocalStore(folder, mkdir=True), folder)
         except (BaseError, OSError, ValueError) as error:
             raise ConfigError([f"chunk.store: cannot be opened ({type(error).__name__})"]) from error

@@ -1,4 +1,4 @@
-"""Where the node is: `<home>/gateway.json` and `<home>/gateway.token`, or --url and --token-file."""
+"""Where the node is: `<home>/gateway.json` and the token that it names, or --url and --token-file."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def find_daemon(home: str | None, url: str | None, token_file: str | None) -> Da
             "name that node's token with --token-file",
             exit_codes.REFUSED,
         )
-    token = _token(Path(token_file).expanduser() if token_file else folder / TOKEN_FILE)
+    named = Path(token_file).expanduser() if token_file else None
+    token = _token(named or (address.token_path(folder) if address is not None else folder / TOKEN_FILE))
     return Daemon(url.rstrip("/"), token, address.proof if address is not None and token_file is None else None)
 
 

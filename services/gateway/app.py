@@ -39,7 +39,8 @@ async def app(process: Process) -> None:
     """
     settings, home = process.config.gateway, process.config.home
     spool = _swept_spool(home)
-    token = Token(read_token(Path(settings.token_file) if settings.token_file else home / TOKEN_FILE))
+    token_file = Path(settings.token_file) if settings.token_file else home / TOKEN_FILE
+    token = Token(read_token(token_file))
 
     proof_key = new_proof_key()
     hub = EventHub()
@@ -64,7 +65,9 @@ async def app(process: Process) -> None:
         await feed.start()
         await calls.start()
         await server.start(settings.host, settings.port)
-        write_address(home, server.url, ADDRESS_FILE, proof_key)
+        # One that is not in the home is found by what the home says.
+        elsewhere = token_file if token_file != home / TOKEN_FILE else None
+        write_address(home, server.url, ADDRESS_FILE, proof_key, elsewhere)
         process.tasks.start(feed.run(), name="feed")
         log.info("listening")
         process.serves()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from shared import exit_codes
-from shared.errors import SwarmbridgeError
+from shared.errors import ConfigError, SwarmbridgeError
 from shared.ids import token_key
 
 DEFAULT_SIZE_MIB = 32
@@ -95,7 +95,10 @@ def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, metavar="N", help="port of the page and the API (default: the last one)")
     _add_nats(parser)
     parser.add_argument(
-        "--rendezvous", type=_file, metavar="FILE", help="rendezvous document to use; without it, our own is started"
+        "--rendezvous",
+        type=_document,
+        metavar="FILE",
+        help="rendezvous document to use; without it, our own is started",
     )
     parser.add_argument(
         "--member",
@@ -195,6 +198,19 @@ def _path(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"{text}: there is no such user") from None
+
+
+def _document(text: str) -> Path:
+    """A rendezvous document that can be read; members of it that cannot be used are left out later, with a reason."""
+    from shared.settings.rendezvous import load_document  # not every command line names one
+
+    path = _file(text)
+    try:
+        load_document(str(path))
+    except ConfigError as error:
+        reason = "; ".join(error.problems).removeprefix(f"rendezvous.document: {path}: ")
+        raise argparse.ArgumentTypeError(f"{text} is no rendezvous document: {reason}") from None
+    return path
 
 
 def _file(text: str) -> Path:

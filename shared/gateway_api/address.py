@@ -16,11 +16,18 @@ class Address(msgspec.Struct, frozen=True):
     """What a process that listens leaves in its home, see shared.process.address_file.
 
     pid: its process, 0 unknown. proof: the key with which it proves that it is the one (proof.py); "" for none.
+    token_file: where the operator's token is; "" in the home, as it is where that path leads nowhere (a container's).
     """
 
     url: str
     pid: int = 0
     proof: str = ""
+    token_file: str = ""
+
+    def token_path(self, home: Path) -> Path:
+        """Where the token is, as far as this machine's paths go."""
+        elsewhere = Path(self.token_file) if self.token_file else None
+        return elsewhere if elsewhere is not None and elsewhere.exists() else home / TOKEN_FILE
 
 
 def read_address(home: Path, file_name: str = ADDRESS_FILE) -> Address | None:

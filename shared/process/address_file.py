@@ -17,10 +17,12 @@ ADDRESS_FILE = "rendezvous.json"
 log = logging.getLogger(__name__)
 
 
-def write_address(home: Path, url: str, name: str = ADDRESS_FILE, proof_key: str = "") -> None:
+def write_address(
+    home: Path, url: str, name: str = ADDRESS_FILE, proof_key: str = "", token_file: Path | None = None
+) -> None:
     """Write `{"url", "pid"}`, whole or not at all, readable by its owner alone.
 
-    proof_key: written too where there is one, see shared.gateway_api.proof.
+    proof_key, token_file: written too where there are some, see shared.gateway_api.
     A file of that name that is none of ours (a rendezvous document, say) is left as it is.
 
     Raises: OSError: the home cannot be written to.
@@ -30,7 +32,9 @@ def write_address(home: Path, url: str, name: str = ADDRESS_FILE, proof_key: str
     descriptor, draft = tempfile.mkstemp(prefix=f".{name}.", dir=home)  # 0600, whatever the umask
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"url": url, "pid": os.getpid(), **({"proof": proof_key} if proof_key else {})}, file)
+            more = {"proof": proof_key} if proof_key else {}
+            more |= {"token_file": str(token_file.absolute())} if token_file is not None else {}
+            json.dump({"url": url, "pid": os.getpid(), **more}, file)
         _take(Path(draft), path)
     finally:
         Path(draft).unlink(missing_ok=True)

@@ -121,6 +121,8 @@ def parse_document(raw: bytes) -> Reading:
 def _usable(name: str, members: list[Any], kind: type[T], fault_of: Callable[[T], str], faults: list[Fault]) -> list[T]:
     usable: list[T] = []
     for index, raw in enumerate(members):
+        if isinstance(raw, dict) and isinstance(raw.get("urls"), str):
+            raw = {**raw, "urls": [raw["urls"]]}  # an RTCIceServer of WebRTC may have one without a list
         try:
             member = msgspec.convert(raw, kind)
         except msgspec.ValidationError:

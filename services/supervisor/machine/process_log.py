@@ -30,7 +30,7 @@ class ProcessLog:
 
     def begin_run(self) -> int:
         """Open it empty. Returns: a descriptor to append with, which the caller closes. Raises: OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.path.exists() and self.path.stat().st_size:
             self.path.replace(self._older)
         return self._open(os.O_TRUNC)

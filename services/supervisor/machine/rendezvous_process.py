@@ -90,7 +90,8 @@ async def start_rendezvous(
 def write_document(path: Path, document: RendezvousDocument) -> None:
     """As JSON with swarm-space's camelCase keys; complete at every moment, since nodes reload it."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+    # Nodes go where it says: it is its owner's alone, whatever the umask.
+    write_private(partial, msgspec.json.format(msgspec.json.encode(document)) + b"\n")
     partial.replace(path)
 
 

@@ -38,6 +38,17 @@ def test_the_token_goes_where_the_home_says(tmp_path: Path) -> None:
     assert find_daemon(home, URL + "/", None).token == "secret"
 
 
+def test_a_token_that_is_not_in_the_home_is_where_the_home_says(tmp_path: Path) -> None:
+    home = _home(tmp_path, os.getpid())
+    address = Path(home) / "gateway.json"
+    elsewhere = tmp_path / "configured.token"
+    elsewhere.write_text("another\n")
+    address.write_text(json.dumps({**json.loads(address.read_text()), "token_file": str(elsewhere)}))
+    assert find_daemon(home, None, None).token == "another"
+    elsewhere.unlink()  # a path of a container, say
+    assert find_daemon(home, None, None).token == "secret"
+
+
 def test_the_token_goes_to_no_other_address(tmp_path: Path) -> None:
     home = _home(tmp_path, os.getpid())
     with pytest.raises(CliFailure, match="not sent there") as refused:

@@ -39,6 +39,7 @@ def test_demo_has_defaults() -> None:
         (["up", "--member", "nonsense"], "peer token"),
         (["up", "--member", guest_token("someone")], "peer token"),
         (["up", "--rendezvous", "/nowhere/at/all"], "is no file"),
+        (["up", "--rendezvous", __file__], "is no rendezvous document"),
         (["demo", "--size-mib", "2"], "must be "),
         (["demo", "--file", "/nowhere/at/all"], "is no file"),
         (["demo", "--nonsense"], "unrecognized"),

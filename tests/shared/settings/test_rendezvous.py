@@ -29,6 +29,7 @@ from shared.settings.rendezvous_follower import DocumentFollower
         ("iceServers", {"urls": ["stun:127.0.0.1:9"]}, {"urls": ["stun://127.0.0.1:9"]}),
         ("iceServers", {"urls": ["stun:stun.example"]}, {"urls": ["stun:127.0.0.1:99999"]}),
         ("iceServers", {"urls": ["stun:stun.example"]}, {"urls": []}),
+        ("iceServers", {"urls": ["stun:stun.example"]}, {"urls": ""}),
         ("iceServers", {"urls": ["stun:a"]}, {"urls": ["turn:a?transport=tcp"]}),
         ("dhtNodes", "127.0.0.1:6881", "127.0.0.1"),
         ("dhtNodes", "[::1]:6881", "a..b:1"),
@@ -85,3 +86,10 @@ async def test_the_follower_reports_changes_while_it_runs(tmp_path: Path, monkey
     finally:
         running.cancel()
     await DocumentFollower("").run(changed.set)
+
+
+def test_an_ice_server_may_have_one_url_without_a_list() -> None:
+    """As WebRTC's own RTCIceServer."""
+    reading = parse_document(b'{"iceServers": [{"urls": "stun:127.0.0.1:9"}]}')
+    assert reading.faults == ()
+    assert reading.document.ice_servers[0].urls == ["stun:127.0.0.1:9"]
