@@ -56,7 +56,7 @@ def read_mesh_secret(path: str) -> bytes:
 
 
 class Beacon:
-    """sign: see SignRecord. endpoints: our wire as others reach it, now. found: see Found.
+    """sign: see SignRecord. endpoints: our wire as others reach it, now. found: see Found. refused: the worker's.
 
     Cancellation: nothing is left of `run`; what is in the DHT ages there.
     """
@@ -73,8 +73,8 @@ class Beacon:
         clock: Clock,
     ) -> None:
         self._secret, self._own = mesh_secret, record_keys(mesh_secret, identity)
-        self._dht, self._sign, self._endpoints, self._found, self._refused = dht, sign, endpoints, found, refused
-        self._clock = clock
+        self._dht, self._sign, self._endpoints, self._found = dht, sign, endpoints, found
+        self._refused, self._clock = refused, clock
         self._wanted: OrderedDict[bytes, RecordKeys] = OrderedDict()
         self._newest_s: dict[bytes, int] = {}
         self._wake = asyncio.Event()

@@ -86,7 +86,8 @@ class Wires:
         self._strangers = Strangers()
         self._wires: dict[WireStream, _Wire] = {}
         self._links: dict[LinkId, _Wire] = {}
-        self._directions: set[tuple[bytes, bool]] = set()
+        self._directions: set[tuple[bytes, bool, str]] = set()
+        """Who is here, which way, and from where: a peer id is public, and may not keep its owner out."""
         self._guests: set[str] = set()
         self._peers: Counter[bytes] = Counter()
         self._awaited: dict[bytes, set[asyncio.Future[None]]] = {}
@@ -260,7 +261,7 @@ class Wires:
         now = self._clock()
         if wire.counted:
             # Only by the wire that took it: a twin that was turned away never had it.
-            self._directions.discard((wire.peer_id, connection.offered))
+            self._directions.discard((wire.peer_id, connection.offered, connection.address))
         if cause is Cause.NO_EXTENSION and wire.peer_id:
             self._strangers.useless(wire.peer_id, self._redials_from(wire), now)
         # Ended before anybody above heard of it: the swarm's business and a counter's, and no LinkDown.
@@ -315,7 +316,7 @@ class Wires:
                 self._swarm.mark_own(wire.dialled.endpoint, self._clock())
             wire.refused_as = ""
             return
-        direction = (event.peer_id, wire.connection.offered)
+        direction = (event.peer_id, wire.connection.offered, wire.connection.address)
         # One wire each way is kept: both ends may dial at once, and each would close the other's.
         if direction in self._directions:
             self._refuse_twin(wire)
@@ -380,7 +381,7 @@ class Wires:
         """Whether a peer that dialled us gets no handshake: it has no use for us, or is here already."""
         if self._is_useless(peer_id):
             return True
-        if (peer_id, False) not in self._directions:
+        if (peer_id, False, connection.address) not in self._directions:
             return False
         self._wires[connection].refused_as = REFUSED_DUPLICATE
         return True
