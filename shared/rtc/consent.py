@@ -14,14 +14,13 @@ import random
 from weakref import WeakKeyDictionary
 
 import aioice.ice
-import aioice.stun
 from aioice.stun import TransactionError
 
 CONSENT_INTERVAL_S = 1.0
 CONSENT_FAILURES = 3
 """Checks in a row without an answer, and nothing else heard meanwhile (docs/data-channels.md)."""
-ANSWER_WITHIN_S = aioice.stun.RETRY_RTO
-"""What aioice waits for an answer that it does not ask for again."""
+ANSWER_WITHIN_S = 0.5
+"""What aioice waits for an answer that it does not ask for again (RFC 8489, section 6.2.1: the first timeout)."""
 
 LATE_S = 0.25
 """How late our own timer for that may be in a check that counts."""
