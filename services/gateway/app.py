@@ -65,9 +65,7 @@ async def app(process: Process) -> None:
         await feed.start()
         await calls.start()
         await server.start(settings.host, settings.port)
-        # One that is not in the home is found by what the home says.
-        elsewhere = token_file if token_file != home / TOKEN_FILE else None
-        write_address(home, server.url, ADDRESS_FILE, proof_key, elsewhere)
+        _write_address(home, server.url, proof_key, token_file)
         process.tasks.start(feed.run(), name="feed")
         log.info("listening")
         process.serves()
@@ -78,6 +76,12 @@ async def app(process: Process) -> None:
         await server.close()
         await calls.close()
         await feed.close()
+
+
+def _write_address(home: Path, url: str, proof_key: str, token_file: Path) -> None:
+    # A token file that is not in the home is found by what the home says.
+    elsewhere = token_file if token_file != home / TOKEN_FILE else None
+    write_address(home, url, ADDRESS_FILE, proof_key, elsewhere)
 
 
 def _swept_spool(home: Path) -> Spool:
