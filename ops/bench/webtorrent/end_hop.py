@@ -19,7 +19,8 @@ from shared.bus.nats import bus as nats_bus
 from shared.ids import new_instance_id
 
 TIMEOUT_S = 600.0
-SENDER, RECEIVER = "chunk", "worker"
+SENDER, RECEIVER = "chunk", "webtorrent"
+"""Services, for the bus answers no others."""
 
 
 async def hold(bus: Bus, subjects: Subjects, size_bytes: int) -> None:

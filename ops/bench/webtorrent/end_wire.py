@@ -31,6 +31,9 @@ CERTIFICATE_S = 3600
 DIAL_S = 30.0
 POLL_S = 0.005
 REQUEST = b"all of it"
+NOBODY_LISTENS = "127.0.0.9"
+"""Advertised where a data channel is wanted: nodes that meet at a tracker dial each other over TCP first, and would
+stay there. The first byte of that leg has the worker's wait for TCP in it."""
 
 
 class WireEnd:
@@ -115,7 +118,8 @@ class WireEnd:
 
 def transport_of(document: str) -> WebtorrentTransport:
     """document: of the trackers to meet at, where data channels are wanted; "" = TCP to an endpoint."""
-    settings = WebtorrentSettings(dht=False, trackers=bool(document))
+    nowhere = NOBODY_LISTENS if document else ""
+    settings = WebtorrentSettings(dht=False, trackers=bool(document), advertise=nowhere)
     return WebtorrentTransport(Config(rendezvous=RendezvousSettings(document=document), webtorrent=settings))
 
 
@@ -144,7 +148,7 @@ async def main() -> None:
     if not sends:
         say()
         await asked_to_begin()
-    watch = None if sends else Watch(options["size"])
+    watch = None if sends else Watch(options["size"], transport.measures)
     end = WireEnd(transport, SEEDS[options["role"]], options["size"], watch)
     running = asyncio.create_task(transport.run(end.receive))
     endpoint = await listening(transport)

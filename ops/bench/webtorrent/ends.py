@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,16 @@ class LegFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One transfer. first_byte_s, seconds: since the receiver began. cpu_s: of all processes of the leg."""
+    """One transfer. first_byte_s, seconds: since the receiver began. cpu_s: of all processes of the leg.
+
+    measures: what the receiver's transport counted when the last byte had come.
+    """
 
     size_bytes: int
     first_byte_s: float
     seconds: float
     cpu_s: float
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mb_per_s(self) -> float:
@@ -110,7 +114,7 @@ async def transfer(receiver: End, others: Iterable[int], size_bytes: int) -> Tak
     pids = [receiver.pid, *others]
     before_s = cpu_s(pids)
     said = await receiver.begin()
-    return Taken(size_bytes, said["firstByteS"], said["seconds"], cpu_s(pids) - before_s)
+    return Taken(size_bytes, said["firstByteS"], said["seconds"], cpu_s(pids) - before_s, said.get("measures", {}))
 
 
 def cpu_s(pids: Iterable[int]) -> float:

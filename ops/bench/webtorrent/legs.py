@@ -20,7 +20,7 @@ from services.supervisor.machine.processes import Children
 from services.supervisor.machine.rendezvous_process import start_rendezvous, write_document
 from shared.bus.messages.conversations import ADMIN
 from shared.bus.nats.users import make_users
-from shared.settings.config import RendezvousSettings
+from shared.settings.config import RendezvousSettings, TelemetrySettings
 
 HERE = Path(__file__).resolve().parent
 INTEROP = ROOT / "tests" / "interop"
@@ -67,7 +67,7 @@ async def running_stage(work: Path, nats_binary: Path) -> AsyncIterator[Stage]:
         rendezvous = await start_rendezvous(
             children,
             settings=RendezvousSettings(),
-            log_level="ERROR",
+            log_level=TelemetrySettings().log_level,
             home=work / "rendezvous",
             log_file=work / "rendezvous.log",
         )
@@ -87,11 +87,14 @@ async def hop(stage: Stage, size_bytes: int) -> Taken:
 
 
 async def wire_tcp(stage: Stage, size_bytes: int) -> Taken:
-    return await _between(stage, python("end_wire"), size_bytes, {"document": ""}, ("endpoint",))
+    taken = await _between(stage, python("end_wire"), size_bytes, {"document": ""}, ("endpoint",))
+    return _over(taken, "wires_tcp", not_over="wires_channel")
 
 
 async def wire_channel(stage: Stage, size_bytes: int) -> Taken:
-    return await _between(stage, python("end_wire"), size_bytes, {"document": str(stage.document)}, ("endpoint",))
+    options = {"document": str(stage.document)}
+    taken = await _between(stage, python("end_wire"), size_bytes, options, ("endpoint",))
+    return _over(taken, "wires_channel", not_over="wires_tcp")
 
 
 async def webtorrent_tcp(stage: Stage, size_bytes: int) -> Taken:
@@ -138,6 +141,13 @@ def node_binary() -> Path:
     if not binary.exists():
         raise LegFailed("Node 22 and webtorrent are not installed: run tests/interop/install first")
     return binary
+
+
+def _over(taken: Taken, kind: str, *, not_over: str) -> Taken:
+    """Nodes choose by themselves what they link over: figures of another kind are none. Raises: LegFailed."""
+    if not taken.measures.get(kind) or taken.measures.get(not_over):
+        raise LegFailed(f"it did not go over {kind} alone: {dict(taken.measures)}")
+    return taken
 
 
 def _node(stage: Stage) -> list[str]:

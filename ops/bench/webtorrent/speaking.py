@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 
@@ -26,10 +26,14 @@ async def until_closed() -> None:
 
 
 class Watch:
-    """When the first and the last of so many bytes came, in seconds since it was made."""
+    """When the first and the last of so many bytes came, in seconds since it was made.
 
-    def __init__(self, size_bytes: int) -> None:
+    measures: said with the result, such as over what it came.
+    """
+
+    def __init__(self, size_bytes: int, measures: Callable[[], Mapping[str, float]] = dict) -> None:
         self._left = size_bytes
+        self._measures = measures
         self._began_s = time.perf_counter()
         self._first_s = -1.0
         self.done = asyncio.Event()
@@ -39,7 +43,8 @@ class Watch:
             self._first_s = time.perf_counter() - self._began_s
         self._left -= length
         if self._left <= 0 and not self.done.is_set():
-            say(firstByteS=self._first_s, seconds=time.perf_counter() - self._began_s)
+            seconds = time.perf_counter() - self._began_s
+            say(firstByteS=self._first_s, seconds=seconds, measures=dict(self._measures()))
             self.done.set()
 
 
