@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from contextlib import aclosing
@@ -48,7 +49,8 @@ async def fetch(bus: Bus, subjects: Subjects, ref: BodyRef, size_bytes: int) -> 
 
 async def main() -> None:
     options = json.loads(sys.argv[1])
-    subjects, seed = Subjects(options["node"]), Path(options["seed"]).read_text().strip()
+    subjects = Subjects(options["node"])
+    seed = (await asyncio.to_thread(Path(options["seed"]).read_text)).strip()
     sends = options["role"] == "send"
     instance = new_instance_id(SENDER if sends else RECEIVER)
     bus = await nats_bus.connect(options["url"], instance, seed=seed, service=ADMIN)

@@ -42,7 +42,9 @@ async def fetch(handle: Any, port: int, watch: Watch) -> None:
     while not watch.done.is_set():
         status = handle.status()
         # The last piece counts when its hash is checked, as at the other ends.
-        arrived = status.total_wanted if status.is_seeding else min(status.total_payload_download, status.total_wanted - 1)
+        arrived = (
+            status.total_wanted if status.is_seeding else min(status.total_payload_download, status.total_wanted - 1)
+        )
         watch.count(arrived - counted)
         counted = arrived
         await asyncio.sleep(POLL_S)
@@ -54,7 +56,7 @@ async def main() -> None:
     folder, torrent = Path(options["folder"]), Path(options["torrent"])
     if options["role"] == "send":
         handle = handle_of(session, torrent, folder, seeds=True)
-        while not handle.status().is_seeding:
+        while not handle.status().is_seeding:  # noqa: ASYNC110 - libtorrent has no event loop of ours
             await asyncio.sleep(POLL_S)
         say(port=session.listen_port())
         await until_closed()

@@ -40,9 +40,11 @@ if (role === "send") {
     const began = performance.now()
     const since = () => (performance.now() - began) / 1000
     let firstByteS = null
+    const measures = { wires_tcp: 0, wires_channel: 0 }
     const torrent = add()
+    torrent.on("wire", (wire) => { measures[wire.type === "webrtc" ? "wires_channel" : "wires_tcp"] += 1 })
     torrent.once("download", () => { firstByteS = since() })
-    torrent.once("done", () => say({ firstByteS, seconds: since() }))
+    torrent.once("done", () => say({ firstByteS, seconds: since(), measures }))
     if (port) torrent.once("ready", () => torrent.addPeer(`127.0.0.1:${port}`))
   })
   say({})

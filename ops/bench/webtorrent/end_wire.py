@@ -125,7 +125,7 @@ def transport_of(document: str) -> WebtorrentTransport:
 
 async def listening(transport: WebtorrentTransport) -> str:
     async with asyncio.timeout(DIAL_S):
-        while transport.endpoint is None:
+        while transport.endpoint is None:  # noqa: ASYNC110 - the transport says it in no other way
             await asyncio.sleep(POLL_S)
     return str(transport.endpoint)
 

@@ -99,12 +99,14 @@ async def wire_channel(stage: Stage, size_bytes: int) -> Taken:
 
 async def webtorrent_tcp(stage: Stage, size_bytes: int) -> Taken:
     options = {"torrent": str(stage.torrent), "announce": []}
-    return await _between(stage, _node(stage), size_bytes, options, ("port",))
+    taken = await _between(stage, _node(stage), size_bytes, options, ("port",))
+    return _over(taken, "wires_tcp", not_over="wires_channel")
 
 
 async def webtorrent_rtc(stage: Stage, size_bytes: int) -> Taken:
     options = {"torrent": str(stage.torrent), "announce": [stage.tracker]}
-    return await _between(stage, _node(stage), size_bytes, options, ())
+    taken = await _between(stage, _node(stage), size_bytes, options, ())
+    return _over(taken, "wires_channel", not_over="wires_tcp")
 
 
 async def libtorrent_tcp(stage: Stage, size_bytes: int) -> Taken:

@@ -48,9 +48,7 @@ async def _round(stage: Stage, size: int, number: int, found: Found, problems: l
             problems.append(f"{name}, {size} MiB: {error}")
 
 
-async def _system(
-    work: Path, binary: Path, sizes: list[int], rounds: int, found: Found, problems: list[str]
-) -> None:
+async def _system(work: Path, binary: Path, sizes: list[int], rounds: int, found: Found, problems: list[str]) -> None:
     async with running_system(work, binary) as system:
         for size in sizes:
             for _ in range(rounds):

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from shared.wire.peerwire.bencode import encode_bencode
+from shared.wire.peerwire.bencode import BValue, encode_bencode
 
 PIECE_BYTES = 2**20
 NAME = "zeros"
@@ -15,7 +15,12 @@ NAME = "zeros"
 def write_torrent(path: Path, size_bytes: int) -> None:
     """size_bytes: whole pieces."""
     pieces = hashlib.sha1(bytes(PIECE_BYTES), usedforsecurity=False).digest() * (size_bytes // PIECE_BYTES)
-    info = {b"length": size_bytes, b"name": NAME.encode(), b"piece length": PIECE_BYTES, b"pieces": pieces}
+    info: dict[bytes, BValue] = {
+        b"length": size_bytes,
+        b"name": NAME.encode(),
+        b"piece length": PIECE_BYTES,
+        b"pieces": pieces,
+    }
     path.write_bytes(encode_bencode({b"info": info}))
 
 
