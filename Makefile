@@ -25,7 +25,7 @@ export UV_CACHE_DIR := $(or $(UV_CACHE_DIR),.tools/cache)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check test test-interop test-compose coverage start stop restart upgrade backup restore logs bench-fallback clean
+.PHONY: help setup demo up check test test-interop test-compose coverage start stop restart upgrade backup restore logs bench-fallback bench-webtorrent clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -104,6 +104,10 @@ coverage: $(STAMP)  ## the tests with the lines that they run; of child processe
 
 bench-fallback: $(STAMP)  ## latency that faults add, beside two plain ladders (under 10 min; QUICK=1 under one, JSON=1)
 	@exec $(BIN)/python -m ops.bench fallback $(if $(QUICK),--quick) $(if $(JSON),--json) $(ARGS)
+
+bench-webtorrent: $(STAMP)  ## our wire beside webtorrent, libtorrent, a socket and NATS (QUICK=1 64 MiB once, JSON=1)
+	@tests/interop/install
+	@exec $(BIN)/python -m ops.bench.webtorrent $(if $(QUICK),--quick) $(if $(JSON),--json) $(ARGS)
 
 clean:  ## remove what setup and the tools made
 	rm -rf .venv .venv-* .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
