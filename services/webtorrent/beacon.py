@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 from services.webtorrent.dht import Dht
+from services.webtorrent.limits import REFUSED_RECORD
 from shared.clock import Clock, unix_ms
 from shared.errors import LocalProtocolError, RemoteProtocolError, SwarmbridgeError
 from shared.wire.dhtrecord.record import (
@@ -55,7 +56,7 @@ def read_mesh_secret(path: str) -> bytes:
 
 
 class Beacon:
-    """sign: see SignRecord. endpoints: our wire as others reach it, now. found: see Found.
+    """sign: see SignRecord. endpoints: our wire as others reach it, now. found: see Found. refused: the worker's.
 
     Cancellation: nothing is left of `run`; what is in the DHT ages there.
     """
@@ -68,15 +69,16 @@ class Beacon:
         sign: SignRecord,
         endpoints: Callable[[], list[str]],
         found: Found,
+        refused: Counter[str],
         clock: Clock,
     ) -> None:
         self._secret, self._own = mesh_secret, record_keys(mesh_secret, identity)
-        self._dht, self._sign, self._endpoints, self._found, self._clock = dht, sign, endpoints, found, clock
+        self._dht, self._sign, self._endpoints, self._found = dht, sign, endpoints, found
+        self._refused, self._clock = refused, clock
         self._wanted: OrderedDict[bytes, RecordKeys] = OrderedDict()
         self._newest_s: dict[bytes, int] = {}
         self._wake = asyncio.Event()
         self.published_count = 0
-        self.refused_count = 0
         dht.on_item = self._item
 
     def look_up(self, key: bytes) -> None:
@@ -129,10 +131,10 @@ class Beacon:
         try:
             record = open_record(keys, value, unix_ms() / 1000)
         except RemoteProtocolError:
-            self.refused_count += 1
+            self._refused[REFUSED_RECORD] += 1
             return
         if record.issued_at_s < self._newest_s.get(public, 0):
-            self.refused_count += 1  # an older one, replayed
+            self._refused[REFUSED_RECORD] += 1  # an older one, replayed
             return
         self._newest_s[public] = record.issued_at_s
         self._found(record.endpoints, keys.identity)

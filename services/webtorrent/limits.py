@@ -31,6 +31,8 @@ REFUSED_ENDPOINT = "endpoint"
 REFUSED_DUPLICATE = "duplicate"
 REFUSED_DESCRIPTION = "description"
 """An offer or an answer that describes no data channel of ours."""
+REFUSED_RECORD = "record"
+"""What the DHT keeps under the key of a peer's record, and is none: forged, out of date, or older than the last."""
 REFUSED_TRACKER_MESSAGE = "tracker_message"
 REFUSED_TRACKER_RATE = "tracker_rate"
 

@@ -86,7 +86,8 @@ class Wires:
         self._strangers = Strangers()
         self._wires: dict[WireStream, _Wire] = {}
         self._links: dict[LinkId, _Wire] = {}
-        self._directions: set[tuple[bytes, bool]] = set()
+        self._directions: set[tuple[bytes, bool, str]] = set()
+        """Who is here, which way, and from where: a peer id is public, and may not keep its owner out."""
         self._guests: set[str] = set()
         self._peers: Counter[bytes] = Counter()
         self._awaited: dict[bytes, set[asyncio.Future[None]]] = {}
@@ -257,7 +258,7 @@ class Wires:
         self._leaving = {each for each in self._leaving if not each.gone} | {connection}
         now = self._clock()
         if wire.counted:
-            self._directions.discard((wire.peer_id, connection.offered))
+            self._directions.discard((wire.peer_id, connection.offered, connection.address))
         if cause is Cause.NO_EXTENSION and wire.peer_id:
             self._strangers.useless(wire.peer_id, self._redials_from(wire), now)
         if wire.link is None:
@@ -310,7 +311,7 @@ class Wires:
                 self._swarm.mark_own(wire.dialled.endpoint, self._clock())
             wire.refused_as = ""
             return
-        direction = (event.peer_id, wire.connection.offered)
+        direction = (event.peer_id, wire.connection.offered, wire.connection.address)
         if direction in self._directions:
             self._refuse_twin(wire)
             return
@@ -372,7 +373,7 @@ class Wires:
         """Whether a peer that dialled us gets no handshake: it has no use for us, or is here already."""
         if self._is_useless(peer_id):
             return True
-        if (peer_id, False) not in self._directions:
+        if (peer_id, False, connection.address) not in self._directions:
             return False
         self._wires[connection].refused_as = REFUSED_DUPLICATE
         return True

@@ -219,6 +219,7 @@ class Worker:
                 self._membership.sign,
                 lambda: self._addresses.advertised(self.wires.port, ""),
                 self._found_by_record,
+                self._refused,
                 self._clock,
             )
         if self._settings.trackers:

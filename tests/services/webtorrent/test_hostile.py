@@ -188,6 +188,25 @@ async def test_a_peer_id_that_is_taken_takes_nothing_over() -> None:
         await node.until(lambda: len(node.downs) == 1)
 
 
+async def test_who_takes_a_nodes_peer_id_does_not_keep_it_out() -> None:
+    """Peer ids are read at any tracker: a guest with a node's id, from elsewhere, and then the node itself."""
+    async with beside_an_honest_peer() as node, running(config(host="127.0.0.3")) as (other,):
+        worker = other.transport._worker
+        assert worker is not None
+        async with raw_peer(node, handshake(worker._peer_id) + SWARM_SPACE):
+            assert (await node.up(2)).guest
+            await other.transport.dial(node.hint(b"k" * 32), 5.0)
+            await other.up()
+            up = await node.up(3)
+            assert not up.guest
+            await other.transport.send(other.ups[0].link, b"itself")
+            await node.until(lambda: node.records.get(up.link) == [b"itself"])
+        await node.until(lambda: len(node.downs) == 1)
+        assert not node.transport.refused
+        await other.stop()
+        await node.until(lambda: len(node.downs) == 2)
+
+
 async def test_our_own_peer_id_is_no_peer() -> None:
     async with beside_an_honest_peer() as node:
         ours = node.transport._worker._peer_id  # type: ignore[union-attr]
