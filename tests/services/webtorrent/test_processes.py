@@ -124,11 +124,11 @@ async def peer_id_at(port: int) -> bytes:
         while True:
             try:
                 reader, writer = await asyncio.open_connection(HOST, port)
-            except OSError:
+                writer.write(handshake())
+                ours = await reader.readexactly(68)
+            except (OSError, asyncio.IncompleteReadError):  # nobody yet, or the wire before this one is still there
                 await asyncio.sleep(0.05)
                 continue
-            writer.write(handshake())
-            ours = await reader.readexactly(68)
             writer.transport.abort()
             assert ours.startswith(PROTOCOL)
             return ours[48:]
