@@ -201,6 +201,8 @@ class LinkSession:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, SpeechEnded):
+            if self.peer is None and event.cause is Cause.UNAUTHENTICATED:
+                self.fault = event.cause  # a seal that never ends is counted as one that is wrong
             self.close_soon(event.cause)
             return
         if isinstance(event, PeerProved):
