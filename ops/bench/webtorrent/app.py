@@ -14,7 +14,8 @@ from ops.bench.webtorrent.legs import node_binary
 from ops.bench.webtorrent.report import tables
 from ops.bench.webtorrent.run import ALL_LEGS, measure
 from services.supervisor.machine.errors import CannotStart
-from services.supervisor.machine.interrupts import EXIT_INTERRUPTED, Interrupted, run
+from services.supervisor.machine.interrupts import Interrupted, run
+from shared import exit_codes
 
 EXIT_OK = 0
 EXIT_INCOMPLETE = 1
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_CANNOT_START
     except Interrupted:
         print("bench: interrupted; everything is cleaned up", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return exit_codes.INTERRUPTED
     for problem in found.problems:
         print(f"bench: {problem}", file=sys.stderr)
     if options.json:
