@@ -26,6 +26,7 @@ def taken(mb_per_s: float, cpu_s: float = 1.0, measures: dict[str, float] | None
 def test_a_rate_counts_from_the_first_byte_and_a_row_has_medians() -> None:
     found = row(WIRE, 64, [taken(100, 3.0), taken(400, 1.0), taken(200, 2.0)])
     assert (found.mb_per_s, found.cpu_s_per_gb, found.first_byte_ms, found.rounds) == (200.0, 2.0, 500.0, 3)
+    assert (found.least, found.most) == (100.0, 400.0)
 
 
 def test_aims_are_ratios_of_medians_and_say_which_were_missed() -> None:

@@ -15,7 +15,10 @@ MIB = 2**20
 
 
 class Row(msgspec.Struct, rename="camel"):
-    """Medians of one leg at one size. cpu_s_per_gb: of all its processes, for 10^9 bytes."""
+    """Medians of one leg at one size. cpu_s_per_gb: of all its processes, for 10^9 bytes.
+
+    least, most: MB/s of its slowest and its fastest transfer; far apart, the median says little.
+    """
 
     leg: str
     size_mib: int
@@ -23,6 +26,8 @@ class Row(msgspec.Struct, rename="camel"):
     mb_per_s: float
     cpu_s_per_gb: float
     first_byte_ms: float
+    least: float
+    most: float
 
 
 class Aim(msgspec.Struct, rename="camel"):
@@ -53,13 +58,16 @@ class Report(msgspec.Struct, rename="camel"):
 
 def row(leg: str, size_mib: int, taken: Sequence[Taken]) -> Row:
     """taken: not empty."""
+    speeds = [each.mb_per_s for each in taken]
     return Row(
         leg,
         size_mib,
         len(taken),
-        round(statistics.median(each.mb_per_s for each in taken), 1),
+        round(statistics.median(speeds), 1),
         round(statistics.median(each.cpu_s_per_gb for each in taken), 2),
         round(1000 * statistics.median(each.first_byte_s for each in taken), 1),
+        round(min(speeds), 1),
+        round(max(speeds), 1),
     )
 
 
@@ -83,7 +91,7 @@ def report(
 
 def tables(result: Report) -> Iterator[Table]:
     table = _table("One transfer between two processes, medians", ("leg",))
-    for name in ("MiB", "rounds", "MB/s", "CPU s/GB", "first byte ms"):
+    for name in ("MiB", "rounds", "MB/s", "least-most", "CPU s/GB", "first byte ms"):
         table.add_column(name, justify="right")
     for each in result.rows:
         table.add_row(
@@ -91,6 +99,7 @@ def tables(result: Report) -> Iterator[Table]:
             str(each.size_mib),
             str(each.rounds),
             f"{each.mb_per_s:.0f}",
+            f"{each.least:.0f}-{each.most:.0f}",
             f"{each.cpu_s_per_gb:.1f}",
             f"{each.first_byte_ms:.0f}",
         )

@@ -60,4 +60,5 @@ async def _system(work: Path, binary: Path, sizes: list[int], rounds: int, found
 
 def _keep(name: str, size: int, taken: Taken, found: Found) -> None:
     found[name, size].append(taken)
-    print(f"{name}, {size} MiB: {taken.mb_per_s:.0f} MB/s", file=sys.stderr, flush=True)
+    text = f"{name}, {size} MiB: {taken.mb_per_s:.0f} MB/s, CPU {taken.cpu_s_per_gb:.1f} s/GB"
+    print(text, file=sys.stderr, flush=True)
