@@ -56,6 +56,7 @@ class Announcer:
                 except BusError:
                     log.debug("manifests were not announced: no bus")
             await asyncio.sleep(LOOK_EVERY_S)
+            # Counted and not timed: it is only about as often as ANNOUNCE_EVERY_S says.
             rest_s -= LOOK_EVERY_S
 
     def manifests(self) -> list[str]:

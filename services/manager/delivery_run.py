@@ -271,6 +271,7 @@ class DeliveryRun:
         self._desk.recorder.hop_ended(self._label, hop, span)
 
     def _finish(self, finish: Finish) -> None:
+        # First: nothing that follows from the receipt may feed the machine again.
         self._over = True
         duplicates = sum(hop.bytes for hop in self._ended if hop.outcome == OUTCOME_CANCELLED)
         self._desk.routing.budget.delivery_ended(

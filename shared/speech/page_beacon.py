@@ -33,6 +33,7 @@ def beacon_id(room: str) -> str:
     """The PeerJS id of a room's beacon. room: its path, such as `/brain`."""
     value = FNV_OFFSET
     for byte in room.lower().encode():
+        # FNV-1a in 32 bits, as JavaScript's Math.imul has it.
         value = (value ^ byte) * FNV_PRIME & 0xFFFFFFFF
     return f"rmbeacon-{value:08x}"
 

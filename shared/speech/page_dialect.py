@@ -130,5 +130,6 @@ def manifest_ids(values: object) -> tuple[str, ...]:
     """The usable ids of a list of any kind, the first MAX_ANNOUNCED."""
     if not isinstance(values, list):
         return ()
+    # Cut before they are looked at: a list of any length costs no more than a full one.
     texts = (short_text(value, MAX_MANIFEST_ID_CHARS) for value in values[:MAX_ANNOUNCED])
     return tuple(text for text in texts if is_manifest_id(text))

@@ -96,6 +96,7 @@ class JsonPacking:
             if self._raw:
                 return ValueReceived(record)  # any bytes are good `raw`; they mean nothing to us
             raise
+        # On `raw` everything is the page's own: such a value is only a value.
         return CloseReceived() if value == CLOSE and not self._raw else ValueReceived(value)
 
     def pack(self, value: Any) -> list[bytes]:
@@ -120,6 +121,7 @@ class JsonPacking:
 
 def packing_of(serialization: str) -> Packing:
     """serialization: `binary` (also ""), `json` or `raw`."""
+    # peerjs takes "" for its default, which is `binary`.
     return BinaryPacking() if serialization in (BINARY, "") else JsonPacking(raw=serialization == RAW)
 
 

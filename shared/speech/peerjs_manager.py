@@ -54,6 +54,7 @@ class ManagerDialect:
             case "announce":
                 return PageHolds(manifest_ids(payload.get("availableContent")))
             case "ping":
+                # Its own clock back, so that it can time the round trip; nonsense comes back as null.
                 reply = {"sentAt": clock_ms(payload.get("sentAt")), "receivedAt": unix_ms}
                 return PagePings(self._envelope("pong", reply, unix_ms))
             case "pong":

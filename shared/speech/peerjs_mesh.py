@@ -63,6 +63,7 @@ class MeshDialect:
                 return PagePings(self._say("heartbeat-ack", ts=unix_ms))
             case "ping":
                 return PagePings(self._say("pong", echoTs=clock_ms(message.get("ts"))))
+            # It has our time in no field: it shows that the page is there, and no round trip.
             case "heartbeat-ack":
                 return PagePongs(None)
             case "pong":
@@ -72,6 +73,7 @@ class MeshDialect:
             case "manifest-request" if request_id:
                 return PageAsks(request_id, short_text(message.get("manifestId")), is_chunk=False)
             case "chunk-response" if request_id:
+                # `found` decides: a page that says no may have left an old chunk in the message.
                 return PageAnswers(request_id, message.get("chunk") if message.get("found") is True else None)
             case "manifest-response" if request_id:
                 return PageAnswers(request_id, message.get("manifest") if message.get("found") is True else None)

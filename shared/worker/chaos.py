@@ -74,6 +74,7 @@ class Chaos:
         flag = self._flags.chaos(self._transport) if self._allowed else None
         if flag is None:
             return None
+        # The name only where the flag is for one peer: deriving it hashes.
         fault = flag.fault(peer_name(peer) if flag.peer else "", self._roll)
         if fault is None:
             return None
@@ -93,6 +94,7 @@ class Chaos:
         flag = self._flags.chaos(self._transport)
         if flag == self._seen:
             return
+        # Compared with the last one: the flag is said again to all whenever any of them changes.
         self._seen = flag
         if flag is None:
             log.warning("chaos flag cleared")

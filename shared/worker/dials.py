@@ -43,6 +43,7 @@ class Dials:
 
     def settle(self, peer: PeerToken, outcome: LinkSession | Cause) -> None:
         for waiting in self._waiting.get(peer, ()):
+            # Its caller may have stopped waiting in this very moment.
             if not waiting.done():
                 waiting.set_result(outcome)
 
@@ -51,6 +52,7 @@ class Dials:
 
         Returns: whether anybody waited for it.
         """
+        # By key where one is known: whoever dialled a member does not know what it is called as a guest.
         name = guest_token(guest) if guest else None
         peers = [peer for peer in self._waiting if peer == name or (key and token_key(peer) == key)]
         for peer in peers:

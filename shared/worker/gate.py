@@ -39,6 +39,7 @@ class Gate:
         # A one-way block closes only what it concerns; requests the other way are refused one by one.
         if self.blocked(session, Direction.OUTBOUND if session.dialer else Direction.INBOUND):
             return self._refused(Cause.BLOCKED)
+        # After the block: a blocked peer hears that, and not that there is no room.
         if links_of_peer >= MAX_LINKS_A_PEER:
             return self._refused(Cause.BUSY)
         return None

@@ -32,6 +32,7 @@ class Notices:
         self._filled = asyncio.Event()
 
     def queue(self, session: LinkSession, event: Notice) -> None:
+        # Ends always fit: they are as many as requests and links, which others bound.
         if isinstance(event, AnswerProgressed) and len(self._queue) >= MAX_QUEUED:
             return
         self._queue.append((session, event))

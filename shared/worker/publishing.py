@@ -35,6 +35,7 @@ class Publishing:
     def link_changed(self, peer: str, role: str, change: str, cause: Cause | None) -> None:
         """change: opened or closed."""
         name = peer_name(peer)
+        # Names, never tokens: what is logged may be shown to anybody.
         log.info("link to %s %s: %s", name, change, cause.value if cause else "ready")
         event = LinkChanged(self._transport, self._bus.instance, name, role, change, cause, unix_ms())
         self._start(self._subjects.event("link"), event)

@@ -60,6 +60,7 @@ def page(opening: Opening) -> Speech:
     if not up.guest:
         raise SwarmbridgeError(Cause.INVALID, "a page is who its PeerServer says")
     own_id = peerjs_id(opening.identity.certificate.identity_key)
+    # `peerjs` names no dialect: the page's first message shows it.
     hint = None if up.speech == peerjs.PEERJS else up.speech
     # PeerJS's own default, where the page did not say.
     return peerjs.PeerjsSpeech(

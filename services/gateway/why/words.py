@@ -48,6 +48,7 @@ class Headlines:
         parts += filter(None, (tried_again(reason, phase.since_ms) for reason in reasons))
         if looks_away:
             parts.append(_elsewhere(reasons))
+        # Not where the peer is blocked: a link that is there would be read as a way out.
         linked = [reason.transport for reason in reasons if reason.transport in links and not reason.of_peer]
         if not self._over and (back := linked):
             parts.append(f"{_joined(back)} {'is' if len(back) == 1 else 'are'} linked again now")
@@ -137,6 +138,7 @@ def _said(reasons: Sequence[Reason]) -> list[tuple[str, str]]:
     """Transports and words; what holds for the peer on every transport is said once, and without one."""
     codes: dict[tuple[str, str], list[str]] = {}
     for reason in reasons:
+        # Under one key where a reason is the peer's: it is not said once more for each transport.
         codes.setdefault(("" if reason.of_peer else reason.transport, reason.clause), []).append(reason.code)
     return [(name, f"{clause} ({', '.join(dict.fromkeys(found))})") for (name, clause), found in codes.items()]
 

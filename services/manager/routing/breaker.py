@@ -113,6 +113,7 @@ class Breakers:
         circuit = self._circuits.get((peer, transport))
         if circuit is None or not circuit.opened_ms:
             return True
+        # One trial at a time, also where the next would be due: a link in doubt carries one delivery.
         if now_ms < circuit.trial_until_ms:
             return False
         return circuit.trial_granted or now_ms >= circuit.open_until_ms
@@ -133,6 +134,7 @@ class Breakers:
         circuit = self._circuits.get((peer, transport))
         if circuit is None or not circuit.opened_ms:
             return
+        # Counted from the opening as well: the proof may be the very request whose neighbours have just failed.
         if now_ms - max(circuit.opened_ms, circuit.proved_ms) >= PROOF_INTERVAL_MS:
             circuit.proved_ms = now_ms
             circuit.trial_granted = True
@@ -149,11 +151,13 @@ class Breakers:
             circuit = self._circuits[key] = _Circuit()
             while len(self._circuits) > MAX_CIRCUITS:
                 self._circuits.popitem(last=False)
+        # Only circuits that had a record are kept: a look-up makes none.
         self._circuits.move_to_end(key)
         return circuit
 
 
 def _count_good(circuit: _Circuit, now_ms: int) -> None:
+    # In a row: one good hop begins the count again; the window keeps what it has seen.
     circuit.failures = 0
     circuit.window.append(True)
     if not circuit.opened_ms:

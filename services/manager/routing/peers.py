@@ -69,6 +69,7 @@ class Estimate:
             self.deviation_s = max(sample_s / 2, self.first_deviation_s)
             return
         off_s = abs(self.smoothed_s - sample_s)
+        # RFC 6298, 2.3: the deviation first, by the mean as it was before this sample.
         self.deviation_s += DEVIATION_GAIN * (off_s - self.deviation_s)
         self.smoothed_s += SMOOTHED_GAIN * (sample_s - self.smoothed_s)
 
@@ -97,6 +98,7 @@ class LinkFacts:
 
     def stall_delay_s(self) -> float:
         """The same after a sign of life; never shorter than for the ack."""
+        # Before anything is learnt half of the longest: a first body is neither hedged at once nor waited for in vain.
         learnt_s = stall_delay_s(self.gap.smoothed_s, self.gap.deviation_s) if self.gap.known else STALL_MAX_S / 2
         return max(learnt_s, self.ack_delay_s())
 
@@ -206,6 +208,7 @@ class PeerBook:
             self._confirmed_ms.move_to_end(key)
             while len(self._confirmed_ms) > MAX_REMEMBERED_LINKS:
                 self._confirmed_ms.popitem(last=False)
+        # What was confirmed is over: a new manager would take the link for granted and ask in vain.
         elif record.cause is Cause.NO_LINK:
             self._confirmed_ms.pop(key, None)
 
@@ -222,6 +225,7 @@ class PeerBook:
     def recent_dial_failure(self, peer: str, transport: TransportName, now: float) -> Cause | None:
         """The cause of a dial that failed less than DIAL_RETRY_S ago; None where asking again costs nothing."""
         link = self._peer(peer).links[transport]
+        # A worker that was not there may be by now, and to ask costs a millisecond.
         remembered = link.dial_cause is not Cause.WORKER_LOST and now - link.dial_failed_at < DIAL_RETRY_S
         return link.dial_cause if remembered else None
 
@@ -241,6 +245,7 @@ class PeerBook:
         return [
             (peer, transport)
             for peer, entry in self._peers.items()
+            # Who is not wanted any more is let cool down: links close by themselves when nobody uses them.
             if entry.dialable and now - entry.wanted_at < WANTED_S
             for transport in enabled
             if now - last_at(entry, transport) >= PROBE_INTERVAL_S

@@ -140,6 +140,7 @@ def decode_from_page(data: bytes) -> FromPage:
     elif isinstance(frame, Join):
         _check_join(frame)
     elif isinstance(frame, PagePost):
+        # A page counts from 1, and exactly only as far as a double does.
         _check(0 < frame.number <= MAX_NUMBER)
     return frame
 

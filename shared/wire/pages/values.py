@@ -89,6 +89,7 @@ def decode_value(data: bytes | memoryview, max_depth: int = MAX_DEPTH) -> Any:
     Raises: RemoteProtocolError(INVALID): not of this layout, or deeper than max_depth.
     """
     try:
+        # Extensions are only taken apart here: reading them needs the depth, which the hook does not know.
         value = msgspec.msgpack.Decoder(ext_hook=lambda code, body: _Extension(code, bytes(body))).decode(data)
     except (*UNDECODABLE, TypeError):  # TypeError: a list as a key
         raise RemoteProtocolError("no value of a page") from None
@@ -121,6 +122,7 @@ def _checked(value: Any, depth: int) -> Any:
         case list():
             return [_checked(each, depth - 1) for each in value]
         case dict():
+            # MessagePack takes any key; a page's object has strings alone.
             if not all(isinstance(key, str) for key in value):
                 raise RemoteProtocolError("a key that is no string")
             return {key: _checked(each, depth - 1) for key, each in value.items()}
@@ -142,6 +144,7 @@ def _read(code: int, body: bytes, depth: int) -> Any:
             if code == SET:
                 return PageSet(tuple(members))
             return PageMap(tuple(zip(members[::2], members[1::2], strict=True)))
+        # A view's length need not fit its kind: that is for the page, which makes it.
         case 4 if body and body[0] < len(VIEW_KINDS):
             return ArrayView(VIEW_KINDS[body[0]], body[1:])
         case 5 if not body:

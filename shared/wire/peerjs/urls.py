@@ -17,6 +17,7 @@ def socket_url(server_url: str, peer_id: str, token: str, key: str, version: str
     """
     parts = _split(server_url)
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    # Escaped as a URL has it (`%20`, not `+`): servers of other languages read `+` as itself.
     query = urlencode({"key": key, "id": peer_id, "token": token, "version": version}, quote_via=quote)
     return urlunsplit((scheme, parts.netloc, _slashed(parts.path) + "peerjs", query, ""))
 

@@ -43,6 +43,7 @@ class ExtendedHandshake:
     @property
     def swarm_space_id(self) -> int | None:
         """The id to send our frames under; None where the peer does not want them."""
+        # BEP 10: an id of 0 means that the extension is switched off.
         return self.extensions.get(EXTENSION_NAME) or None
 
 
@@ -81,6 +82,7 @@ def decode_extended_handshake(
         extensions=_extensions(fields.get(b"m", {})),
         port=_number(fields.get(b"p"), 1, 65535),
         requests=_number(fields.get(b"reqq"), 0, 2**31),
+        # For people alone: cut, and never refused for what it holds.
         client=client.decode(errors="replace")[:MAX_CLIENT_CHARACTERS] if isinstance(client, bytes) else "",
         seals=fields.get(SEAL_KEY) == SEAL_VERSION,
     )

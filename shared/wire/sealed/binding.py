@@ -19,6 +19,7 @@ LINK_ID_BYTES = 16
 
 def link_prologue(transport: str, binding: bytes) -> bytes:
     """The prologue of a link's handshake. transport: its name, e.g. `webrtc`; binding: see below."""
+    # The transport's name too: a handshake that was carried over to another transport's link does not end.
     return LINK_CONTEXT + transport.encode() + b"\0" + binding
 
 
