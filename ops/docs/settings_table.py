@@ -1,4 +1,5 @@
-"""`python -m ops.docs.settings_table`: writes ops/docs/settings.md from the types that read the settings.
+"""`python -m ops.docs.settings_table`: writes ops/docs/settings.md, and the operator's table in README.md, from the types
+that read the settings.
 
 What a setting is for stands in the docstring of its struct, as `name: text` or `one, other: text`; so a setting without
 a text cannot be added without the test noticing, and the page cannot say what the types do not.
@@ -15,6 +16,27 @@ import msgspec
 from shared.settings.config import ENV_PREFIX, FOREIGN_ENV, Config
 
 PAGE = Path(__file__).with_name("settings.md")
+README = Path(__file__).parents[2] / "README.md"
+BEGIN, END = "<!-- settings: python -m ops.docs.settings_table -->", "<!-- /settings -->"
+OPERATORS = (
+    "node.home",
+    "trust.members",
+    "trust.mesh_secret_file",
+    "rendezvous.document",
+    "gateway.host",
+    "gateway.port",
+    "gateway.allowed_hosts",
+    "webrtc.advertise",
+    "webrtc.ports",
+    "webtorrent.port",
+    "webtorrent.advertise",
+    "broadcast.origins",
+    "broadcast.port",
+    "chunk.quota_bytes",
+    "telemetry.otlp_endpoint",
+)
+"""What whoever runs a node sets; the rest is on the page."""
+
 HEAD = """# Settings
 
 Made by `python -m ops.docs.settings_table` from `shared/settings/config.py`; a test holds it to that.
@@ -58,6 +80,24 @@ def page() -> str:
     return "".join(parts)
 
 
+def operators_table() -> str:
+    """The README's table, between its marks."""
+    rows = ["| setting | default | |", "|---|---|---|"]
+    for key in OPERATORS:
+        section_name, name = key.split(".")
+        section = next(each for each in msgspec.structs.fields(Config) if each.name == section_name)
+        field = next(each for each in msgspec.structs.fields(section.type) if each.name == name)
+        said = descriptions(section.type)[name].replace("|", "\\|")
+        rows.append(f"| `{ENV_PREFIX}{section_name.upper()}_{name.upper()}` | {_default(field)} | {said} |")
+    return "\n".join([BEGIN, *rows, END])
+
+
+def with_table(readme: str) -> str:
+    """The README with the table as it is now. Raises: ValueError: it has no marks."""
+    before, after = readme.index(BEGIN), readme.index(END) + len(END)
+    return readme[:before] + operators_table() + readme[after:]
+
+
 def _default(field: msgspec.structs.FieldInfo) -> str:
     value: Any = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     if isinstance(value, bool):
@@ -67,3 +107,4 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    README.write_text(with_table(README.read_text(encoding="utf-8")), encoding="utf-8")

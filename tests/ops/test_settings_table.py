@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ops.docs.settings_table import PAGE, descriptions, page
+from ops.docs.settings_table import PAGE, README, descriptions, page, with_table
 from shared.settings.config import Config
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +21,8 @@ COMPOSE_ONLY = re.compile(
 
 def test_the_page_is_made_of_the_types() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run python -m ops.docs.settings_table"
+    readme = README.read_text(encoding="utf-8")
+    assert readme == with_table(readme), "run python -m ops.docs.settings_table"
 
 
 def test_a_text_belongs_to_the_fields_before_it() -> None:
