@@ -1,5 +1,5 @@
-"""`python -m ops.docs.settings_table`: writes ops/docs/settings.md, and the operator's table in README.md, from the types
-that read the settings.
+"""`python -m ops.docs.settings_table`: writes ops/docs/settings.md, and the operator's table in README.md, from the
+types that read the settings.
 
 What a setting is for stands in the docstring of its struct, as `name: text` or `one, other: text`; so a setting without
 a text cannot be added without the test noticing, and the page cannot say what the types do not.
