@@ -31,6 +31,10 @@ LONG_RUNNING = (
 )  # fmt: skip
 
 
+class Skipped(Exception):
+    """There is nothing here for a part to try: why."""
+
+
 class Failed(Exception):
     """What was expected did not happen; the text says what did."""
 

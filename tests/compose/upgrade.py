@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.compose.moves import Nodes, Part
-from tests.compose.project import ROOT, Failed, Project, run, until
+from tests.compose.project import ROOT, Failed, Project, Skipped, run, until
 
 FROM = "SWARMBRIDGE_UPGRADE_FROM"
 """A revision to come from, where it shall not be the last tag."""
@@ -93,7 +93,7 @@ def _backup(nodes: Nodes) -> str:
 def _upgrade(nodes: Nodes) -> str:
     revision = os.environ.get(FROM) or run("git", "describe", "--tags", "--abbrev=0", either=True).strip()
     if not revision:
-        return "no tag yet: there is nothing to come from"
+        raise Skipped("no tag yet: there is nothing to come from")
     with _old_tree(revision) as tree, _third(nodes, tree) as (old, new):
         old.compose("build", timeout_s=600.0)
         old.up()
