@@ -27,7 +27,7 @@ async def test_each_worker_is_a_peer_of_its_own_and_a_lost_one_takes_only_its_li
 
 
 async def test_the_port_and_the_advertised_address_can_be_set(tmp_path: Path) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port("0.0.0.0")  # of the address that is bound: one of 127.0.0.x may have another's port
     settings = config(host="0.0.0.0", port=port, advertise="192.0.2.7")
     async with running(settings) as (node,):
         endpoint = node.transport.endpoint
