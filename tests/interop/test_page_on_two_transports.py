@@ -44,9 +44,13 @@ async ([script, channel, node]) => {
     try { hear(connection, data); } finally { space.dialect = spoken; }
   };
   while (status().state !== "open") await new Promise((after) => setTimeout(after, 20));
-  connection.send({ type: "ping", payload: { sentAt: Date.now() } });
-  const also = alsoHere();
-  space.links[node].send(space.dialect === "peerjs_mesh" ? JSON.stringify(also) : also);
+  const sayBoth = () => {
+    connection.send({ type: "ping", payload: { sentAt: Date.now() } });
+    const also = alsoHere(), link = space.links[node];
+    if (link?.open) link.send(space.dialect === "peerjs_mesh" ? JSON.stringify(also) : also);
+  };
+  sayBoth();
+  setInterval(sayBoth, 500); // either may have been opened again, and knows nothing of what was said before
 }
 """
 

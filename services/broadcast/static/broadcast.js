@@ -823,8 +823,8 @@ export function status() {
 
 /**
  * What the page sends on its PeerJS connection to the node, so that the node can go on over this channel when that
- * connection fails: `connection.send(alsoHere())`, or its JSON text where the page speaks that. Null until there is a
- * connection. On the channel the page's envelopes name its PeerJS id in `from`, as they always do.
+ * connection fails: `connection.send(alsoHere())`, or its JSON text where the page speaks that. Every few seconds: a
+ * connection that was opened again knows nothing of what was said before. Null until this script has a connection. On the channel the page's envelopes name its PeerJS id in `from`, as they always do.
  */
 export function alsoHere() {
   const guest = bridge?.page ? `page-${bridge.page}` : "";
