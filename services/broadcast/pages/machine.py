@@ -19,6 +19,7 @@ Invariants:          what a page has posted and is not acknowledged is at most i
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,8 @@ class PagesMachine:
         self._relays: list[tuple[str, Scope, Posted]] = []
         self._news: list[News] = []
         self._trimmed_s = 0.0
-        self._bus_s = self._settled_s = -PRESENCE_EXPIRY_S
+        self._bus_s: float | None = None
+        self._settled_s = -math.inf
         self.presence_changed = False
         """Set when other workers should hear of our pages; whoever tells them clears it."""
         self.refused: Counter[Cause] = Counter()
@@ -185,7 +187,8 @@ class PagesMachine:
             self._trimmed_s = now
             for channel in self._channels.values():
                 channel.trim(now)
-            silent = {name for channel in self._channels.values() for name in channel.silent_workers(self._bus_s)}
+            heard_s = -math.inf if self._bus_s is None else self._bus_s
+            silent = {name for channel in self._channels.values() for name in channel.silent_workers(heard_s)}
             for worker in silent:
                 self.forget_worker(worker)
 
@@ -215,7 +218,7 @@ class PagesMachine:
 
     def hear_bus(self, now: float) -> None:
         """Our own report has come back to us: until now, silence was the others' own."""
-        if now - self._bus_s >= PRESENCE_EXPIRY_S:
+        if self._bus_s is not None and now - self._bus_s >= PRESENCE_EXPIRY_S:
             self.settle(now)
         self._bus_s = now
 
