@@ -16,7 +16,7 @@ from services.supervisor.machine.node import SERVICES, Node, NodePlan
 from services.supervisor.machine.processes import Child, Children
 from shared.bus.nats.users import make_users
 from shared.settings.config import BroadcastSettings, Config, NodeSettings
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 from tests.fakes.waiting import until
 from tests.services.broadcast.pages.worker import ORIGIN, SocketPage
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.fakes.ports import free_port
 
 READY_TIMEOUT_S = 10.0
 POLL_S = 0.02
@@ -29,12 +30,6 @@ ping_interval: "2s"
 ping_max: 2
 """
 """Everyone may do everything, in one account. Limits as in production (docs/limits.md)."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

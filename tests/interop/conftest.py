@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from services.rendezvous.app import Rendezvous
 from shared.settings.config import RendezvousSettings
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0

@@ -15,7 +15,7 @@ import pytest_asyncio
 from playwright.async_api import BrowserContext, Page
 
 from tests.fakes.memory_bus import MemoryHub
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 from tests.interop.pages import Site, heard_all, profiles, site, tab, together
 from tests.services.broadcast.pages.worker import PagesWorker, SocketPage, until
 

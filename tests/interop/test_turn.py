@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from shared.rtc import available
 from shared.rtc.contract import DataChannel, LinkEvents, LinkFactory, LinkSettings
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 from tests.fakes.waiting import until
 from tests.services.webrtc.node import Node
 from tests.services.webrtc.peer_server import FakePeerServer

@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page
 
 from services.webtorrent.transport import WebtorrentTransport
 from shared.settings.config import Config
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 from tests.fakes.worker_node import WorkerNode
 from tests.interop.conftest import DEADLINE_S, HERE, open_page
 from tests.services.webtorrent.swarm_parts import config

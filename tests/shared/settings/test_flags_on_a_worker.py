@@ -20,7 +20,8 @@ from shared.settings.chaos import ChaosFlag
 from shared.settings.config import FlagSettings, child_environment
 from shared.settings.flags import Flags
 from shared.transports import TransportName
-from tests.fakes.nats_server import free_port, nats_server
+from tests.fakes.nats_server import nats_server
+from tests.fakes.ports import free_port
 from tests.fakes.waiting import POLL_S, until
 
 WEBTORRENT = TransportName.WEBTORRENT

@@ -18,7 +18,7 @@ from shared.ids import guest_token
 from shared.transports import TransportState
 from shared.wire.pages.frames import PagePost, PageSlowed, encode_frame
 from tests.fakes.memory_bus import MemoryHub
-from tests.fakes.nats_server import free_port
+from tests.fakes.ports import free_port
 from tests.services.broadcast.pages.worker import CHANNEL, ORIGIN, PagesWorker, SocketPage, pages_on, until
 
 

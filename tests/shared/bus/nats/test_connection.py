@@ -32,7 +32,8 @@ from shared.bus.nats.layout import (
 )
 from shared.bus.nats.reader import OrderedReader
 from shared.errors import BusError, BusUnavailable, Cause, NoResponders
-from tests.fakes.nats_server import NatsServer, free_port, nats_server
+from tests.fakes.nats_server import NatsServer, nats_server
+from tests.fakes.ports import free_port
 from tests.fakes.waiting import until
 from tests.shared.bus.conftest import NODE, NatsWorld
 
